@@ -1,0 +1,119 @@
+"""The values that flow through Soutu. Frozen, built once, passed whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Floats: TypeAlias = "NDArray[np.float32]"
+"""float32 array: embeddings are (n, dim) with unit rows, scores are (n,)."""
+Ids: TypeAlias = "NDArray[np.int64]"
+"""int64 array (n,) of image or caption ids."""
+Rgb: TypeAlias = "NDArray[np.uint8]"
+"""One decoded picture: uint8 (height, width, 3), upright, no alpha."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is and what its vectors may be compared with.
+
+    ``space`` names the source weights and preprocessing: equal spaces are
+    comparable whatever the precision. ``fingerprint`` is the sha256 over the
+    bundle's files and is what logs record.
+    """
+
+    name: str
+    dim: int
+    image_size: int
+    context_length: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    resize_mode: str
+    languages: tuple[str, ...]
+    license: str
+    space: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One text that a query was expanded to, and who proposed it."""
+
+    text: str
+    weight: float = 1.0
+    source: str = "original"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a query; ``kind`` is "text" or "image". A negative weight subtracts."""
+
+    kind: str
+    value: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Query:
+    raw: str
+    terms: tuple[Term, ...]
+    filters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Parallel arrays: score descending, ties by id ascending."""
+
+    ids: Ids
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result. ``score`` ranked it, ``cosine`` is the plain similarity (-1 to 1),
+    ``also`` holds the other paths of the same content, ``caption`` is "" where there is none."""
+
+    rank: int
+    score: float
+    cosine: float
+    path: str
+    also: tuple[str, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """Which index answered: its generation, the vector space, and how much it holds."""
+
+    generation: int
+    space: str
+    images: int
+    captions: int
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All that showing, explaining, logging and replaying a search needs.
+
+    ``vector`` is the fused query, float32 (dim,), unit length; ``agreement`` is
+    the length of the pooled vector before it was renormalised (0 to 1);
+    ``timings`` are milliseconds by step.
+    """
+
+    query: Query
+    variants: tuple[Variant, ...]
+    hits: tuple[Hit, ...]
+    agreement: float
+    fusion: str
+    vector: Floats
+    model: ModelCard
+    index_state: IndexState
+    target: str = "images"
+    timings: Mapping[str, float] = field(default_factory=dict)
