@@ -1,0 +1,1 @@
+"""The scene renderer and the trainer of the embedded model."""

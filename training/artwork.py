@@ -1,0 +1,74 @@
+"""Artwork: the colour emoji font of Debian's ``fonts-noto-color-emoji`` (SIL OFL 1.1)."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from training.colours import own_colour, recolour
+from training.things import Thing, things
+
+FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+STRIKE = 109  # the one size at which the font's bitmaps can be read
+CANVAS = 136
+
+
+class MissingArtwork(FileNotFoundError):
+    """The font package is not installed."""
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    if not FONT.exists():
+        raise MissingArtwork(
+            f"{FONT} is missing: install the packages fonts-noto-color-emoji, "
+            "unicode-cldr-core and unicode-data"
+        )
+    return ImageFont.truetype(str(FONT), STRIKE)
+
+
+def draw(glyph: str) -> Image.Image | None:
+    """The glyph as RGBA, cropped to its ink; None if the font has no single drawing of it."""
+    font = _font()
+    if font.getlength(glyph) > 1.3 * CANVAS:
+        return None  # a joined sequence that the font spells out
+    canvas = Image.new("RGBA", (CANVAS, CANVAS), (0, 0, 0, 0))
+    ImageDraw.Draw(canvas).text((0, 0), glyph, font=font, embedded_color=True)
+    box = canvas.getchannel("A").getbbox()
+    return canvas.crop(box) if box else None
+
+
+@cache
+def drawable() -> tuple[Thing, ...]:
+    """The things whose every glyph the font draws."""
+    blank = draw("\U0010fffd")
+    missing = blank.tobytes() if blank else b""
+
+    def has(glyph: str) -> bool:
+        drawn = draw(glyph)
+        return drawn is not None and drawn.tobytes() != missing
+
+    return tuple(t for t in things() if all(has(g) for g in t.glyphs))
+
+
+@lru_cache(maxsize=12000)
+def artwork(glyph: str, colour: str | None, longest: int) -> Image.Image:
+    """The glyph in ``colour`` (None: its own), its longer side ``longest`` px, premultiplied."""
+    drawn = draw(glyph)
+    if drawn is None:
+        raise MissingArtwork(f"the font draws no {glyph!r}")
+    if colour is not None:
+        drawn = Image.fromarray(recolour(np.asarray(drawn), colour))
+    scale = longest / max(drawn.size)
+    size = (max(1, round(drawn.width * scale)), max(1, round(drawn.height * scale)))
+    return drawn.convert("RGBa").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+@cache
+def colour_of(glyph: str) -> str | None:
+    """The colour word for the drawing as it is, or None."""
+    drawn = draw(glyph)
+    return own_colour(np.asarray(drawn)) if drawn is not None else None
