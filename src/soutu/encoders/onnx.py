@@ -1,0 +1,114 @@
+"""The core engine: a bundle's two towers in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from soutu.encoders.bundle import Bundle
+from soutu.encoders.tokenize import TextTokenizer
+from soutu.errors import BadConfig, BadInput, MissingExtra
+from soutu.types import Floats, ModelCard, Rgb
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+BATCH = 32  # larger batches gain nothing on a CPU and cost memory
+
+
+def provider(device: str) -> str:
+    """The execution provider of ``device``; a device that is not there is an error, never
+    a silent CPU. ``auto`` takes CUDA where this build of ONNX Runtime has it."""
+    available = ort.get_available_providers()
+    if device == "auto":
+        return PROVIDERS["cuda" if PROVIDERS["cuda"] in available else "cpu"]
+    if device == "mps":
+        raise BadInput("device-mps")
+    if device not in PROVIDERS:
+        raise BadInput("device-unknown", device=device)
+    if PROVIDERS[device] not in available:
+        raise MissingExtra("device-absent", device=device, available=", ".join(available))
+    return PROVIDERS[device]
+
+
+class _Tower:
+    """One ONNX graph with one input and the embedding as its first output."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        wanted = provider(device)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=[wanted])
+        except Exception as fault:  # ONNX Runtime's own classes share no base but Exception
+            raise BadConfig("bundle-graph", file=path, fault=str(fault)) from fault
+        if self._session.get_providers()[0] != wanted:
+            raise MissingExtra(
+                "device-absent", device=device, available=", ".join(self._session.get_providers())
+            )
+        self._input = self._session.get_inputs()[0]
+        self._output = self._session.get_outputs()[0].name
+        self._dtype = np.int32 if self._input.type == "tensor(int32)" else np.int64
+
+    def fixed(self, axis: int) -> int | None:
+        """The input's size along ``axis`` if the graph fixes it (public exports fix the
+        batch to 1 and the length to 77)."""
+        size = self._input.shape[axis]
+        return size if isinstance(size, int) else None
+
+    def __call__(self, batch: Floats | NDArray[np.int64]) -> Floats:
+        fed = batch.astype(self._dtype, copy=False) if batch.dtype == np.int64 else batch
+        output = self._session.run([self._output], {self._input.name: fed})[0]
+        vectors = np.asarray(output, np.float32)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Floats = vectors / np.maximum(length, np.float32(1e-12))
+        return unit
+
+
+class OnnxEncoder:
+    """``Encoder`` over a bundle. A tower is loaded when it is first needed: a text search
+    never pays for the image tower."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        provider(device)  # a wrong device is said now, not in the middle of an index run
+        self._bundle, self._device = bundle, device
+
+    @property
+    def card(self) -> ModelCard:
+        return self._bundle.card
+
+    @cached_property
+    def _visual(self) -> _Tower:
+        return _Tower(self._bundle.visual, self._device)
+
+    @cached_property
+    def _textual(self) -> _Tower:
+        return _Tower(self._bundle.textual, self._device)
+
+    def encode_images(self, images: Sequence[Rgb]) -> Floats:
+        from soutu.encoders.preprocess import preprocess  # Pillow: not needed for text
+
+        vectors = [np.empty((0, self.card.dim), np.float32)]
+        step = self._visual.fixed(0) or BATCH if images else BATCH
+        for start in range(0, len(images), step):
+            vectors.append(self._visual(preprocess(images[start : start + step], self.card)))
+        return np.concatenate(vectors)
+
+    @cached_property
+    def _tokenizer(self) -> TextTokenizer:
+        return TextTokenizer(self._bundle.tokenizer, self.card.context_length)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        vectors = [np.empty((0, self.card.dim), np.float32)]
+        step = self._textual.fixed(0) or BATCH if texts else BATCH
+        for start in range(0, len(texts), step):
+            ids = self._tokenizer(texts[start : start + step], self._textual.fixed(1))
+            vectors.append(self._textual(ids))
+        return np.concatenate(vectors)
