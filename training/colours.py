@@ -47,7 +47,7 @@ def recolour(artwork: Rgba, name: str) -> Rgba:
         return artwork
     low, high = np.percentile(opaque, [4, 96])
     t = np.clip((light - low) / max(high - low, 24.0), 0, 1)[..., None]
-    dark, bright = base * 0.38, base + (255 - base) * 0.42
+    dark, bright = base * 0.38, base + (255 - base) * 0.25
     if name == "white":
         dark, bright = base * 0.62, np.array([255, 255, 255], np.float32)
     elif name == "black":
