@@ -1,0 +1,41 @@
+# Two commands matter: make demo (the main job, offline after set-up) and make test.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev
+BIN = $(VENV)/bin
+QUERIES = 灰猫 金毛 哈士奇 小猪 黑猫 熊猫 "a red car" "butterfly on a flower" 雪地 "a pig in the snow"
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYTHONUTF8 = 1
+
+.PHONY: demo test lint wheel clean
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.extras-$(EXTRAS): $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+demo: $(VENV)/.core
+	cd clip_retrieval && ../$(BIN)/python -m scripts.extract_embeddings --model tiny
+	cd clip_retrieval && ../$(BIN)/python -m scripts.search_demo -k 3 $(QUERIES)
+	cd clip_retrieval && ../$(BIN)/python -m scripts.image_to_text_demo -k 3 data/images/005.jpg
+	tail -n 9 clip_retrieval/outputs/search_log.txt
+	$(BIN)/soutu demo
+
+test: $(VENV)/.extras-$(EXTRAS)
+	$(BIN)/python -m pytest -rs
+
+lint: $(VENV)/.extras-$(EXTRAS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.extras-$(EXTRAS)
+	$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) dist build clip_retrieval/outputs
