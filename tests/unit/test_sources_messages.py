@@ -1,0 +1,41 @@
+"""Every code that sources raise is worded, in both languages, with the same fields."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from string import Formatter
+
+import pytest
+import yaml
+
+import soutu.sources
+from soutu.errors import wording
+
+WORDINGS: dict[str, dict[str, str]] = yaml.safe_load(
+    resources.files("soutu").joinpath("messages", "sources.yaml").read_text(encoding="utf-8")
+)
+
+
+def fields(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
+
+
+def raised() -> set[str]:
+    folder = Path(next(iter(soutu.sources.__path__)))
+    source = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
+    return set(re.findall(r'"((?:image|folder|captions)-[a-z0-9-]+)"', source))
+
+
+def test_the_codes_raised_are_the_codes_worded() -> None:
+    assert raised() == set(WORDINGS)
+
+
+@pytest.mark.parametrize("code", WORDINGS)
+def test_both_languages_say_the_same(code: str) -> None:
+    assert set(WORDINGS[code]) == {"en", "zh"}
+    assert fields(WORDINGS[code]["en"]) == fields(WORDINGS[code]["zh"])
+    assert re.search("[\u4e00-\u9fff]", WORDINGS[code]["zh"])
+    values = dict.fromkeys(fields(WORDINGS[code]["en"]), "x")
+    assert "{" not in wording(code, "zh", **values)
