@@ -1,0 +1,71 @@
+"""Searching features that are plain arrays: row i is one image with one caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+
+from soutu.store.base import CaptionRow, ImageRow
+from soutu.store.checks import checked_query, checked_rows
+from soutu.store.ranking import contenders, exact_scores, top_k
+from soutu.types import Floats, IndexState, ModelCard, Ranking
+
+
+class ArrayStore:
+    """Implements ``Searchable``, in memory. The ids of images and captions are row numbers."""
+
+    def __init__(
+        self,
+        image_vectors: Floats,
+        caption_vectors: Floats,
+        paths: Sequence[str],
+        captions: Sequence[str],
+        card: ModelCard,
+    ) -> None:
+        """Vectors are float32 (n, card.dim), unit rows; ``paths`` and ``captions`` have n items.
+        ValueError where they do not fit together."""
+        if len(paths) != len(captions):
+            raise ValueError(f"{len(paths)} paths beside {len(captions)} captions")
+        self.card = card
+        self._paths, self._captions = tuple(paths), tuple(captions)
+        self._images = checked_rows(image_vectors, len(paths), card.dim)
+        self._texts = checked_rows(caption_vectors, len(paths), card.dim)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def state(self) -> IndexState:
+        """Nothing ever changes here: the generation is 0."""
+        return IndexState(0, self.card.space, len(self._paths), len(self._captions))
+
+    def search_images(self, vector: Floats, k: int) -> Ranking:
+        return self._search(self._images, vector, k)
+
+    def search_captions(self, vector: Floats, k: int) -> Ranking:
+        return self._search(self._texts, vector, k)
+
+    def images(self, ids: Sequence[int]) -> list[ImageRow]:
+        """Their size in pixels is not known: 0 × 0."""
+        return [ImageRow(i, (self._paths[i],), (self._captions[i],), 0, 0) for i in self._rows(ids)]
+
+    def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
+        return [CaptionRow(i, i, self._captions[i]) for i in self._rows(ids)]
+
+    def image_vectors(self, ids: Sequence[int]) -> Floats:
+        return self._images[self._rows(ids)]
+
+    def _search(self, rows: Floats, vector: Floats, k: int) -> Ranking:
+        query = checked_query(vector, self.card.dim)
+        if k < 1 or not len(rows):
+            return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
+        near = contenders(rows @ query, k, query)
+        return top_k(exact_scores(rows[near], query), near, k)
+
+    def _rows(self, ids: Sequence[int]) -> list[int]:
+        rows = [int(id_) for id_ in ids]
+        for row in rows:
+            if not 0 <= row < len(self._paths):
+                raise KeyError(row)
+        return rows

@@ -1,0 +1,192 @@
+"""What every vector store can do. One contract suite runs over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from soutu.types import Floats, IndexState, Ranking
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A path the store knows: relative, POSIX; ``mtime_ns`` as the file system gave it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    image_id: int
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """A picture to add: its content hash, its size in pixels and the file it was read from."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    content: bytes
+    width: int
+    height: int
+    taken: str = ""
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """A stored picture with all its paths (sorted) and captions (in file order)."""
+
+    id: int
+    paths: tuple[str, ...]
+    captions: tuple[str, ...]
+    width: int
+    height: int
+    taken: str = ""
+
+
+@dataclass(frozen=True)
+class CaptionRow:
+    """A caption of one image. ``tags`` are the captions file's further columns."""
+
+    id: int
+    image_id: int
+    text: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NewCaption:
+    image_id: int
+    text: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the changes table. ``kind`` is added, changed, renamed, removed, captions
+    or vectors; ``other`` is the new path of a rename, ``+new -gone`` for captions, and the
+    space for vectors; ``time`` is UTC, ISO 8601."""
+
+    generation: int
+    kind: str
+    path: str
+    other: str
+    time: str
+
+
+class Searchable(Protocol):
+    """The reading side. A reader sees one consistent state per call; calls that belong
+    together go into one ``snapshot``."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Within it, every call of this thread sees one and the same state."""
+        ...
+
+    def state(self) -> IndexState:
+        """What answers now; it counts only what a search can return."""
+        ...
+
+    def search_images(self, vector: Floats, k: int) -> Ranking:
+        """The ``k`` images nearest to ``vector`` (float32 (dim,), unit) by inner product.
+        All of them where there are fewer, none for ``k`` below 1; ValueError for a vector
+        of another shape or one that is not finite."""
+        ...
+
+    def search_captions(self, vector: Floats, k: int) -> Ranking:
+        """The ``k`` captions nearest to ``vector``, as ``search_images``. A caption whose
+        image has no path is not among them."""
+        ...
+
+    def images(self, ids: Sequence[int]) -> list[ImageRow]:
+        """The rows of these image ids, in the order asked for; an unknown id is a KeyError.
+        An image that has lost its last path has a row without paths."""
+        ...
+
+    def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
+        """The rows of these caption ids, in the order asked for; an unknown id is a KeyError."""
+        ...
+
+    def image_vectors(self, ids: Sequence[int]) -> Floats:
+        """Stored vectors (n, dim) of these image ids, in the order asked for; KeyError for an
+        id without a vector in this space."""
+        ...
+
+
+class Writer(Protocol):
+    """One index run, used by one thread. Each call is one transaction: when it returns, its
+    rows are safe on disk and visible to readers; if it raises, none of it happened.
+    Vectors are float32 (n, dim), row i for item i; another shape or a value that is not
+    finite is a ValueError, an unknown id a KeyError."""
+
+    def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
+        """Image ids of those content hashes that are stored, whatever the space."""
+        ...
+
+    def images_without_vector(self) -> list[int]:
+        """Ids of images that have a path but no vector in this store's space, ascending."""
+        ...
+
+    def add_images(self, images: Sequence[NewImage], vectors: Floats) -> list[int]:
+        """Add pictures with their vectors; returns their ids. A content hash that is
+        already stored gains the path, and the vector if this space lacks it; a path that
+        pointed to other content is moved to the new one and recorded as changed."""
+        ...
+
+    def set_image_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
+        """Give existing images vectors in this store's space."""
+        ...
+
+    def attach(self, files: Sequence[StoredFile]) -> None:
+        """Let these paths point to stored images: a copy, a touched file, a path whose content
+        is now that of another stored image."""
+        ...
+
+    def detach(self, paths: Sequence[str]) -> None:
+        """Forget these paths; an image without any path leaves every search, with its captions.
+        A path that is not stored is passed over."""
+        ...
+
+    def rename(self, moves: Sequence[tuple[str, StoredFile]]) -> None:
+        """Each old path becomes the file beside it, all at once, so that names may be swapped
+        or handed on; recorded as renamed, not as removed and added. KeyError for an old path
+        that is not stored."""
+        ...
+
+    def replace_captions(self, captions: Sequence[NewCaption]) -> None:
+        """Make these all the captions there are, in this order. A caption (image, text) that
+        is already stored keeps its id and its vectors; of several equal ones the first counts.
+        New ones are found by ``search_captions`` once they have a vector."""
+        ...
+
+    def captions_without_vector(self) -> list[CaptionRow]:
+        """Captions whose image has a path and that have no vector in this space, in file order."""
+        ...
+
+    def set_caption_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
+        """Give existing captions vectors in this store's space."""
+        ...
+
+
+class VectorStore(Searchable, Protocol):
+    """Reading and writing."""
+
+    def files(self) -> dict[str, StoredFile]:
+        """Every known path."""
+        ...
+
+    def all_captions(self) -> list[CaptionRow]:
+        """Every stored caption, in file order."""
+        ...
+
+    def caption_vectors(self, ids: Sequence[int]) -> Floats:
+        """Stored vectors (n, dim) of these caption ids, in the order asked for; KeyError for an
+        id without a vector in this space."""
+        ...
+
+    def writer(self) -> AbstractContextManager[Writer]:
+        """Take the write lock for one run; a second writer gets ``IndexCorrupt("locked")``.
+        The generation grows by one, with the first change of the run, if there is any."""
+        ...
+
+    def close(self) -> None: ...

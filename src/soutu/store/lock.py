@@ -1,0 +1,64 @@
+"""One writer at a time: a lock of the operating system, which a killed process lets go of."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from soutu.errors import IndexCorrupt
+from soutu.store.home import unwritable
+
+_NAME = "lock"
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _FAR = 1 << 30  # Windows keeps others from reading what is locked: lock far off the text
+
+    def _take(handle: int) -> None:
+        os.lseek(handle, _FAR, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _take(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def write_lock(home: Path) -> Iterator[None]:
+    """Hold the write lock of the index at ``home``. IndexCorrupt("index-locked") if another
+    writer, in this process or elsewhere, has it; the file says who. It stays when the lock
+    goes: whoever removed it could remove the next writer's."""
+    path = home / _NAME
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        try:
+            _take(handle)
+        except OSError:
+            pid, since = _holder(path)
+            raise IndexCorrupt("index-locked", home=str(home), pid=pid, since=since) from None
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, f"{os.getpid()} {now}\n".encode())
+        yield
+    finally:
+        os.close(handle)  # which unlocks
+
+
+def _holder(path: Path) -> tuple[str, str]:
+    """Process number and starting time of who has the lock, as far as it has written them."""
+    try:
+        pid, since = path.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return "?", "?"
+    return pid, since

@@ -1,0 +1,103 @@
+"""The vector spaces of a gallery: one for each model its pictures were encoded with."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from soutu.errors import IndexCorrupt, ModelMismatch
+from soutu.store.home import make_private_file, make_private_folder, sync_folder
+from soutu.store.live import KINDS
+from soutu.store.rows import setting, transaction, write
+from soutu.types import ModelCard
+
+DEFAULT = "space"  # the setting that names the space last indexed with
+
+
+@dataclass(frozen=True)
+class Space:
+    """One space in the gallery: its number in the tables, its folder, its model."""
+
+    id: int
+    folder: Path
+    card: ModelCard
+
+
+def add_space(connection: sqlite3.Connection, home: Path, card: ModelCard) -> Space:
+    """The space of ``card``, made if it is not there. The card kept is the one last used.
+    ModelMismatch if the space has vectors of another length."""
+    from hashlib import blake2b
+
+    with transaction(connection):
+        found = _rows(connection, home).get(card.space)
+        if found is not None and found.card.dim != card.dim:
+            raise ModelMismatch(
+                "space-dim", home=str(home), space=card.space, found=found.card.dim, dim=card.dim
+            )
+        if found is not None and found.card == card:
+            return found
+        last = connection.execute("SELECT max(id) FROM spaces").fetchone()[0] or 0
+        number = found.id if found else last + 1
+        name = blake2b(card.space.encode(), digest_size=8).hexdigest()
+        folder = home / "spaces" / name
+        make_private_folder(folder.parent)
+        make_private_folder(folder)
+        for kind in KINDS:
+            make_private_file(folder / kind.slab)
+        sync_folder(folder)
+        since = connection.execute("SELECT since FROM spaces WHERE id = ?", (number,)).fetchone()
+        when = since[0] if since else datetime.now(timezone.utc).isoformat(timespec="seconds")
+        write(connection, "spaces", [(number, card.space, name, _to_json(card), when)])
+    return Space(number, folder, card)
+
+
+def find_space(connection: sqlite3.Connection, home: Path, space: str | None) -> Space:
+    """The space called ``space``; for None the one last indexed with, or the first if no run
+    has ended yet. ModelMismatch, naming those there are, if it is absent."""
+    known = _rows(connection, home)
+    name = space or setting(connection, DEFAULT) or next(iter(known), "")
+    if name not in known:
+        raise ModelMismatch(
+            "space-absent",
+            home=str(home),
+            space=name or "-",
+            known=", ".join(f"{s.card.name} ({n})" for n, s in known.items()) or "-",
+            folder=setting(connection, "root") or str(home.parent),
+        )
+    return known[name]
+
+
+def all_spaces(connection: sqlite3.Connection, home: Path) -> list[Space]:
+    """Every space, in the order of first use."""
+    return list(_rows(connection, home).values())
+
+
+def _rows(connection: sqlite3.Connection, home: Path) -> dict[str, Space]:
+    rows = connection.execute("SELECT id, space, folder, card FROM spaces ORDER BY id")
+    try:
+        return {
+            space: Space(number, home / "spaces" / folder, card_from_json(card))
+            for number, space, folder, card in rows
+        }
+    except (TypeError, ValueError) as error:
+        raise IndexCorrupt("index-damaged", home=str(home), fault=str(error)) from error
+
+
+def _to_json(card: ModelCard) -> str:
+    return json.dumps(asdict(card), ensure_ascii=False, sort_keys=True)
+
+
+def card_from_json(text: str | bytes) -> ModelCard:
+    """A card as stored; what a later version added to it is left aside. TypeError or ValueError
+    for what is no card."""
+    known = {field.name for field in fields(ModelCard)}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in dict(json.loads(text)).items()
+        if key in known
+    }
+    return ModelCard(**values)

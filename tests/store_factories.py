@@ -1,0 +1,54 @@
+"""The stores under contract. A new store adds a factory to READERS or WRITERS, and no test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from soutu.store.arrays import ArrayStore
+from soutu.store.base import NewCaption, Searchable, VectorStore
+from soutu.store.local import LocalStore
+from soutu.types import Floats, Ranking
+from tests.store_samples import card, pictures
+
+
+def local_store(folder: Path) -> VectorStore:
+    return LocalStore.create_or_open(folder / ".soutu", card())
+
+
+WRITERS: dict[str, Callable[[Path], VectorStore]] = {"local": local_store}
+
+
+class Reader(Protocol):
+    """Row i of both arrays, ``图/000i.jpg`` and ``说明 i`` belong together."""
+
+    def __call__(self, folder: Path, images: Floats, texts: Floats) -> Searchable: ...
+
+
+def filled(build: Callable[[Path], VectorStore]) -> Reader:
+    def reader(folder: Path, images: Floats, texts: Floats) -> Searchable:
+        store = build(folder)
+        with store.writer() as writer:
+            ids = writer.add_images(pictures(len(images)), images)
+            writer.replace_captions([NewCaption(id_, f"说明 {i}") for i, id_ in enumerate(ids)])
+            rows = writer.captions_without_vector()
+            writer.set_caption_vectors([row.id for row in rows], texts)
+        return store
+
+    return reader
+
+
+def array_store(folder: Path, images: Floats, texts: Floats) -> Searchable:
+    paths = [image.path for image in pictures(len(images))]
+    return ArrayStore(images, texts, paths, [f"说明 {i}" for i in range(len(texts))], card())
+
+
+READERS: dict[str, Reader] = {
+    "arrays": array_store,
+    **{name: filled(build) for name, build in WRITERS.items()},
+}
+
+
+def paths_of(store: Searchable, ranking: Ranking) -> list[str]:
+    return [row.paths[0] for row in store.images(ranking.ids.tolist())]

@@ -1,0 +1,234 @@
+"""SQLite rows: checksums see every flipped byte, counters never go back, versions are minded."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from soutu.errors import IndexCorrupt, MissingIndex
+from soutu.store.base import NewCaption
+from soutu.store.home import DATABASE
+from soutu.store.local import LocalStore
+from soutu.store.rows import (
+    TABLES,
+    advance,
+    checksum,
+    connect,
+    counter,
+    create_tables,
+    select_in,
+    transaction,
+)
+from soutu.store.verify import Damage, verify
+from tests.store_samples import DIM, card, pictures, unit
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Three pictures, three captions, a remembered setting."""
+    home = tmp_path / ".soutu"
+    with LocalStore.create_or_open(home, card()) as store:
+        with store.writer() as writer:
+            ids = writer.add_images(pictures(3), unit(3, DIM))
+            writer.replace_captions([NewCaption(i, f"a grey cat {i}", {"地点": "家"}) for i in ids])
+            rows = writer.captions_without_vector()
+            writer.set_caption_vectors([row.id for row in rows], unit(3, DIM, seed=1))
+        store.remember("root", "/pictures/of/cats")
+    return home
+
+
+def edit(home: Path, sql: str) -> None:
+    with closing(sqlite3.connect(home / DATABASE)) as connection, connection:
+        connection.execute(sql)
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_what_was_written_verifies(home):
+    assert list(verify(home)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        (b"a grey cat 2", "captions"),
+        ("图/0001.jpg".encode(), "paths"),
+        (b"2024-05-01T12", "images"),
+        (b"/pictures/of/cats", "meta"),
+        (b'"license": "Apache', "spaces"),
+        (b"+3 -0", "changes"),
+    ],
+)
+def test_a_flipped_letter_in_the_database_is_found(home, text, table):
+    data = (home / DATABASE).read_bytes()
+    for match in re.finditer(re.escape(text), data):
+        flip(home / DATABASE, match.start())
+    found = list(verify(home))
+    assert (table, "checksum") in {(d.table, d.reason) for d in found}, found
+
+
+def test_a_flipped_byte_that_is_no_text_any_more_is_found(home):
+    data = bytearray((home / DATABASE).read_bytes())
+    data[data.rindex(b"a grey cat 3")] = 0xFF
+    (home / DATABASE).write_bytes(data)
+    assert Damage("captions", "3", "checksum") in set(verify(home))
+    with LocalStore.open(home) as store, pytest.raises(IndexCorrupt) as caught:
+        store.all_captions()
+    assert caught.value.code == "index-damaged"
+
+
+@pytest.mark.parametrize(
+    ("sql", "damage"),
+    [
+        ("UPDATE images SET width = 641 WHERE id = 2", Damage("images", "2", "checksum")),
+        ("UPDATE images SET id = 9 WHERE id = 2", Damage("images", "9", "checksum")),
+        (
+            "UPDATE paths SET mtime_ns = 1 WHERE image_id = 1",
+            Damage("paths", "图/0000.jpg", "checksum"),
+        ),
+        ("UPDATE captions SET position = 7 WHERE id = 1", Damage("captions", "1", "checksum")),
+        ("UPDATE captions SET tags = '{}' WHERE id = 1", Damage("captions", "1", "checksum")),
+        ("UPDATE captions SET checksum = x'00'", Damage("captions", "3", "checksum")),
+        (
+            "UPDATE image_vectors SET slot = 0 WHERE owner = 2",
+            Damage("image_vectors", "space 1 owner 2", "checksum"),
+        ),
+        (
+            "UPDATE image_vectors SET slot = 77 WHERE owner = 2",
+            Damage("image_vectors", "space 1 owner 2", "vector"),
+        ),
+        (
+            "UPDATE counters SET value = 1 WHERE name = 'image'",
+            Damage("counters", "image", "checksum"),
+        ),
+        (
+            "UPDATE packed SET revision = 1 WHERE kind = 'image'",
+            Damage("packed", "space 1 kind image", "checksum"),
+        ),
+        ("UPDATE spaces SET card = '[1]'", Damage("spaces", "1", "checksum")),
+        ("UPDATE spaces SET card = '[1]'", Damage("image_vectors", "space 1 owner 1", "vector")),
+    ],
+)
+def test_a_changed_field_is_found(home, sql, damage):
+    edit(home, sql)
+    assert damage in set(verify(home))
+
+
+@pytest.mark.parametrize(("file", "table"), [("images", "image"), ("captions", "caption")])
+def test_a_flipped_bit_in_a_vector_is_found(home, file, table):
+    [slab] = home.glob(f"spaces/*/{file}.f32")
+    flip(slab, 1 * DIM * 4 + 5)
+    assert list(verify(home)) == [Damage(f"{table}_vectors", "space 1 owner 2", "checksum")]
+
+
+def test_a_slab_that_lost_its_end_is_found(home):
+    [slab] = home.glob("spaces/*/images.f32")
+    slab.write_bytes(slab.read_bytes()[: 2 * DIM * 4])
+    assert list(verify(home)) == [Damage("image_vectors", "space 1 owner 3", "vector")]
+
+
+def test_a_torn_page_is_found_and_the_rest_still_checked(home):
+    with closing(connect(home)) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        sql = "SELECT rootpage FROM sqlite_master WHERE name = 'captions'"
+        page = connection.execute(sql).fetchone()[0]
+    data = bytearray((home / DATABASE).read_bytes())
+    data[(page - 1) * size : page * size] = bytes(size)
+    (home / DATABASE).write_bytes(data)
+    found = {(damage.table, damage.reason) for damage in verify(home)}
+    assert {("", "structure"), ("captions", "unreadable")} <= found
+    assert not {table for table, _ in found} & {"images", "paths", "image_vectors"}
+
+
+def test_a_file_that_is_no_database_is_said(home):
+    (home / DATABASE).write_bytes(b"something else entirely" * 1000)
+    for attempt in (lambda: list(verify(home)), lambda: LocalStore.open(home)):
+        with pytest.raises(IndexCorrupt) as caught:
+            attempt()
+        assert caught.value.code == "index-damaged"
+
+
+def test_every_table_ends_in_a_checksum_and_is_listed(home):
+    with closing(connect(home)) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        assert {name for (name,) in names} == set(TABLES)
+        for table, columns in TABLES.items():
+            info = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            assert tuple(row[1] for row in info) == (*columns, "checksum")
+
+
+def test_a_checksum_tells_fields_apart():
+    sums = {
+        checksum("t", "ab", "c"),
+        checksum("t", "a", "bc"),
+        checksum("u", "ab", "c"),
+        checksum("t", "1"),
+        checksum("t", 1),
+        checksum("t", "abc"),
+    }
+    assert len(sums) == 6
+    assert checksum("t", "猫") == checksum("t", "猫".encode())
+    assert checksum("paths", b"a.jpg", 1, 2, 3).hex() == "389f2ad6f769e111"
+
+
+def test_a_newer_format_is_refused(home):
+    edit(home, "PRAGMA user_version = 99")
+    attempts = (
+        lambda: LocalStore.open(home),
+        lambda: LocalStore.create_or_open(home, card()),
+        lambda: LocalStore.peek(home, "root"),
+    )
+    for attempt in attempts:
+        with pytest.raises(IndexCorrupt) as caught:
+            attempt()
+        assert caught.value.code == "index-newer"
+        assert "99" in str(caught.value)
+
+
+def test_an_index_whose_making_was_cut_short_is_missing_and_can_be_made(tmp_path):
+    home = tmp_path / ".soutu"
+    home.mkdir()
+    (home / DATABASE).touch()
+    with pytest.raises(MissingIndex):
+        LocalStore.open(home)
+    assert LocalStore.peek(home, "root") is None
+    LocalStore.create_or_open(home, card()).close()
+    LocalStore.open(home).close()
+
+
+def test_rows_are_written_ahead_and_synced(home):
+    with closing(connect(home, writing=True)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        create_tables(connection, home)  # a second time does nothing
+
+
+def test_counters_go_on_and_a_rolled_back_one_does_not_count(home):
+    with closing(connect(home, writing=True)) as connection:
+        with transaction(connection):
+            assert advance(connection, "new", 5) == 0
+            assert advance(connection, "new", 0) == 5
+        with pytest.raises(ZeroDivisionError), transaction(connection):
+            advance(connection, "new", 3 // (advance(connection, "new", 3) - 5))
+        assert counter(connection, "new") == 5
+
+
+def test_any_number_of_values_can_be_looked_up(home):
+    with closing(connect(home)) as connection:
+        sql = "SELECT id FROM images WHERE id IN ({marks})"
+        assert [row[0] for row in select_in(connection, sql, list(range(5000)))] == [1, 2, 3]
+
+
+def test_a_reading_connection_cannot_write(home):
+    with closing(connect(home)) as connection, pytest.raises(sqlite3.OperationalError):
+        connection.execute("DELETE FROM images")
