@@ -1,0 +1,132 @@
+"""Shared fixtures: small model bundles made here, and pictures."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DIM, SIDE, VOCABULARY = 16, 32, 300
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    """No test reads the person's settings or models."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [n for n in os.environ if n.startswith("SOUTU_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+
+
+def _graph(nodes, weights, given, wanted):
+    from onnx import checker, helper
+
+    graph = helper.make_graph(nodes, "tower", [given], [wanted], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    checker.check_model(model)
+    return model
+
+
+def _visual(rng, batch):
+    """Average colour of a 4 × 4 grid, projected."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = rng.standard_normal((48, DIM)).astype(np.float32)
+    kernel = SIDE // 4
+    return _graph(
+        [
+            helper.make_node(
+                "AveragePool", ["image"], ["p"], kernel_shape=[kernel, kernel],
+                strides=[kernel, kernel],
+            ),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("MatMul", ["f", "w"], ["embedding"]),
+        ],
+        [numpy_helper.from_array(weight, "w")],
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, SIDE, SIDE]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, DIM]),
+    )  # fmt: skip
+
+
+def _textual(rng, batch, length):
+    """Mean of the tokens' vectors, padding (0) left out."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    table = rng.standard_normal((VOCABULARY, DIM)).astype(np.float32)
+    kind = TensorProto.INT64 if length is None else TensorProto.INT32
+    zero = numpy_helper.from_array(np.zeros((), np.int64 if length is None else np.int32), "zero")
+    axis = numpy_helper.from_array(np.array([1], np.int64), "axis")
+    last = numpy_helper.from_array(np.array([2], np.int64), "last")
+    return _graph(
+        [
+            helper.make_node("Greater", ["text", "zero"], ["real"]),
+            helper.make_node("Cast", ["real"], ["mask"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["mask", "last"], ["m"]),
+            helper.make_node("Gather", ["table", "text"], ["rows"]),
+            helper.make_node("Mul", ["rows", "m"], ["kept"]),
+            helper.make_node("ReduceSum", ["kept", "axis"], ["embedding"], keepdims=0),
+        ],
+        [numpy_helper.from_array(table, "table"), zero, axis, last],
+        helper.make_tensor_value_info("text", kind, [batch, length or "length"]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, DIM]),
+    )
+
+
+def write_bundle(folder: Path, *, seed: int = 0, fixed: bool = False, mode: str = "shortest"):
+    """A tiny untrained bundle; ``fixed`` gives it a batch of 1 and a length of 12, int32, as
+    public exports have."""
+    import onnx
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    rng = np.random.default_rng(seed)
+    batch, length = (1, 12) if fixed else ("batch", None)
+    for part in ("visual", "textual"):
+        (folder / part).mkdir(parents=True)
+    onnx.save(_visual(rng, batch), folder / "visual" / "model.onnx")
+    onnx.save(_textual(rng, batch, length), folder / "textual" / "model.onnx")
+    letters = {c: i + 4 for i, c in enumerate("abcdefghijklmnopqrstuvwxyz猫狗灰金毛小猪")}
+    tokenizer = Tokenizer(
+        models.WordLevel({"<pad>": 0, "<unk>": 1, "<s>": 2, "</s>": 3, **letters}, "<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    tokenizer.save(str(folder / "textual" / "tokenizer.json"))
+    preprocess = {
+        "size": [SIDE, SIDE], "mean": [0.5] * 3, "std": [0.25] * 3,
+        "interpolation": "bicubic", "resize_mode": mode,
+    }  # fmt: skip
+    (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(preprocess))
+    config = {"embed_dim": DIM, "text_cfg": {"context_length": 12}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def bundle_folder(tmp_path):
+    pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+    return write_bundle(tmp_path / "bundle")
+
+
+def picture(seed: int, width: int = 60, height: int = 40) -> np.ndarray:
+    """A reproducible picture with broad patches of colour, uint8 (height, width, 3)."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with three pictures in two folders."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for seed, name in enumerate(("a.jpg", "b.png", "sub/c.webp")):
+        Image.fromarray(picture(seed)).save(folder / name)
+    return folder

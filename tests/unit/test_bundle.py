@@ -1,0 +1,86 @@
+"""Reading model bundles, and naming what is wrong with them."""
+
+import json
+
+import pytest
+
+from soutu.encoders.bundle import fingerprint, read_bundle, write_card
+from soutu.encoders.catalog import open_model
+from soutu.errors import BadConfig, MissingModel
+
+pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+
+
+def test_the_embedded_model_is_what_its_card_says():
+    bundle = open_model("tiny")
+    assert bundle.card.dim == 512
+    assert set(bundle.card.languages) == {"zh", "en"}
+    assert bundle.card.license == "Apache-2.0"
+    assert bundle.card.fingerprint == fingerprint(bundle.folder)
+    assert sum(p.stat().st_size for p in bundle.folder.rglob("*")) <= 12_000_000
+
+
+def test_a_bundle_without_a_card_is_named_by_its_files(bundle_folder):
+    card = read_bundle(bundle_folder).card
+    assert card.name == "bundle"
+    assert card.fingerprint == fingerprint(bundle_folder)
+    assert card.space == f"sha256:{card.fingerprint[:16]}"
+    assert card.std == (0.25, 0.25, 0.25)
+
+
+def test_a_written_card_is_read_back(bundle_folder):
+    write_card(bundle_folder, name="mine", space="s", languages=["zh"], license="MIT")
+    card = read_bundle(bundle_folder).card
+    assert (card.name, card.space, card.languages, card.license) == ("mine", "s", ("zh",), "MIT")
+    assert card.fingerprint == fingerprint(bundle_folder), "the card itself must not count"
+
+
+def test_a_changed_weight_changes_the_fingerprint(bundle_folder):
+    before = fingerprint(bundle_folder)
+    graph = bundle_folder / "visual" / "model.onnx"
+    data = bytearray(graph.read_bytes())
+    data[-1] ^= 1
+    graph.write_bytes(bytes(data))
+    assert fingerprint(bundle_folder) != before
+
+
+@pytest.mark.parametrize("name", ["config.json", "visual/model.onnx", "textual/tokenizer.json"])
+def test_a_missing_file_is_named(bundle_folder, name):
+    (bundle_folder / name).unlink()
+    with pytest.raises(MissingModel, match=name):
+        read_bundle(bundle_folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("visual/preprocess_cfg.json", {"size": [32, 48]}),
+        ("visual/preprocess_cfg.json", {"mean": [0.5]}),
+        ("visual/preprocess_cfg.json", {"resize_mode": "longest"}),
+        ("visual/preprocess_cfg.json", {"interpolation": "random"}),
+        ("config.json", {"embed_dim": "many"}),
+        ("config.json", {"text_cfg": {}}),
+    ],
+)
+def test_an_unusable_description_is_named(bundle_folder, file, change):
+    path = bundle_folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(BadConfig, match="bundle"):
+        read_bundle(bundle_folder)
+
+
+def test_a_description_that_is_no_json_is_named(bundle_folder):
+    (bundle_folder / "config.json").write_text("{")
+    with pytest.raises(BadConfig, match=r"config\.json"):
+        read_bundle(bundle_folder)
+
+
+def test_unknown_names_and_folders_name_the_cure():
+    with pytest.raises(MissingModel, match="tiny"):
+        open_model("no-such-model")
+    with pytest.raises(MissingModel, match="--model tiny"):
+        open_model("./no/such/folder")
+
+
+def test_a_folder_can_be_opened_as_a_model(bundle_folder):
+    assert open_model(str(bundle_folder)).folder == bundle_folder
