@@ -1,0 +1,129 @@
+"""Search: text → images, image → images, image → captions, over any store and encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from soutu.encoders.base import Encoder
+from soutu.errors import BadQuery
+from soutu.query.expand import Expander, variants
+from soutu.query.fuse import MEAN, mean_pool
+from soutu.store.base import Searchable
+from soutu.types import Floats, Hit, IndexState, Query, Ranking, Rgb, SearchResult, Term, Variant
+
+
+class _Clock:
+    """Milliseconds by step."""
+
+    def __init__(self) -> None:
+        self.timings: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[name] = round((time.perf_counter() - start) * 1000, 3)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A query on its way to the index: what was said, and the one vector it became."""
+
+    query: Query
+    variants: tuple[Variant, ...]
+    vector: Floats
+    agreement: float
+    clock: _Clock
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone."""
+
+    encoder: Encoder
+    store: Searchable
+    expander: Expander | None = None
+
+    def search(self, text: str, k: int = 5) -> SearchResult:
+        """The ``k`` images nearest to ``text``. Raises BadQuery for an empty text or k < 1."""
+        return self._images(self._ask_text(text, k), k)
+
+    def search_by_image(self, image: Rgb, name: str, k: int = 5) -> SearchResult:
+        """The ``k`` images nearest to a picture, uint8 (h, w, 3); ``name`` is what to log."""
+        return self._images(self._ask_image(image, name, k), k)
+
+    def captions(self, image: Rgb, name: str, k: int = 5) -> SearchResult:
+        """The ``k`` captions nearest to a picture, uint8 (h, w, 3)."""
+        asked = self._ask_image(image, name, k)
+        with asked.clock.step("search_ms"), self.store.snapshot():
+            ranking = self.store.search_captions(asked.vector, k)
+            rows = self.store.captions(ranking.ids.tolist())
+            owners = {i.id: i for i in self.store.images([row.image_id for row in rows])}
+            state = self.store.state()
+        hits = [
+            _hit(rank, score, owners[row.image_id].paths, row.text)
+            for rank, (row, score) in enumerate(zip(rows, ranking.scores, strict=True), 1)
+        ]
+        return self._result(asked, hits, state, "captions")
+
+    def _ask_text(self, text: str, k: int) -> _Asked:
+        _check_k(k)
+        if not text.strip():
+            raise BadQuery("query-empty")
+        clock = _Clock()
+        with clock.step("expand_ms"):
+            said = variants(text, self.expander)
+        with clock.step("encode_ms"):
+            vectors = self.encoder.encode_texts([v.text for v in said])
+        vector, agreement = mean_pool(vectors, [v.weight for v in said])
+        query = Query(text, (Term("text", text.strip()),))
+        return _Asked(query, said, vector, agreement, clock)
+
+    def _ask_image(self, image: Rgb, name: str, k: int) -> _Asked:
+        _check_k(k)
+        clock = _Clock()
+        with clock.step("encode_ms"):
+            vector = self.encoder.encode_images([image])[0]
+        return _Asked(Query(name, (Term("image", name),)), (), vector, 1.0, clock)
+
+    def _images(self, asked: _Asked, k: int) -> SearchResult:
+        with asked.clock.step("search_ms"), self.store.snapshot():
+            ranking: Ranking = self.store.search_images(asked.vector, k)
+            rows = self.store.images(ranking.ids.tolist())
+            state = self.store.state()
+        hits = [
+            _hit(rank, score, row.paths, row.captions[0] if row.captions else "")
+            for rank, (row, score) in enumerate(zip(rows, ranking.scores, strict=True), 1)
+        ]
+        return self._result(asked, hits, state, "images")
+
+    def _result(
+        self, asked: _Asked, hits: list[Hit], state: IndexState, target: str
+    ) -> SearchResult:
+        return SearchResult(
+            query=asked.query,
+            variants=asked.variants,
+            hits=tuple(hits),
+            agreement=asked.agreement,
+            fusion=MEAN,
+            vector=asked.vector,
+            model=self.encoder.card,
+            index_state=state,
+            target=target,
+            timings=asked.clock.timings,
+        )
+
+
+def _hit(rank: int, score: np.float32, paths: tuple[str, ...], caption: str) -> Hit:
+    plain = float(score)  # nothing corrects scores yet: what ranks is the cosine itself
+    return Hit(rank, plain, plain, paths[0], paths[1:], caption)
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise BadQuery("query-k", k=k)

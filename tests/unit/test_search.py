@@ -1,0 +1,88 @@
+"""Searching both ways over any store."""
+
+import numpy as np
+import pytest
+
+from soutu.encoders.bundle import read_bundle
+from soutu.encoders.onnx import OnnxEncoder
+from soutu.errors import BadQuery
+from soutu.query.expand import RuleExpander
+from soutu.search import Searcher
+from soutu.store.arrays import ArrayStore
+from soutu.types import Variant
+from tests.conftest import picture, write_bundle
+
+pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+
+COUNT = 12
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    return OnnxEncoder(read_bundle(write_bundle(tmp_path / "m")), "cpu")
+
+
+@pytest.fixture
+def store(encoder):
+    images = encoder.encode_images([picture(i) for i in range(COUNT)])
+    texts = [f"caption {'abcdefghijkl'[i]}" for i in range(COUNT)]
+    paths = [f"images/{i:03d}.jpg" for i in range(COUNT)]
+    return ArrayStore(images, encoder.encode_texts(texts), paths, texts, encoder.card)
+
+
+def test_text_finds_the_nearest_images(encoder, store):
+    result = Searcher(encoder, store).search("cat", k=5)
+    scores = store.image_vectors(range(COUNT)) @ encoder.encode_texts(["cat"])[0]
+    best = np.argsort(-scores)[:5]
+    assert [h.path for h in result.hits] == [f"images/{i:03d}.jpg" for i in best]
+    assert [h.rank for h in result.hits] == [1, 2, 3, 4, 5]
+    assert np.allclose([h.score for h in result.hits], scores[best], atol=1e-6)
+    assert result.hits[0].caption.startswith("caption")
+    assert (result.target, result.agreement) == ("images", pytest.approx(1, abs=1e-6))
+
+
+def test_an_expanded_query_searches_the_mean_of_all_its_variants(encoder, store):
+    rules = RuleExpander({"猫": [Variant("gray cat", 2.0, "mine")]})
+    result = Searcher(encoder, store, rules).search(" 猫 ", k=3)
+    vectors = encoder.encode_texts(["猫", "gray cat"]).astype(np.float64)
+    mean = (vectors[0] + 2 * vectors[1]) / 3
+    assert np.allclose(result.vector, mean / np.linalg.norm(mean), atol=1e-6)
+    assert result.agreement == pytest.approx(np.linalg.norm(mean), abs=1e-6)
+    assert [(v.text, v.weight) for v in result.variants] == [("猫", 1.0), ("gray cat", 2.0)]
+    assert result.query.raw == " 猫 "
+
+
+def test_an_image_finds_itself_and_its_caption_ranking(encoder, store):
+    searcher = Searcher(encoder, store)
+    assert searcher.search_by_image(picture(7), "x.jpg", k=1).hits[0].path == "images/007.jpg"
+    result = searcher.captions(picture(7), "x.jpg", k=4)
+    scores = encoder.encode_texts([f"caption {'abcdefghijkl'[i]}" for i in range(COUNT)])
+    scores = scores @ encoder.encode_images([picture(7)])[0]
+    best = np.argsort(-scores)[:4]
+    assert [h.caption for h in result.hits] == [f"caption {'abcdefghijkl'[i]}" for i in best]
+    assert [h.path for h in result.hits] == [f"images/{i:03d}.jpg" for i in best]
+    assert result.target == "captions"
+    assert result.query.terms[0].kind == "image"
+
+
+def test_k_beyond_the_gallery_gives_all(encoder, store):
+    assert len(Searcher(encoder, store).search("cat", k=1000).hits) == COUNT
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\t\n", "\u3000"])
+def test_an_empty_query_is_an_error(encoder, store, text):
+    with pytest.raises(BadQuery, match="empty"):
+        Searcher(encoder, store).search(text)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one_is_an_error(encoder, store, k):
+    with pytest.raises(BadQuery, match=str(k)):
+        Searcher(encoder, store).search("cat", k=k)
+    with pytest.raises(BadQuery):
+        Searcher(encoder, store).captions(picture(1), "x", k=k)
+
+
+def test_the_same_search_gives_the_same_answer(encoder, store):
+    first, again = (Searcher(encoder, store).search("gray cat", k=COUNT) for _ in range(2))
+    assert first.hits == again.hits
