@@ -1,0 +1,92 @@
+"""Every error can be said in both languages, with the fields that it carries."""
+
+import ast
+import pickle
+import string
+from pathlib import Path
+
+import pytest
+
+import soutu.errors
+from soutu.errors import BadImage, MissingIndex, SoutuError, _wordings
+
+SOURCE = Path(soutu.errors.__file__).parent
+FORMATTER = string.Formatter()
+
+
+def fields_of(text: str) -> set[str]:
+    return {name.split("!")[0] for _, name, _, _ in FORMATTER.parse(text) if name is not None}
+
+
+def raised() -> list[tuple[str, str, set[str] | None]]:
+    """(place, code, fields) of every error built and every sentence said in the source."""
+    kinds = {kind.__name__ for kind in _all_kinds(SoutuError)} | {"say", "wording"}
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            first = node.args[0] if node.args else None
+            if node.func.id in kinds and isinstance(first, ast.Constant):
+                named = {k.arg for k in node.keywords if k.arg}
+                complete = all(k.arg for k in node.keywords)
+                place = f"{path.name}:{node.lineno}"
+                found.append((place, str(first.value), named if complete else None))
+    return found
+
+
+def _all_kinds(kind):
+    return {kind}.union(*(_all_kinds(k) for k in kind.__subclasses__()))
+
+
+def test_codes_are_found_at_all():
+    assert len(raised()) > 40
+
+
+def test_every_code_has_a_wording_with_just_its_fields():
+    for place, code, fields in raised():
+        assert code in _wordings(), f"{place} says {code}, which has no wording"
+        if fields is not None:
+            wanted = fields_of(_wordings()[code]["en"]) | fields_of(_wordings()[code]["zh"])
+            assert wanted <= fields, f"{place}: {code} lacks {wanted - fields}"
+
+
+def test_no_wording_is_left_over():
+    said = "\n".join(path.read_text("utf-8") for path in SOURCE.rglob("*.py"))
+    for code in _wordings():
+        assert f'"{code}"' in said, f"nothing says {code}"
+
+
+@pytest.mark.parametrize("code", sorted(_wordings()))
+def test_both_languages_name_the_same_things(code):
+    both = _wordings()[code]
+    assert set(both) == {"en", "zh"}
+    assert fields_of(both["en"]) == fields_of(both["zh"])
+    assert any(ord(c) > 0x3000 for c in both["zh"])
+
+
+def test_parts_do_not_overwrite_each_other():
+    import yaml
+
+    seen: dict[str, str] = {}
+    for part in (SOURCE / "messages").iterdir():
+        for code in yaml.safe_load(part.read_text("utf-8")):
+            assert code not in seen, f"{code} is in {part.name} and {seen[code]}"
+            seen[code] = part.name
+
+
+def test_an_error_speaks_english_by_default_and_survives_pickling():
+    error = MissingIndex("index-missing", folder="/photos")
+    assert "soutu index /photos" in str(error)
+    assert "索引" in error.message("zh")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is MissingIndex
+    assert (again.code, again.fields) == (error.code, error.fields)
+
+
+def test_exit_codes_follow_the_tree():
+    assert BadImage.exit_code == 2
+    assert {k.__name__: k.exit_code for k in SoutuError.__subclasses__()} == {
+        "BadInput": 2, "Missing": 3, "ModelMismatch": 4, "IndexCorrupt": 5,
+        "RemoteUnavailable": 6,
+    }  # fmt: skip
