@@ -1,0 +1,68 @@
+"""``soutu demo``: the main job on the package's own pictures and model, offline."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from soutu.assemble import EMBEDDED
+from soutu.cli.language import say
+from soutu.cli.render import plain, show
+from soutu.errors import Missing
+
+PICTURE = "images/005.jpg"
+
+
+def demo_data() -> Path:
+    """The folder of the demo pictures: inside the installed package, or in a checkout."""
+    package = Path(str(resources.files("soutu")))
+    for folder in (package / "demo", package.parents[1] / "clip_retrieval" / "data"):
+        if (folder / "captions.csv").is_file():
+            return folder
+    raise Missing("demo-missing", folder=package / "demo")
+
+
+def sample_queries() -> list[tuple[str, frozenset[str]]]:
+    """Each sample query and the pictures that answer it."""
+    with (demo_data() / "queries.csv").open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        return [(row["query"], frozenset(row["image_paths"].split())) for row in rows]
+
+
+@click.command()
+@click.option("--keep", metavar="FOLDER", help="Keep the demo gallery there to play with.")
+def demo(keep: str | None) -> int:
+    """Index 50 drawn pictures and run ten sample queries, offline."""
+    if keep:
+        return _play(Path(keep))
+    with tempfile.TemporaryDirectory(prefix="soutu-demo-") as folder:
+        return _play(Path(folder))
+
+
+def _play(folder: Path) -> int:
+    from soutu.gallery import JOURNAL, Gallery
+
+    shutil.copytree(demo_data() / "images", folder / "images", dirs_exist_ok=True)
+    shutil.copyfile(demo_data() / "captions.csv", folder / "captions.csv")
+    with Gallery.open(folder, model=EMBEDDED, index=folder / ".soutu") as gallery:
+        report = gallery.index(folder / "captions.csv")
+        click.echo(say("demo-indexed", found=report.found, model=gallery.model))
+        right = 0
+        queries = sample_queries()
+        for query, answers in queries:
+            result = gallery.search(query, k=3)
+            hit = result.hits[0].path in answers
+            right += hit
+            click.secho(f"\n{'✓' if hit else '✗'} {plain(query)}", bold=True)
+            show(result)
+        click.secho(f"\n{PICTURE} →", bold=True)
+        show(gallery.captions(folder / PICTURE, k=3))
+        click.echo("\n" + say("demo-result", right=right, total=len(queries)))
+        log = (gallery.home / JOURNAL).read_text(encoding="utf-8").splitlines()
+        click.echo(say("demo-log", lines=len(log), start=log[-1][:150]))
+    return 0

@@ -1,0 +1,65 @@
+"""Results as text for people, as JSON and as paths for programs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from soutu.journal import entry, to_json
+from soutu.types import Hit, SearchResult
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, without characters that could command a terminal."""
+    return CONTROL.sub("�", text)
+
+
+def show(result: SearchResult) -> None:
+    """The hits, best first, with the variants that were searched above them."""
+    if len(result.variants) > 1:
+        said = " · ".join(plain(v.text) for v in result.variants)
+        click.secho(f"{said}  (‖m‖ {result.agreement:.2f})", dim=True)
+    width = max((len(plain(hit.path)) for hit in result.hits), default=0)
+    for hit in result.hits:
+        click.echo(_line(hit, width))
+
+
+def _line(hit: Hit, width: int) -> str:
+    more = f" (+{len(hit.also)})" if hit.also else ""
+    line = (
+        f"{hit.rank:>3}. {hit.score:.4f}  {plain(hit.path) + more:<{width}}  {plain(hit.caption)}"
+    )
+    return line.rstrip()
+
+
+def show_json(result: SearchResult) -> None:
+    """One JSON object on one line: what the journal keeps, without the query vector."""
+    kept = entry(result)
+    kept.pop("vector")
+    click.echo(to_json(kept))
+
+
+def show_paths(result: SearchResult, root: Path, *, null: bool) -> None:
+    """One path a line (or ended by NUL), usable from where the person stands."""
+    for hit in result.hits:
+        path = root / hit.path
+        here = Path.cwd()
+        shown = path.relative_to(here) if path.is_relative_to(here) else path
+        click.echo(str(shown), nl=not null)
+        if null:
+            click.echo("\0", nl=False)
+
+
+def show_record(record: object) -> None:
+    """Any dataclass as one JSON line; paths become text."""
+    values = asdict(record) if not isinstance(record, dict) else record  # type: ignore[call-overload]
+    click.echo(to_json({name: _plain_value(value) for name, value in values.items()}))
+
+
+def _plain_value(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
