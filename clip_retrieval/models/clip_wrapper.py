@@ -1,0 +1,24 @@
+"""CLIP in two calls: pictures to vectors, texts to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from soutu.assemble import DEFAULT, build_encoder
+from soutu.types import Floats, Rgb
+
+
+class CLIPWrapper:
+    """``model`` is a name (ViT-B-32, tiny) or a bundle's folder; ``device`` auto, cpu, cuda …"""
+
+    def __init__(self, model: str = DEFAULT, device: str = "auto") -> None:
+        self.model = model
+        self.encoder = build_encoder(model, device)
+
+    def encode_images(self, images: Sequence[Rgb]) -> Floats:
+        """RGB uint8 (h, w, 3) each → float32 (n, dim), unit rows."""
+        return self.encoder.encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """float32 (n, dim), unit rows."""
+        return self.encoder.encode_texts(texts)

@@ -1,0 +1,56 @@
+"""Encode every row of data/captions.csv into outputs/: python -m scripts.extract_embeddings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+from data.dataset import CaptionDataset
+from models.clip_wrapper import CLIPWrapper
+from scripts import DATA, OUTPUTS
+
+from soutu.assemble import DEFAULT, EMBEDDED
+from soutu.errors import BadImage, SoutuError
+from soutu.store.features import Features, save_features
+
+
+def extract(args: argparse.Namespace) -> None:
+    dataset = CaptionDataset(DATA, encoding=args.encoding)
+    for problem in dataset.problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    clip = CLIPWrapper(args.model, args.device)
+    images, paths, captions = [], [], []
+    for index, row in enumerate(dataset.rows):
+        try:
+            picture = dataset[index][0]
+        except BadImage as problem:
+            print(f"skipped: {problem}", file=sys.stderr)
+            continue
+        images.append(clip.encode_images([picture]))
+        paths.append(row.path)
+        captions.append(row.text)
+    if not images:
+        sys.exit(f"{DATA / 'captions.csv'}: no row could be used, nothing was written")
+    texts = clip.encode_texts(captions)
+    card = clip.encoder.card
+    features = Features(
+        np.concatenate(images), texts, tuple(paths), tuple(captions), card, clip.model
+    )
+    written = save_features(OUTPUTS, features)
+    if "image_features.pt" not in written:
+        print("torch is not installed: no .pt files (the .npy files hold the same)")
+    print(f"{OUTPUTS}: {', '.join(written)}")
+    print(f"saved {len(paths)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=DEFAULT, help=f"{DEFAULT}, or {EMBEDDED}: built in")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, coreml")
+    parser.add_argument("--encoding", help="of captions.csv, if it is not UTF-8")
+    try:
+        extract(parser.parse_args())
+    except SoutuError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
