@@ -17,7 +17,7 @@ from training.scenes import Group, compose, render, thing_named
 
 SIZE, QUALITY = 640, 88
 
-# caption | things as "name colour ×count" (first is left of / above / on the second) | place | relation
+# caption | things as "name colour ×count" | place | relation of the first to the second
 SUBJECTS = """
 一只灰猫蹲在树干上 | 猫 gray + 树干 | forest | on
 一只棕色的狗站在草地上 | 狗 brown | grass |

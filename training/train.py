@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from training import words
 from training.artwork import drawable
 from training.backgrounds import PAINTERS
 from training.captions import Kind, Lang, caption
@@ -27,6 +28,7 @@ from training.colours import COLOURS
 from training.data import ShardedScenes, ensure_shard, pictures, scene
 from training.model import DualEncoder, Shape
 from training.scenes import Scene
+from training.things import Thing
 from training.tokenizer import train_tokenizer
 
 RUNS = Path("training/runs")
@@ -59,6 +61,11 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     tint = (torch.rand(n, 3, 1, 1, generator=generator) - 0.5) * 0.16
     noise = torch.randn(x.shape, generator=generator) * 0.03
     return (x * gain + tint + noise).clamp(-1.2, 1.2).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def thing_called() -> dict[str, Thing]:
+    return {thing.key: thing for thing in drawable()}
 
 
 @cache
@@ -180,7 +187,24 @@ def train_step(
         with torch.autocast("cpu", torch.bfloat16):
             said = model.text(tokens(tokenizer, texts, model.shape.context))
         loss = loss + contrastive(images, said, scale, duplicates(texts)) / len(langs)
-    return loss
+    return loss + 0.7 * _words(model, tokenizer, scenes, images, (rng.choice(langs), rng))
+
+
+def _words(
+    model: DualEncoder,
+    tokenizer: Tokenizer,
+    scenes: list[Scene],
+    images: Tensor,
+    say: tuple[Lang, random.Random],
+) -> Tensor:
+    """The pictures against a vocabulary of names in one language."""
+    lang, rng = say
+    named = words.pool(scenes, rng)
+    texts = [words.say(label, thing_called()[label[0]], lang, rng) for label in named]
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = model.text(tokens(tokenizer, texts, model.shape.context))
+    scale = model.log_scale.exp().clamp(max=100)
+    return words.word_loss(images, vectors, words.truth(named, scenes).float(), scale)
 
 
 def build(shape: Shape) -> DualEncoder:

@@ -36,9 +36,11 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch")
 if not FONT.exists():
     pytest.skip("needs the package fonts-noto-color-emoji", allow_module_level=True)
 
-from training import train
+from training import train, words
+from training.backgrounds import Background
 from training.data import SHARD, ShardedScenes, pictures, scene, shard_path
 from training.model import DIM, DualEncoder, Shape, TextTower
+from training.scenes import Group, compose, thing_named
 
 SMALL = Shape(300, channels=(8, 8, 16, 16), blocks=(0, 1, 0, 0), width=32, layers=1)
 
@@ -144,3 +146,41 @@ def test_training_learns_stops_and_goes_on(shards, tmp_path, monkeypatch, capsys
     assert [line["step"] for line in lines] == [6], "it went on from step 4"
     state = torch.load(tmp_path / "runs" / "t" / "last.pt", weights_only=True)
     assert state["step"] == 6
+
+
+def test_names_are_true_of_the_scenes_that_show_them():
+    dog, golden = thing_named("狗"), thing_named("金毛")
+    cat = Group(thing_named("猫"), thing_named("猫").glyphs[0], "gray")
+    place = Background("grass", None, 1)
+    gray_cat = compose([cat], place, None, random.Random(1))
+    retriever = compose([Group(golden, golden.glyphs[0])], place, None, random.Random(1))
+    labels = [
+        ("cat", None), ("cat", "gray"), ("cat", "black"), (golden.key, None), (dog.key, None),
+        (golden.key, "yellow"),
+    ]  # fmt: skip
+    assert words.truth(labels, [gray_cat, retriever]).tolist() == [
+        [True, True, False, False, False, False],
+        [False, False, False, True, True, True],
+    ]
+
+
+def test_the_pool_holds_a_true_name_of_every_scene():
+    scenes = [scene("t", i) for i in range(12)]
+    labels = words.pool(scenes, random.Random(0))
+    assert len(labels) == len(set(labels)) > words.OTHERS
+    assert words.truth(labels, scenes).any(dim=1).all()
+    for label in labels:
+        for lang in ("zh", "en"):
+            assert words.say(label, train.thing_called()[label[0]], lang, random.Random(0))
+
+
+def test_the_word_loss_is_least_where_every_true_name_is_near():
+    true = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
+    images = torch.eye(2, 4)
+    right = torch.stack([images[0], images[1], images[0], -images[0]])
+    scale = torch.tensor(8.0)
+    least = words.word_loss(images, right, true, scale)
+    assert least == pytest.approx((np.log(2) / 2 + 0) / 2 * 1.0, abs=0.02), (
+        "two right answers share the target: ln 2 for that picture, 0 for the other"
+    )
+    assert words.word_loss(images, right.roll(1, 0), true, scale) > least + 1

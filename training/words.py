@@ -1,0 +1,96 @@
+"""Short queries against a whole vocabulary: the hard negatives of single words.
+
+In a batch of random scenes a sentence is told from the others by its background or a colour,
+so the word 猫 meets hardly any picture that is nearly a cat. Here each picture is compared with
+several hundred names of things, with the colours it has and with colours it has not; which of
+them are true of it is known from the scene.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.artwork import colour_of, drawable
+from training.captions import Lang
+from training.colours import COLOURS
+from training.scenes import Group, Scene
+from training.things import Thing
+
+OTHERS = 300  # names of things beside those in the batch
+
+Label = tuple[str, str | None]
+"""A thing's key and a colour word, or None for the bare name."""
+
+
+def keys_of(group: Group) -> tuple[str, ...]:
+    """The keys of the things that the group is."""
+    broader = group.thing.broader
+    return (group.thing.key, broader[1]) if broader else (group.thing.key,)
+
+
+def is_true(label: Label, group: Group) -> bool:
+    """Whether the name fits the group: the thing or its broader name (a poodle is a dog),
+    and its painted or own colour."""
+    thing, colour = label
+    if thing not in keys_of(group):
+        return False
+    return colour is None or colour == (group.colour or colour_of(group.glyph))
+
+
+def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
+    """Names to compare with: of all things in the batch, bare and in a true and a false colour,
+    and of other things, bare or in a colour of the batch."""
+    labels: dict[Label, None] = {}
+    colours = list(COLOURS)
+    for one in scenes:
+        for group in one.groups:
+            labels[group.thing.key, None] = None
+            if colour := group.colour or colour_of(group.glyph):
+                labels[group.thing.key, colour] = None
+                labels[group.thing.key, rng.choice(colours)] = None
+    for thing in rng.sample(drawable(), OTHERS):
+        labels[thing.key, rng.choice(colours) if rng.random() < 0.3 else None] = None
+    return list(labels)
+
+
+def say(label: Label, thing: Thing, lang: Lang, rng: random.Random) -> str:
+    """The name in words: 灰猫, 灰色的猫, gray cat."""
+    names = thing.zh if lang == "zh" else thing.en
+    name = (names[0] if rng.random() < 0.5 else rng.choice(names)).lstrip("~+")
+    colour = label[1]
+    if colour is None:
+        return name
+    if lang == "en":
+        return f"{'grey' if colour == 'gray' and rng.random() < 0.3 else colour} {name}"
+    short = COLOURS[colour].zh
+    if len(name) <= 2 and rng.random() < 0.6:
+        return short + name
+    return f"{short}色的{name}" if rng.random() < 0.6 else f"{short}色{name}"
+
+
+def truth(labels: Sequence[Label], scenes: Sequence[Scene]) -> Tensor:
+    """bool (scenes, labels): which names are true of which scene."""
+    at: dict[str, list[int]] = {}
+    for column, (thing, _) in enumerate(labels):
+        at.setdefault(thing, []).append(column)
+    found = torch.zeros(len(scenes), len(labels), dtype=torch.bool)
+    for row, one in enumerate(scenes):
+        for group in one.groups:
+            for column in (c for key in keys_of(group) for c in at.get(key, ())):
+                found[row, column] |= is_true(labels[column], group)
+    return found
+
+
+def word_loss(images: Tensor, names: Tensor, true: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy with several right answers, each an equal share of the target;
+    names that are true of no picture here are only negatives."""
+    logits = scale * images @ names.T
+    by_image = true / true.sum(dim=1, keepdim=True)
+    asked = true.sum(dim=0) > 0
+    by_name = (true / true.sum(dim=0, keepdim=True).clamp(min=1)).T[asked]
+    return (F.cross_entropy(logits, by_image) + F.cross_entropy(logits.T[asked], by_name)) / 2
