@@ -1,7 +1,44 @@
 """The workspace's three scripts; run them with ``python -m scripts.NAME`` from here."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from models.clip_wrapper import CLIPWrapper
+from soutu import journal
+from soutu.errors import SoutuError
+from soutu.query.expand import Expander
+from soutu.search import Searcher
+from soutu.store.features import load_features
+from soutu.types import SearchResult
 
 WORKSPACE = Path(__file__).parent.parent
 DATA = WORKSPACE / "data"
 OUTPUTS = WORKSPACE / "outputs"
+
+
+def open_searcher(device: str, expander: Expander | None = None) -> Searcher:
+    """Search the features in outputs/ with the model that they were made with."""
+    features = load_features(OUTPUTS)
+    return Searcher(CLIPWrapper(features.model, device).encoder, features.store(), expander)
+
+
+def show(result: SearchResult) -> None:
+    """Print the hits and append the search to both logs."""
+    for hit in result.hits:
+        print(journal.top_line(hit.rank, hit.score, hit.path, hit.caption))
+    journal.record(OUTPUTS / "search_log.jsonl", result)
+    journal.append(OUTPUTS / "search_log.txt", journal.readable(result))
+
+
+def guarded(work: Callable[[], None]) -> None:
+    """Run a script; what is wrong goes to standard error, and its kind is the exit code."""
+    try:
+        work()
+    except SoutuError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (EOFError, KeyboardInterrupt):
+        sys.exit(130)

@@ -6,12 +6,12 @@ import argparse
 import sys
 
 import numpy as np
+
 from data.dataset import CaptionDataset
 from models.clip_wrapper import CLIPWrapper
-from scripts import DATA, OUTPUTS
-
+from scripts import DATA, OUTPUTS, guarded
 from soutu.assemble import DEFAULT, EMBEDDED
-from soutu.errors import BadImage, SoutuError
+from soutu.errors import BadImage
 from soutu.store.features import Features, save_features
 
 
@@ -49,8 +49,4 @@ if __name__ == "__main__":
     parser.add_argument("--model", default=DEFAULT, help=f"{DEFAULT}, or {EMBEDDED}: built in")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, coreml")
     parser.add_argument("--encoding", help="of captions.csv, if it is not UTF-8")
-    try:
-        extract(parser.parse_args())
-    except SoutuError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    guarded(lambda: extract(parser.parse_args()))

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 
-from models.clip_wrapper import CLIPWrapper
-from scripts import OUTPUTS
-
-from soutu import journal
+from scripts import guarded, open_searcher, show
 from soutu.assemble import build_expander
 from soutu.config import load_config
-from soutu.errors import SoutuError
-from soutu.search import Searcher
-from soutu.store.features import load_features
 
 
 def typed() -> Iterator[str]:
@@ -30,17 +23,11 @@ def typed() -> Iterator[str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    features = load_features(OUTPUTS)
-    clip = CLIPWrapper(features.model, args.device)
-    searcher = Searcher(clip.encoder, features.store(), build_expander(load_config(None)))
+    searcher = open_searcher(args.device, build_expander(load_config(None)))
     for query in args.queries or typed():
         result = searcher.search(query, args.k)
-        queries = [variant.text for variant in result.variants]
-        print(f"Top-{args.k}（使用 queries={queries}）:")
-        for hit in result.hits:
-            print(journal.top_line(hit.rank, hit.score, hit.path, hit.caption))
-        journal.record(OUTPUTS / "search_log.jsonl", result)
-        journal.append(OUTPUTS / "search_log.txt", journal.readable(result))
+        print(f"Top-{args.k}（使用 queries={[variant.text for variant in result.variants]}）:")
+        show(result)
 
 
 if __name__ == "__main__":
@@ -48,8 +35,4 @@ if __name__ == "__main__":
     parser.add_argument("queries", nargs="*", metavar="QUERY")
     parser.add_argument("-k", type=int, default=5, help="how many results")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, coreml")
-    try:
-        run(parser.parse_args())
-    except SoutuError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    guarded(lambda: run(parser.parse_args()))
