@@ -24,7 +24,7 @@ demo: $(VENV)/.core
 	cd clip_retrieval && ../$(BIN)/python -m scripts.search_demo -k 3 $(QUERIES)
 	cd clip_retrieval && ../$(BIN)/python -m scripts.image_to_text_demo -k 3 data/images/005.jpg
 	tail -n 9 clip_retrieval/outputs/search_log.txt
-	$(BIN)/soutu demo
+	$(BIN)/soutu demo | tail -n 2
 
 test: $(VENV)/.extras-$(EXTRAS)
 	$(BIN)/python -m pytest -rs

@@ -71,11 +71,9 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def export(name: str, out: Path, *, languages: list[str]) -> None:
-    """Write the bundle of run ``name`` to ``out``, replacing one that is there."""
+    """Write the bundle of run ``name`` to ``out``, over one that is there."""
     folder = RUNS / name
     model = load(folder)
-    if out.exists():
-        shutil.rmtree(out)
     side, context = model.shape.image_size, model.shape.context
     picture = torch.zeros(2, 3, side, side)
     text = torch.tensor([[2, 5, 3], [2, 3, 0]])

@@ -13,7 +13,8 @@ class Expander(Protocol):
     """Proposes further texts for a query. One contract suite runs over all of them."""
 
     def expand(self, text: str) -> list[Variant]:
-        """What else to search for; empty when there is nothing to add, never the text itself."""
+        """What else to search for, best first; empty when there is nothing to add. The same
+        text gives the same answer; every variant has text, a weight above 0 and a source."""
         ...
 
 
