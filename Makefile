@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev
 BIN = $(VENV)/bin
+# A pipe fails with its first part.
+SHELL = /bin/bash
+.SHELLFLAGS = -o pipefail -c
 QUERIES = 灰猫 金毛 哈士奇 小猪 黑猫 熊猫 "a red car" "butterfly on a flower" 雪地 "a pig in the snow"
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -29,13 +32,19 @@ demo: $(VENV)/.core
 test: $(VENV)/.extras-$(EXTRAS)
 	$(BIN)/python -m pytest -rs
 
-lint: $(VENV)/.extras-$(EXTRAS)
+# The types of the trainer are torch's, so checking them needs it.
+lint: $(VENV)/.extras-dev,torch
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Build the wheel and try it as a stranger would: in a new environment, outside the checkout.
 wheel: $(VENV)/.extras-$(EXTRAS)
+	rm -rf dist build/wheel-venv
 	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	cd / && "$(CURDIR)/build/wheel-venv/bin/soutu" demo | tail -n 2
 
 clean:
 	rm -rf $(VENV) dist build clip_retrieval/outputs

@@ -240,8 +240,14 @@ def _gone(
     """Known paths that are no longer there. What lies in a folder that could not be listed,
     or at a path that is there but unusable, is not gone."""
     present = {file.path for file in files}
-    hidden = tuple(str(problem.fields["path"]) for problem in unreadable)
-    below = tuple(path + "/" for path in hidden)
+    hidden = {
+        str(problem.fields["path"]) for problem in unreadable if problem.code != "image-is-folder"
+    }
+    below = tuple(
+        f"{problem.fields['path']}/"
+        for problem in unreadable
+        if problem.code == "folder-unreadable"
+    )
     return [
         path
         for path in known

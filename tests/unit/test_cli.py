@@ -8,17 +8,11 @@ import sys
 
 import pytest
 
+from soutu.cli import language
 from soutu.cli.main import _run
 from tests.conftest import picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
-
-
-@pytest.fixture(autouse=True)
-def _english(monkeypatch):
-    from soutu.cli import language
-
-    monkeypatch.setattr(language, "_chosen", [])
 
 
 @pytest.fixture
@@ -26,6 +20,7 @@ def soutu(capfd):
     """Run the command line in this process: (exit code, standard output, standard error)."""
 
     def call(*arguments):
+        language._chosen.clear()
         capfd.readouterr()
         code = _run([str(a) for a in arguments])
         out, err = capfd.readouterr()
@@ -166,6 +161,12 @@ def test_messages_are_chinese_where_the_person_is(tmp_path, monkeypatch, soutu):
     assert "no index" in soutu("--lang", "en", "search", "cat")[2]
 
 
+def test_the_settings_choose_a_language_and_the_flag_overrules(indexed, soutu):
+    (indexed / ".soutu" / "config.yaml").write_text("lang: zh", "utf-8")
+    assert "图库" in soutu("info", "-g", indexed)[1]
+    assert "gallery" in soutu("--lang", "en", "info", "-g", indexed)[1]
+
+
 def test_a_bug_is_called_one(indexed, soutu, monkeypatch):
     from soutu.gallery import Gallery
 
@@ -235,3 +236,12 @@ def test_help_names_every_command():
     for command in ("index", "search", "caption", "info", "demo"):
         assert command in helped
     assert _process("--version").stdout.decode().startswith("soutu")
+
+
+def test_the_demo_answers_at_least_nine_of_its_ten_queries(soutu, tmp_path):
+    code, out, _ = soutu("demo", "--keep", tmp_path / "demo")
+    assert code == 0
+    assert out.count("✓") >= 9
+    assert f"{out.count('✓')} of 10" in out
+    assert "images/005.jpg →\n  1." in out
+    assert len((tmp_path / "demo" / ".soutu" / "journal.jsonl").read_text().splitlines()) == 11

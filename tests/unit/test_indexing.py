@@ -206,3 +206,32 @@ def test_a_second_model_stands_beside_the_first(gallery, photos, tmp_path):
         assert last.search("cat").model.space == result.model.space, "last indexed with"
     with Gallery.open(photos, model=gallery.model) as again:
         assert again.search("cat").model.space == first
+
+
+def test_what_lies_in_a_folder_named_like_a_picture_can_go(gallery, photos):
+    (photos / "f.jpg").mkdir()
+    for name in ("one.png", "two.png"):
+        Image.fromarray(picture(len(name) + ord(name[0]))).save(photos / "f.jpg" / name)
+    assert gallery.index().found == 5
+    (photos / "f.jpg" / "one.png").unlink()
+    assert gallery.index().removed == 1
+
+
+def test_an_unreadable_folder_or_link_loses_nothing(gallery, photos, monkeypatch):
+    (photos / "link.png").symlink_to("sub/c.webp")
+    Image.fromarray(picture(33)).save(photos / "sub" / "d.png")
+    (photos / "far.png").symlink_to("sub/d.png")
+    gallery.index()
+    before = paths(gallery)
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = gallery.index()
+    assert report.removed == 0
+    assert [p.code for p in report.failed] == ["folder-unreadable"]
+    assert paths(gallery) == before

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.language import say
+from soutu.cli.language import prefer_language, say
 from soutu.cli.render import show, show_json, show_paths, show_record
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ Options = dict[str, object]
 def _open(folder: str | None, index_dir: str | None, **settings: object) -> Gallery:
     from soutu.gallery import Gallery
 
-    return Gallery.open(folder, index=index_dir, settings=settings)
+    gallery = Gallery.open(folder, index=index_dir, settings=settings)
+    prefer_language(gallery.config.lang)
+    return gallery
 
 
 @click.command()
@@ -57,7 +59,7 @@ def index(
     as_json: bool,
     **settings: object,
 ) -> None:
-    """Index the pictures in FOLDER, or bring its index up to date."""
+    """Index the pictures in FOLDER, or bring its index up to date. 建立或更新索引。"""
     with _open(folder, index_dir, **settings) as gallery, _progress() as progress:
         report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery)
@@ -141,7 +143,7 @@ def search(
     null: bool,
     **settings: object,
 ) -> int:
-    """Find pictures by QUERY, Chinese or English, or by a picture."""
+    """Find pictures by QUERY, Chinese or English, or by a picture. 以文或图搜图。"""
     if (query is None) == (image is None):
         raise click.UsageError(say("query-or-image"))
     with _open(gallery, index_dir, **settings) as opened:
@@ -160,7 +162,7 @@ def search(
 def caption(
     image: str, gallery: str | None, index_dir: str | None, as_json: bool, **settings: object
 ) -> int:
-    """Find the gallery's captions that fit the picture IMAGE."""
+    """Find the gallery's captions that fit the picture IMAGE. 以图找文字。"""
     with _open(gallery, index_dir, **settings) as opened:
         result = opened.captions(image)
     return _answer(result, opened, as_json=as_json)
@@ -194,7 +196,7 @@ def _answer(
 @_index_dir
 @_json
 def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
-    """Show what the gallery holds."""
+    """Show what the gallery holds. 显示图库信息。"""
     found = _open(gallery, index_dir).info()
     if as_json:
         show_record(found)

@@ -14,6 +14,12 @@ def choose_language(lang: str) -> None:
     _chosen[:] = [lang]
 
 
+def prefer_language(lang: str | None) -> None:
+    """The language of the settings; ``--lang`` overrules it."""
+    if lang and not _chosen:
+        choose_language(lang)
+
+
 def language() -> str:
     """ "zh" or "en": ``--lang``, else SOUTU_LANG, else the locale."""
     if _chosen:
