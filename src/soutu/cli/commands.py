@@ -59,7 +59,7 @@ def index(
     as_json: bool,
     **settings: object,
 ) -> None:
-    """Index the pictures in FOLDER, or bring its index up to date. 建立或更新索引。"""
+    """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
     with _open(folder, index_dir, **settings) as gallery, _progress() as progress:
         report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery)
@@ -143,7 +143,7 @@ def search(
     null: bool,
     **settings: object,
 ) -> int:
-    """Find pictures by QUERY, Chinese or English, or by a picture. 以文或图搜图。"""
+    """Find pictures by QUERY, Chinese or English, or by a picture · 以文或图搜图"""
     if (query is None) == (image is None):
         raise click.UsageError(say("query-or-image"))
     with _open(gallery, index_dir, **settings) as opened:
@@ -162,7 +162,7 @@ def search(
 def caption(
     image: str, gallery: str | None, index_dir: str | None, as_json: bool, **settings: object
 ) -> int:
-    """Find the gallery's captions that fit the picture IMAGE. 以图找文字。"""
+    """Find the gallery's captions that fit the picture IMAGE · 以图找文字"""
     with _open(gallery, index_dir, **settings) as opened:
         result = opened.captions(image)
     return _answer(result, opened, as_json=as_json)
@@ -196,7 +196,7 @@ def _answer(
 @_index_dir
 @_json
 def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
-    """Show what the gallery holds. 显示图库信息。"""
+    """Show what the gallery holds · 显示图库信息"""
     found = _open(gallery, index_dir).info()
     if as_json:
         show_record(found)

@@ -37,7 +37,7 @@ def sample_queries() -> list[tuple[str, frozenset[str]]]:
 @click.command()
 @click.option("--keep", metavar="FOLDER", help="Keep the demo gallery there to play with.")
 def demo(keep: str | None) -> int:
-    """Index 50 drawn pictures and run ten sample queries, offline. 离线演示。"""
+    """Index 50 drawn pictures and run ten sample queries, offline · 离线演示"""
     if keep:
         return _play(Path(keep))
     with tempfile.TemporaryDirectory(prefix="soutu-demo-") as folder:

@@ -19,7 +19,7 @@ CRASH = 70
 @click.version_option(package_name="soutu", prog_name="soutu")
 @click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
 def cli(lang: str | None) -> None:
-    """搜图: find images by Chinese or English text, and captions by image. 用中文或英文搜图。"""
+    """搜图: find images by Chinese or English text, and captions by image · 用中文或英文搜图"""
     if lang:
         choose_language(lang)
 
