@@ -15,7 +15,7 @@ DIM, SIDE, VOCABULARY = 16, 32, 300
 def _own_home(tmp_path_factory, monkeypatch):
     """No test reads the person's settings or models."""
     home = tmp_path_factory.mktemp("home")
-    for name in [n for n in os.environ if n.startswith("SOUTU_")]:
+    for name in [n for n in os.environ if n.startswith("SOUTU_") and n != "SOUTU_ARTWORK"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))

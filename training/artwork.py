@@ -1,4 +1,8 @@
-"""Artwork: the colour emoji font of Debian's ``fonts-noto-color-emoji`` (SIL OFL 1.1)."""
+"""Artwork: drawings of things, recoloured and scaled.
+
+The usual style is the colour emoji font of Debian's ``fonts-noto-color-emoji`` (SIL OFL 1.1);
+``styles`` has the others.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from training.colours import own_colour, recolour
+from training.styles import NOTO, draw_svg
 from training.things import Thing, things
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -30,15 +35,20 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(FONT), STRIKE)
 
 
-def draw(glyph: str) -> Image.Image | None:
-    """The glyph as RGBA, cropped to its ink; None if the font has no single drawing of it."""
+def draw(glyph: str, style: str = NOTO) -> Image.Image | None:
+    """The glyph as RGBA, cropped to its ink; None if the style has no single drawing of it."""
+    drawn = _draw_noto(glyph) if style == NOTO else draw_svg(glyph, style)
+    box = drawn.getchannel("A").getbbox() if drawn else None
+    return drawn.crop(box) if drawn and box else None
+
+
+def _draw_noto(glyph: str) -> Image.Image | None:
     font = _font()
     if font.getlength(glyph) > 1.3 * CANVAS:
         return None  # a joined sequence that the font spells out
     canvas = Image.new("RGBA", (CANVAS, CANVAS), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).text((0, 0), glyph, font=font, embedded_color=True)
-    box = canvas.getchannel("A").getbbox()
-    return canvas.crop(box) if box else None
+    return canvas
 
 
 @cache
@@ -54,10 +64,11 @@ def drawable() -> tuple[Thing, ...]:
     return tuple(t for t in things() if all(has(g) for g in t.glyphs))
 
 
-@lru_cache(maxsize=12000)
-def artwork(glyph: str, colour: str | None, longest: int) -> Image.Image:
-    """The glyph in ``colour`` (None: its own), its longer side ``longest`` px, premultiplied."""
-    drawn = draw(glyph)
+@lru_cache(maxsize=40_000)
+def artwork(glyph: str, colour: str | None, longest: int, style: str = NOTO) -> Image.Image:
+    """The glyph in ``colour`` (None: its own), its longer side ``longest`` px, premultiplied.
+    A thing that a style lacks is drawn as Noto has it."""
+    drawn = draw(glyph, style) or draw(glyph)
     if drawn is None:
         raise MissingArtwork(f"the font draws no {glyph!r}")
     if colour is not None:
@@ -68,7 +79,7 @@ def artwork(glyph: str, colour: str | None, longest: int) -> Image.Image:
 
 
 @cache
-def colour_of(glyph: str) -> str | None:
+def colour_of(glyph: str, style: str = NOTO) -> str | None:
     """The colour word for the drawing as it is, or None."""
-    drawn = draw(glyph)
+    drawn = draw(glyph, style) or draw(glyph)
     return own_colour(np.asarray(drawn)) if drawn is not None else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from training.artwork import colour_of
 from training.backgrounds import PLACES
 from training.colours import COLOURS
 from training.scenes import Group, Scene
@@ -21,6 +20,13 @@ IRREGULAR = {
     "leaf": "leaves", "scarf": "scarves", "die": "dice", "wolf": "wolves",
 }  # fmt: skip
 UNCHANGED = {"sheep", "fish", "deer", "bison", "squid", "shrimp", "tropical fish", "dice", "moai"}
+CONDITIONS = {
+    "rain": (("下雨天", "雨中", "下着雨"), ("in the rain", "on a rainy day")),
+    "snow": (("下雪天", "雪中", "下着雪"), ("in falling snow", "while it snows")),
+    "fog": (("雾中", "大雾天", "雾蒙蒙"), ("in the fog", "on a foggy day")),
+    "night": (("夜晚", "晚上", "夜里"), ("at night", "in the dark")),
+    "dusk": (("黄昏", "傍晚", "黄昏时分"), ("at dusk", "in the evening light")),
+}
 COLOUR_CHARACTERS = set("红橙黄绿蓝紫粉棕灰黑白青金银")
 
 
@@ -52,7 +58,17 @@ def caption(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> str:
         return _word(scene, lang, rng)
     if kind == "phrase":
         return _phrase(scene, lang, rng)
-    return _zh_sentence(scene, rng) if lang == "zh" else _en_sentence(scene, rng)
+    said = _zh_sentence(scene, rng) if lang == "zh" else _en_sentence(scene, rng)
+    return _with_conditions(said, scene, lang, rng)
+
+
+def _with_conditions(said: str, scene: Scene, lang: Lang, rng: random.Random) -> str:
+    """Half of the sentences tell the weather and the time of day, if there is any."""
+    facts = [f for f in (scene.conditions.weather, scene.conditions.time) if f]
+    if not facts or rng.random() < 0.5:
+        return said
+    when = [rng.choice(CONDITIONS[fact][0 if lang == "zh" else 1]) for fact in facts]
+    return f"{'，'.join([*when, said])}" if lang == "zh" else " ".join([said, *when])
 
 
 def _word(scene: Scene, lang: Lang, rng: random.Random) -> str:
@@ -87,7 +103,7 @@ def _colour(group: Group, rng: random.Random) -> str | None:
     if group.colour is not None:
         return group.colour
     named = any(set(name) & COLOUR_CHARACTERS for name in group.thing.zh)
-    return colour_of(group.glyph) if not named and rng.random() < 0.3 else None
+    return group.shown_colour if not named and rng.random() < 0.3 else None
 
 
 def _noun(group: Group, lang: Lang, rng: random.Random, *, colour: bool, broad: float = 0.0) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.recipes import rich, training_styles
 from training.scenes import Scene, render, sample
 
 SHARD = 4096
@@ -23,8 +24,10 @@ Pictures = NDArray[np.uint8]
 
 
 def scene(split: str, index: int) -> Scene:
-    """Scene ``index`` of ``split`` ("train", "val" …); splits share no seed."""
-    return sample(random.Random(f"{split}:{index}"))
+    """Scene ``index`` of ``split`` ("train", "val" …); splits share no seed. A split whose name
+    begins with "rich" has rich scenes in the training styles that are installed."""
+    rng = random.Random(f"{split}:{index}")
+    return rich(rng, training_styles()) if split.startswith("rich") else sample(rng)
 
 
 def pictures(split: str, indices: Sequence[int], size: int) -> Pictures:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from training.artwork import artwork, drawable
+from training.artwork import artwork, colour_of, drawable
 from training.backgrounds import PAINTERS, Background, paint
 from training.colours import COLOURS
+from training.conditions import CLEAR, Conditions, cast_shadow, over, under
+from training.styles import NOTO
 from training.things import Thing
 
 Box = tuple[float, float, float, float]
@@ -37,6 +39,12 @@ class Group:
     glyph: str
     colour: str | None = None
     count: int = 1
+    style: str = NOTO
+
+    @property
+    def shown_colour(self) -> str | None:
+        """The colour word that is true of it: the painted one, else the drawing's own."""
+        return self.colour or colour_of(self.glyph, self.style)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Scene:
     groups: tuple[Group, ...]
     relation: str | None
     placements: tuple[Placement, ...]
+    conditions: Conditions = CLEAR
 
 
 def thing_named(name: str) -> Thing:
@@ -143,11 +152,11 @@ def render(scene: Scene, size: int) -> Image.Image:
     """The scene as an RGB picture of ``size`` px squared."""
     # Small pictures are drawn twice as large and averaged down: no jagged edges at 64 px.
     canvas = size * 2 if size <= 128 else size
-    picture = paint(scene.background, canvas)
+    picture = under(paint(scene.background, canvas), scene.conditions)
     longest = 80 if canvas <= 160 else 136
     for place in scene.placements:
         group = scene.groups[place.group]
-        drawn = artwork(group.glyph, group.colour, longest)
+        drawn = artwork(group.glyph, group.colour, longest, group.style)
         scale = place.size * canvas / longest
         target = (max(2, round(drawn.width * scale)), max(2, round(drawn.height * scale)))
         copy = drawn.resize(target, Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -160,5 +169,9 @@ def render(scene: Scene, size: int) -> Image.Image:
             round(place.x * canvas - straight.width / 2),
             round(place.y * canvas - straight.height / 2),
         )
+        if scene.conditions.shadow:
+            cast_shadow(picture, straight, corner, scene.conditions.shadow)
         picture.paste(straight, corner, straight)
+    if scene.conditions != CLEAR:
+        picture = over(picture, scene.conditions)
     return picture.reduce(2) if canvas != size else picture

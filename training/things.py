@@ -87,6 +87,18 @@ def _listed(path: Path = EMOJI_TEST) -> Iterator[tuple[str, str, str]]:
             yield "".join(chr(int(p, 16)) for p in points), group, subgroup
 
 
+@cache
+def listed_names() -> dict[str, str]:
+    """The Unicode name of every fully qualified emoji."""
+    found = {}
+    for line in EMOJI_TEST.read_text(encoding="utf-8").splitlines():
+        if "; fully-qualified" in line:
+            points, _, comment = line.partition(";")
+            glyph = "".join(chr(int(p, 16)) for p in points.split())
+            found[glyph] = re.sub(r".*?E\d+\.\d+ ", "", comment)
+    return found
+
+
 def _names(lang: str) -> dict[str, str]:
     """CLDR short names by glyph, without variation selectors."""
     root = ET.parse(CLDR / f"{lang}.xml").getroot()

@@ -34,6 +34,7 @@ from training.tokenizer import train_tokenizer
 RUNS = Path("training/runs")
 KINDS: tuple[Kind, ...] = ("word", "phrase", "sentence")
 KIND_WEIGHTS = (12, 23, 65)
+VALIDATION = {"train": "val", "rich": "rich-val"}  # which scenes check which training
 BACKGROUNDS = [*PAINTERS, *(f"plain {c}" for c in COLOURS)]
 
 
@@ -118,13 +119,14 @@ def hit_rate(queries: Tensor, images: Tensor, k: int) -> float:
 class Validation:
     """1,000 unseen scenes, one sentence in each language, always the same."""
 
-    def __init__(self, tokenizer: Tokenizer, shape: Shape, count: int = 1000) -> None:
-        self.images = as_input(pictures("val", range(count), shape.image_size))
+    def __init__(self, tokenizer: Tokenizer, shape: Shape, split: str) -> None:
+        count = 1000
+        self.images = as_input(pictures(split, range(count), shape.image_size))
         self.tokens = {}
         langs: tuple[Lang, ...] = ("zh", "en")
         for lang in langs:
             rng = random.Random(f"val:{lang}")
-            texts = [caption(scene("val", i), lang, "sentence", rng) for i in range(count)]
+            texts = [caption(scene(split, i), lang, "sentence", rng) for i in range(count)]
             self.tokens[lang] = tokens(tokenizer, texts, shape.context)
 
     @torch.no_grad()
@@ -223,9 +225,9 @@ def run(args: argparse.Namespace) -> None:
     shape = Shape(tokenizer.get_vocab_size(), image_size=args.size)
     model = build(shape)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.05)
-    ensure_shard(args.shards, "train", args.size, 0)
-    data = ShardedScenes(args.shards, "train", args.size)
-    validate = Validation(tokenizer, shape)
+    ensure_shard(args.shards, args.split, args.size, 0)
+    data = ShardedScenes(args.shards, args.split, args.size)
+    validate = Validation(tokenizer, shape, VALIDATION[args.split])
     last, start = folder / "last.pt", 0
     if last.exists():
         state = torch.load(last, weights_only=True)
@@ -262,6 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", default="tiny")
     parser.add_argument("--langs", default="zh,en", help="caption languages, comma-separated")
+    parser.add_argument("--split", default="train", choices=list(VALIDATION))
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1.5e-3)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.artwork import colour_of, drawable
+from training.artwork import drawable
 from training.captions import Lang
 from training.colours import COLOURS
 from training.scenes import Group, Scene
@@ -39,7 +39,7 @@ def is_true(label: Label, group: Group) -> bool:
     thing, colour = label
     if thing not in keys_of(group):
         return False
-    return colour is None or colour == (group.colour or colour_of(group.glyph))
+    return colour is None or colour == group.shown_colour
 
 
 def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
@@ -50,7 +50,7 @@ def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
     for one in scenes:
         for group in one.groups:
             labels[group.thing.key, None] = None
-            if colour := group.colour or colour_of(group.glyph):
+            if colour := group.shown_colour:
                 labels[group.thing.key, colour] = None
                 labels[group.thing.key, rng.choice(colours)] = None
     for thing in rng.sample(drawable(), OTHERS):

@@ -135,7 +135,7 @@ def test_training_learns_stops_and_goes_on(shards, tmp_path, monkeypatch, capsys
     def options(steps):
         return Namespace(
             name="t", langs="zh,en", steps=steps, batch=16, rate=1e-3, size=64, vocabulary=200,
-            seed=0, every=2, threads=1, shards=shards,
+            seed=0, every=2, threads=1, shards=shards, split="train",
         )  # fmt: skip
 
     train.run(options(4))
