@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Literal
 
 from training.backgrounds import PLACES
-from training.colours import COLOURS
-from training.scenes import Group, Scene
+from training.facts import Said, place_of
+from training.nouns import Lang, counted, name, where
+from training.scenes import Scene
 
 Kind = Literal["word", "phrase", "sentence"]
-Lang = Literal["zh", "en"]
 
-ZH_NUMBERS = {2: "两", 3: "三", 4: "四", 5: "五"}
-EN_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
-IRREGULAR = {
-    "mouse": "mice", "computer mouse": "computer mice", "goose": "geese", "ox": "oxen",
-    "knife": "knives", "kitchen knife": "kitchen knives", "maple leaf": "maple leaves",
-    "leaf": "leaves", "scarf": "scarves", "die": "dice", "wolf": "wolves",
-}  # fmt: skip
-UNCHANGED = {"sheep", "fish", "deer", "bison", "squid", "shrimp", "tropical fish", "dice", "moai"}
 CONDITIONS = {
     "rain": (("下雨天", "雨中", "下着雨"), ("in the rain", "on a rainy day")),
     "snow": (("下雪天", "雪中", "下着雪"), ("in falling snow", "while it snows")),
@@ -27,162 +20,98 @@ CONDITIONS = {
     "night": (("夜晚", "晚上", "夜里"), ("at night", "in the dark")),
     "dusk": (("黄昏", "傍晚", "黄昏时分"), ("at dusk", "in the evening light")),
 }
-COLOUR_CHARACTERS = set("红橙黄绿蓝紫粉棕灰黑白青金银")
-
-
-def plural(noun: str) -> str:
-    """The English plural of a bare noun."""
-    if noun in IRREGULAR:
-        return IRREGULAR[noun]
-    if noun in UNCHANGED:
-        return noun
-    head, of, tail = noun.partition(" of ")
-    if of:
-        return plural(head) + of + tail
-    if noun.endswith(("s", "x", "z", "ch", "sh")) or noun in {"tomato", "potato", "mango"}:
-        return noun + "es"
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return noun[:-1] + "ies"
-    return noun + "s"
-
-
-def article(noun: str) -> str:
-    starts_with_vowel = noun[0] in "aeiou" and not noun.startswith(("uni", "eu", "one"))
-    return "an" if starts_with_vowel or noun.startswith(("x-ray", "hour")) else "a"
 
 
 def caption(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> str:
-    """One way to say it. ``word`` names one thing (or the place), ``phrase`` adds one fact,
-    ``sentence`` tells things, colours, counts, relation and place."""
+    """One way to say it."""
+    return say(scene, lang, kind, rng).text
+
+
+def say(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> Said:
+    """One way to say it, with the facts it tells. ``word`` names one thing (or the place),
+    ``phrase`` adds one fact, ``sentence`` tells things, colours, counts, relation and place."""
     if kind == "word":
         return _word(scene, lang, rng)
     if kind == "phrase":
         return _phrase(scene, lang, rng)
-    said = _zh_sentence(scene, rng) if lang == "zh" else _en_sentence(scene, rng)
+    said = _sentence(scene, lang, rng)
     return _with_conditions(said, scene, lang, rng)
 
 
-def _with_conditions(said: str, scene: Scene, lang: Lang, rng: random.Random) -> str:
+def _with_conditions(said: Said, scene: Scene, lang: Lang, rng: random.Random) -> Said:
     """Half of the sentences tell the weather and the time of day, if there is any."""
-    facts = [f for f in (scene.conditions.weather, scene.conditions.time) if f]
+    facts = tuple(f for f in (scene.conditions.weather, scene.conditions.time) if f)
     if not facts or rng.random() < 0.5:
         return said
     when = [rng.choice(CONDITIONS[fact][0 if lang == "zh" else 1]) for fact in facts]
-    return f"{'，'.join([*when, said])}" if lang == "zh" else " ".join([said, *when])
+    text = "，".join([*when, said.text]) if lang == "zh" else " ".join([said.text, *when])
+    return replace(said, text=text, conditions=facts)
 
 
-def _word(scene: Scene, lang: Lang, rng: random.Random) -> str:
+def _word(scene: Scene, lang: Lang, rng: random.Random) -> Said:
     place = PLACES.get(scene.background.kind)
     if place and rng.random() < 0.12:
-        return rng.choice(place.zh if lang == "zh" else place.en)
+        return Said(rng.choice(place.zh if lang == "zh" else place.en), place=place.key)
     group = rng.choice(scene.groups)
     coloured = group.colour is not None and rng.random() < 0.6
-    return _noun(group, lang, rng, colour=coloured, broad=0.12)
+    text, wanted = name(group, lang, rng, colour=coloured, broad=0.12)
+    return Said(text, (wanted,))
 
 
-def _phrase(scene: Scene, lang: Lang, rng: random.Random) -> str:
+def _phrase(scene: Scene, lang: Lang, rng: random.Random) -> Said:
     if scene.relation == "on" and rng.random() < 0.6:
         upper, lower = scene.groups[0], scene.groups[1]
-        first = _noun(upper, lang, rng, colour=rng.random() < 0.4)
+        first, above = name(upper, lang, rng, colour=rng.random() < 0.4)
         if lang == "zh":
-            return f"{_noun(lower, lang, rng, colour=rng.random() < 0.3)}上的{first}"
-        return f"{first} on {_counted(lower, lang, rng, colour=rng.random() < 0.3)}"
+            second, below = name(lower, lang, rng, colour=rng.random() < 0.3)
+            return Said(f"{second}上的{first}", (above, below), relation="on")
+        second, below = counted(lower, lang, rng, colour=rng.random() < 0.3)
+        return Said(f"{first} on {second}", (above, below), relation="on")
     group = rng.choice(scene.groups)
     if group.count > 1 and rng.random() < 0.4:
-        return _counted(group, lang, rng, colour=rng.random() < 0.5)
+        text, wanted = counted(group, lang, rng, colour=rng.random() < 0.5)
+        return Said(text, (wanted,))
     if group.colour is not None and rng.random() < 0.3:
-        return _noun(group, lang, rng, colour=True)
-    noun = _noun(group, lang, rng, colour=rng.random() < 0.55, broad=0.06)
-    if lang == "zh":
-        return f"{_where(scene, lang, rng)}的{noun}"
-    return f"{noun} {_where(scene, lang, rng)}"
+        text, wanted = name(group, lang, rng, colour=True)
+        return Said(text, (wanted,))
+    text, wanted = name(group, lang, rng, colour=rng.random() < 0.55, broad=0.06)
+    there = where(scene, lang, rng)
+    text = f"{there}的{text}" if lang == "zh" else f"{text} {there}"
+    return Said(text, (wanted,), place_of(scene))
 
 
-def _colour(group: Group, rng: random.Random) -> str | None:
-    """The colour to mention: always the painted one, now and then the drawing's own."""
-    if group.colour is not None:
-        return group.colour
-    named = any(set(name) & COLOUR_CHARACTERS for name in group.thing.zh)
-    return group.shown_colour if not named and rng.random() < 0.3 else None
+def _sentence(scene: Scene, lang: Lang, rng: random.Random) -> Said:
+    there = where(scene, lang, rng)
+    things = [counted(group, lang, rng) for group in scene.groups]
+    said = [text for text, _ in things]
+    build = _zh_sentence if lang == "zh" else _en_sentence
+    text = build(scene, there, said, rng)
+    return Said(text, tuple(wanted for _, wanted in things), place_of(scene), scene.relation)
 
 
-def _noun(group: Group, lang: Lang, rng: random.Random, *, colour: bool, broad: float = 0.0) -> str:
-    """The thing's name with its colour if asked for; no article, no count."""
-    thing = group.thing
-    names = thing.zh if lang == "zh" else thing.en
-    name = names[0] if rng.random() < 0.6 else rng.choice(names)
-    if thing.broader and rng.random() < broad:
-        name = thing.broader[0 if lang == "zh" else 1]
-    tint = _colour(group, rng) if colour else None
-    if lang == "zh":
-        return name if tint is None else _zh_tint(tint, name, rng)
-    name = name.lstrip("~+")
-    if tint is None:
-        return name
-    return f"{'grey' if tint == 'gray' and rng.random() < 0.3 else tint} {name}"
-
-
-def _zh_tint(colour: str, name: str, rng: random.Random) -> str:
-    short = COLOURS[colour].zh
-    if len(name) <= 2 and rng.random() < 0.5:
-        return short + name
-    return f"{short}色的{name}" if rng.random() < 0.75 else f"{short}色{name}"
-
-
-def _counted(group: Group, lang: Lang, rng: random.Random, *, colour: bool = True) -> str:
-    """The noun with its number and measure word, or its article."""
-    noun = _noun(group, lang, rng, colour=colour)
-    if lang == "zh":
-        number = ZH_NUMBERS.get(group.count, "一")
-        return f"{number}{group.thing.classifier}{noun}"
-    marked = {n.lstrip("~+"): n[0] for n in group.thing.en if n[0] in "~+"}
-    mark = next((m for name, m in marked.items() if noun.endswith(name)), "")
-    if group.count > 1:
-        return f"{EN_NUMBERS[group.count]} {noun if mark == '+' else plural(noun)}"
-    return (
-        f"some {noun}"
-        if mark and rng.random() < 0.4
-        else (noun if mark else f"{article(noun)} {noun}")
-    )
-
-
-def _where(scene: Scene, lang: Lang, rng: random.Random) -> str:
-    background = scene.background
-    place = PLACES.get(background.kind)
-    if place:
-        ways = place.zh_where if lang == "zh" else place.en_where
-        return ways[0] if rng.random() < 0.5 else rng.choice(ways)
-    colour = COLOURS[str(background.colour)]
-    if lang == "zh":
-        return rng.choice([f"{colour.zh}色背景前", f"{colour.zh}色背景上", f"{colour.zh}背景前"])
-    return rng.choice([f"on {article(colour.en)} {colour.en} background", f"against {colour.en}"])
-
-
-def _zh_sentence(scene: Scene, rng: random.Random) -> str:
-    where = _where(scene, "zh", rng)
-    said = [_counted(g, "zh", rng) for g in scene.groups]
+def _zh_sentence(scene: Scene, there: str, said: list[str], rng: random.Random) -> str:
     if len(said) == 1:
         verbs = ["在"]
         if scene.groups[0].thing.is_animal:
             verbs = ["在", "站在", "蹲在", "坐在", "趴在"]
         return rng.choice(
             [
-                f"{said[0]}{rng.choice(verbs)}{where}",
-                f"{said[0]}{rng.choice(verbs)}{where}",
-                f"{where}有{said[0]}",
-                f"{where}的{said[0]}",
+                f"{said[0]}{rng.choice(verbs)}{there}",
+                f"{said[0]}{rng.choice(verbs)}{there}",
+                f"{there}有{said[0]}",
+                f"{there}的{said[0]}",
             ]
         )
     if len(said) == 3:
         listed = f"{said[0]}、{said[1]}和{said[2]}"
-        return rng.choice([f"{listed}在{where}", f"{where}有{listed}"])
+        return rng.choice([f"{listed}在{there}", f"{there}有{listed}"])
     first, second = said
     if scene.relation is None:
         return rng.choice(
             [
-                f"{first}和{second}在{where}",
-                f"{where}有{first}和{second}",
-                f"{where}的{first}和{second}",
+                f"{first}和{second}在{there}",
+                f"{there}有{first}和{second}",
+                f"{there}的{first}和{second}",
             ]
         )
     side, other = {"left": ("左边", "右边"), "above": ("上面", "下面"), "on": ("上", "下面")}[
@@ -191,12 +120,10 @@ def _zh_sentence(scene: Scene, rng: random.Random) -> str:
     ways = [f"{first}在{second}{side}", f"{second}{side}有{first}"]
     if scene.relation != "on":
         ways += [f"{second}在{first}{other}", f"{side}是{first}，{other}是{second}"]
-    return f"{where}，{rng.choice(ways)}" if rng.random() < 0.5 else f"{rng.choice(ways)}，{where}"
+    return f"{there}，{rng.choice(ways)}" if rng.random() < 0.5 else f"{rng.choice(ways)}，{there}"
 
 
-def _en_sentence(scene: Scene, rng: random.Random) -> str:
-    where = _where(scene, "en", rng)
-    said = [_counted(g, "en", rng) for g in scene.groups]
+def _en_sentence(scene: Scene, there: str, said: list[str], rng: random.Random) -> str:
     if len(said) == 1:
         verbs = ["", ""]
         if scene.groups[0].thing.is_animal:
@@ -204,12 +131,12 @@ def _en_sentence(scene: Scene, rng: random.Random) -> str:
         lead = rng.choice(["", "", "a picture of ", "there is "])
         if lead == "there is " and scene.groups[0].count > 1:
             lead = "there are "
-        return f"{lead}{said[0]}{rng.choice(verbs)} {where}"
+        return f"{lead}{said[0]}{rng.choice(verbs)} {there}"
     if len(said) == 3:
-        return f"{said[0]}, {said[1]} and {said[2]} {where}"
+        return f"{said[0]}, {said[1]} and {said[2]} {there}"
     first, second = said
     if scene.relation is None:
-        return f"{first} and {second} {where}"
+        return f"{first} and {second} {there}"
     ways = {
         "left": [
             f"{first} to the left of {second}",
@@ -219,4 +146,4 @@ def _en_sentence(scene: Scene, rng: random.Random) -> str:
         "above": [f"{first} above {second}", f"{second} below {first}"],
         "on": [f"{first} on {second}", f"{first} on top of {second}"],
     }[scene.relation]
-    return f"{rng.choice(ways)} {where}" if rng.random() < 0.75 else f"{where}, {rng.choice(ways)}"
+    return f"{rng.choice(ways)} {there}" if rng.random() < 0.75 else f"{there}, {rng.choice(ways)}"

@@ -14,8 +14,9 @@ import numpy as np
 from soutu.encoders.catalog import open_model
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.types import Floats
-from training.captions import Lang, caption
+from training.captions import caption
 from training.data import scene
+from training.nouns import Lang
 from training.scenes import render
 
 SIZE = 320  # as a user's file would be: the encoder's own preprocessing takes it from there

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from training.conditions import sample_conditions
+from training.facts import place_of
 from training.scenes import Group, Scene, sample
 from training.styles import NOTO, TRAINING, installed
 
@@ -25,12 +26,6 @@ def held_out(thing: str, colour: str | None, place: str) -> bool:
         return False
     digest = hashlib.blake2b(f"{thing}|{colour}|{place}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") % HELD_OUT_SHARE == 0
-
-
-def place_of(scene: Scene) -> str:
-    """The place, or the plain background by its colour."""
-    background = scene.background
-    return background.kind if background.colour is None else f"plain {background.colour}"
 
 
 def has_held_out(scene: Scene) -> bool:

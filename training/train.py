@@ -23,10 +23,11 @@ from torch import Tensor
 from training import words
 from training.artwork import drawable
 from training.backgrounds import PAINTERS
-from training.captions import Kind, Lang, caption
+from training.captions import Kind, caption
 from training.colours import COLOURS
 from training.data import ShardedScenes, ensure_shard, pictures, scene
 from training.model import DualEncoder, Shape
+from training.nouns import Lang
 from training.scenes import Scene
 from training.things import Thing
 from training.tokenizer import train_tokenizer

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.artwork import drawable
-from training.captions import Lang
 from training.colours import COLOURS
+from training.facts import Wanted, keys_of
+from training.nouns import Lang
 from training.scenes import Group, Scene
 from training.things import Thing
 
@@ -27,19 +28,10 @@ Label = tuple[str, str | None]
 """A thing's key and a colour word, or None for the bare name."""
 
 
-def keys_of(group: Group) -> tuple[str, ...]:
-    """The keys of the things that the group is."""
-    broader = group.thing.broader
-    return (group.thing.key, broader[1]) if broader else (group.thing.key,)
-
-
 def is_true(label: Label, group: Group) -> bool:
     """Whether the name fits the group: the thing or its broader name (a poodle is a dog),
     and its painted or own colour."""
-    thing, colour = label
-    if thing not in keys_of(group):
-        return False
-    return colour is None or colour == group.shown_colour
+    return Wanted(*label).fits(group)
 
 
 def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:

@@ -16,7 +16,8 @@ from training.backgrounds import Background
 from training.captions import CONDITIONS, caption
 from training.conditions import CLEAR, OUTDOORS, Conditions, sample_conditions
 from training.data import scene
-from training.recipes import held_out, in_style, place_of, rich, training_styles
+from training.facts import place_of
+from training.recipes import held_out, in_style, rich, training_styles
 from training.scenes import Group, compose, render, sample, thing_named
 from training.styles import NOTO, TRAINING, UNSEEN, installed
 

@@ -12,9 +12,10 @@ if not FONT.exists():
 
 from training.artwork import artwork, colour_of, drawable
 from training.backgrounds import PAINTERS, Background, paint
-from training.captions import article, caption, plural
+from training.captions import caption
 from training.colours import COLOURS, own_colour, recolour
 from training.data import scene
+from training.nouns import article, plural
 from training.scenes import Group, compose, render, sample, thing_named
 
 

@@ -1,0 +1,76 @@
+"""Captions as facts: what a text asks for, and which scenes have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.scenes import Group, Scene
+
+# A drawn place and the condition that is called by the same words.
+SAME_WORDS = {"rain": "rain", "snow": "snow", "night": "night", "sunset": "dusk"}
+
+
+def keys_of(group: Group) -> tuple[str, ...]:
+    """The keys of the things that the group is: a poodle is a dog too."""
+    broader = group.thing.broader
+    return (group.thing.key, broader[1]) if broader else (group.thing.key,)
+
+
+def place_of(scene: Scene) -> str:
+    """The drawn place, or the plain background by its colour."""
+    background = scene.background
+    return background.kind if background.colour is None else f"plain {background.colour}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One thing that a text names; None for what it leaves open."""
+
+    thing: str
+    colour: str | None = None
+    count: int | None = None
+
+    def fits(self, group: Group) -> bool:
+        return (
+            self.thing in keys_of(group)
+            and (self.colour is None or self.colour == group.shown_colour)
+            and (self.count is None or self.count == group.count)
+        )
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text and its facts: the things, the place, the relation of the first thing to the
+    second, and weather or time of day."""
+
+    text: str
+    wanted: tuple[Wanted, ...] = ()
+    place: str | None = None
+    relation: str | None = None
+    conditions: tuple[str, ...] = ()
+
+    def fits(self, scene: Scene) -> bool:
+        """Whether the scene has all that the text tells."""
+        return self._place_fits(scene) and self._conditions_fit(scene) and self._things_fit(scene)
+
+    def _place_fits(self, scene: Scene) -> bool:
+        if self.place in (None, place_of(scene)):
+            return True
+        shown = (scene.conditions.weather, scene.conditions.time)
+        return SAME_WORDS.get(str(self.place)) in shown
+
+    def _conditions_fit(self, scene: Scene) -> bool:
+        shown = {scene.conditions.weather, scene.conditions.time, *_condition_of(scene)}
+        return set(self.conditions) <= shown
+
+    def _things_fit(self, scene: Scene) -> bool:
+        if self.relation is None:
+            return all(any(w.fits(g) for g in scene.groups) for w in self.wanted)
+        if scene.relation != self.relation or len(scene.groups) != len(self.wanted):
+            return False
+        return all(w.fits(g) for w, g in zip(self.wanted, scene.groups, strict=True))
+
+
+def _condition_of(scene: Scene) -> tuple[str, ...]:
+    called = SAME_WORDS.get(scene.background.kind)
+    return (called,) if called else ()
