@@ -56,8 +56,8 @@ class Said:
     def _place_fits(self, scene: Scene) -> bool:
         if self.place in (None, place_of(scene)):
             return True
-        shown = (scene.conditions.weather, scene.conditions.time)
-        return SAME_WORDS.get(str(self.place)) in shown
+        called = SAME_WORDS.get(str(self.place))
+        return called is not None and called in (scene.conditions.weather, scene.conditions.time)
 
     def _conditions_fit(self, scene: Scene) -> bool:
         shown = {scene.conditions.weather, scene.conditions.time, *_condition_of(scene)}

@@ -46,6 +46,13 @@ def test_a_sentence_fits_no_scene_that_differs_in_one_fact():
     assert not said.fits(made(group("狗", "gray", 2), place="snow")), "thing"
 
 
+@pytest.mark.parametrize("place", ["grass", "beach", "snow", "rain", "night"])
+def test_a_place_fits_no_other_place(place):
+    said = Said("cat there", (Wanted("cat"),), place=place)
+    assert said.fits(made(group("猫"), place=place))
+    assert not said.fits(made(group("猫"), place="desert"))
+
+
 def test_relations_have_a_direction():
     cat_left = made(group("猫"), group("狗"), relation="left")
     dog_left = made(group("狗"), group("猫"), relation="left")

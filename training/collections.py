@@ -1,0 +1,167 @@
+"""The test collections: pictures, captions, queries and which pictures answer each query.
+
+``python -m training.collections OUT`` writes three of them, always the same:
+
+    scenes        5,000 rich scenes in the training styles
+    style         1,000 scenes in an artist's style that no model has seen (OpenMoji)
+    composition   1,000 scenes with a thing-colour-place combination kept out of training
+
+Pictures come in fours: a scene and three near-misses that share its main thing, in another
+colour, in another place, in another number. A query's relevant pictures are all that have
+what it tells, not only the one it was worded for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from training.artwork import MissingArtwork, drawable
+from training.backgrounds import PAINTERS, Background
+from training.captions import Kind, say
+from training.colours import COLOURS
+from training.conditions import sample_conditions
+from training.facts import Said, place_of
+from training.nouns import Lang
+from training.recipes import held_out, in_style
+from training.scenes import Scene, compose, render, sample, sample_background
+from training.styles import NOTO, TRAINING, UNSEEN, installed
+
+SIZE, QUALITY = 256, 85
+LANGS: tuple[Lang, ...] = ("zh", "en")
+KINDS: tuple[Kind, ...] = ("word", "phrase", "sentence")
+GENERATOR = (
+    "artwork.py", "backgrounds.py", "captions.py", "collections.py", "colours.py",
+    "conditions.py", "data/everyday.tsv", "facts.py", "nouns.py", "recipes.py", "scenes.py",
+    "styles.py", "things.py",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Split:
+    """``queries`` are asked for of each kind in each language; ``main`` says whether a scene's
+    main thing suits the split."""
+
+    name: str
+    pictures: int
+    styles: tuple[str, ...]
+    queries: int
+    main: Callable[[Scene], bool]
+
+
+def _has_new_combination(scene: Scene) -> bool:
+    group = scene.groups[0]
+    return held_out(group.thing.key, group.colour, place_of(scene))
+
+
+def _any(scene: Scene) -> bool:
+    return True
+
+
+SPLITS = (
+    Split("scenes", 5000, TRAINING, 1000, _any),
+    Split("style", 1000, (UNSEEN,), 500, _any),
+    Split("composition", 1000, TRAINING, 500, _has_new_combination),
+)
+
+
+def generator_hash() -> str:
+    """sha256 (first 16 hex digits) over everything that decides what the collections are."""
+    digest = hashlib.sha256()
+    for name in GENERATOR:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def scenes_of(split: Split) -> Iterator[Scene]:
+    """The scenes, each followed by its three near-misses."""
+    rng = random.Random(f"collection:{split.name}")
+    for _ in range(split.pictures // 4):
+        while not split.main(base := sample(rng)):
+            pass
+        for one in (base, *near_misses(base, rng)):
+            conditions = sample_conditions(one.background, rng)
+            yield replace(in_style(one, split.styles, rng), conditions=conditions)
+
+
+def near_misses(base: Scene, rng: random.Random) -> tuple[Scene, Scene, Scene]:
+    """The scene with its main thing in another colour, in another place, in another number."""
+    main, *others = base.groups
+    colour = rng.choice([c for c in COLOURS if c != main.shown_colour])
+    place = base.background
+    while place_of(replace(base, background=place)) == place_of(base):
+        place = sample_background(rng)
+    # Only one thing can rest on one other: the number changes beside it.
+    relation = None if base.relation == "on" else base.relation
+    count = rng.choice([n for n in (1, 2, 3) if n != main.count])
+    elsewhere = Background(place.kind, place.colour, place.seed)
+    return (
+        compose([replace(main, colour=colour), *others], base.background, base.relation, rng),
+        compose(base.groups, elsewhere, base.relation, rng),
+        compose([replace(main, count=count), *others], base.background, relation, rng),
+    )
+
+
+def queries_of(split: Split, scenes: Sequence[Scene]) -> Iterator[tuple[Lang, Kind, Said]]:
+    """Queries worded for scenes drawn at random, no text twice in a language."""
+    rng = random.Random(f"queries:{split.name}")
+    for lang in LANGS:
+        seen: set[str] = set()
+        for kind in KINDS:
+            wanted, tries = split.queries, 0
+            while wanted and tries < 50 * split.queries:
+                tries += 1
+                said = say(rng.choice(scenes), lang, kind, rng)
+                if said.text not in seen:
+                    seen.add(said.text)
+                    wanted -= 1
+                    yield lang, kind, said
+
+
+def write(split: Split, folder: Path) -> int:
+    """Write images/, captions.csv and queries.jsonl; returns how many queries there are."""
+    lacking = set(split.styles) - {NOTO, *installed()}
+    if lacking:
+        raise MissingArtwork(f"artwork is missing: {', '.join(sorted(lacking))}; see styles.py")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    scenes = list(scenes_of(split))
+    paths = [f"images/{number:05d}.jpg" for number in range(1, len(scenes) + 1)]
+    rng = random.Random(f"captions:{split.name}")
+    with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["image_path", "caption", "lang"])
+        for path, scene in zip(paths, scenes, strict=True):
+            render(scene, SIZE).save(folder / path, quality=QUALITY)
+            for lang in LANGS:
+                rows.writerow([path, say(scene, lang, "sentence", rng).text, lang])
+    count = 0
+    with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
+        for lang, kind, said in queries_of(split, scenes):
+            count += 1
+            relevant = [p for p, scene in zip(paths, scenes, strict=True) if said.fits(scene)]
+            row = {"id": f"{lang}-{kind}-{count}", "lang": lang, "kind": kind}
+            row |= {"text": said.text, "relevant": relevant}  # type: ignore[dict-item]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", choices=[s.name for s in SPLITS], help="only this one")
+    args = parser.parse_args()
+    print(f"generator {generator_hash()}, {len(drawable())} things, {len(PAINTERS)} places")
+    for split in SPLITS:
+        if args.split in (None, split.name):
+            count = write(split, args.out / split.name)
+            print(f"{args.out / split.name}: {split.pictures} pictures, {count} queries")
+
+
+if __name__ == "__main__":
+    main()
