@@ -17,7 +17,7 @@ from dataclasses import asdict
 from soutu.encoders.bundle import read_bundle
 from soutu.encoders.onnx import OnnxEncoder
 from tests.conftest import picture
-from training import export, train
+from training import export, inputs, train
 from training.model import Shape
 from training.tokenizer import train_tokenizer
 
@@ -52,8 +52,8 @@ def test_the_bundle_equals_the_network(run, tmp_path):
     encoder = OnnxEncoder(read_bundle(tmp_path / "bundle"), "cpu")
     images = [picture(i, 64, 64) for i in range(5)]
     with torch.no_grad():
-        expected = model.image(train.as_input(np.stack(images))).numpy()
-        texts = model.text(train.tokens(tokenizer, TEXTS, 64)).numpy()
+        expected = model.image(inputs.as_input(np.stack(images))).numpy()
+        texts = model.text(inputs.tokens(tokenizer, TEXTS, 64)).numpy()
     # Weights are kept as float16: cosine, not bits.
     assert (encoder.encode_images(images) * expected).sum(axis=1).min() > 0.9999
     assert (encoder.encode_texts(TEXTS) * texts).sum(axis=1)[:4].min() > 0.9999

@@ -36,7 +36,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch")
 if not FONT.exists():
     pytest.skip("needs the package fonts-noto-color-emoji", allow_module_level=True)
 
-from training import train, words
+from training import inputs, losses, train, validation, words
 from training.backgrounds import Background
 from training.data import SHARD, ShardedScenes, pictures, scene, shard_path
 from training.model import DIM, DualEncoder, Shape, TextTower
@@ -67,14 +67,14 @@ def test_the_loss_is_least_for_matching_pairs_and_ignores_equal_wordings():
     rows = torch.nn.functional.normalize(torch.randn(6, 8), dim=1)
     none = torch.zeros(6, 6, dtype=torch.bool)
     scale = torch.tensor(10.0)
-    right = train.contrastive(rows, rows, scale, none)
-    wrong = train.contrastive(rows, rows.roll(1, 0), scale, none)
+    right = losses.contrastive(rows, rows, scale, none)
+    wrong = losses.contrastive(rows, rows.roll(1, 0), scale, none)
     assert right < wrong
-    same = train.duplicates(["a", "b", "a", "c", "d", "e"])
+    same = losses.duplicates(["a", "b", "a", "c", "d", "e"])
     assert same.nonzero().tolist() == [[0, 2], [2, 0]]
     twice = rows.clone()
     twice[2] = twice[0]
-    assert train.contrastive(twice, twice, scale, same) < train.contrastive(
+    assert losses.contrastive(twice, twice, scale, same) < losses.contrastive(
         twice, twice, scale, none
     )
 
@@ -82,25 +82,25 @@ def test_the_loss_is_least_for_matching_pairs_and_ignores_equal_wordings():
 def test_hit_rate_counts_queries_whose_own_image_is_near_enough():
     images = torch.eye(4)
     queries = torch.eye(4)[[0, 1, 3, 2]] + 0.5 * torch.eye(4)
-    assert train.hit_rate(queries, images, 1) == 0.5
-    assert train.hit_rate(queries, images, 2) == 1.0
+    assert validation.hit_rate(queries, images, 1) == 0.5
+    assert validation.hit_rate(queries, images, 2) == 1.0
 
 
 def test_labels_name_what_is_in_the_scene():
     scenes = [scene("t", i) for i in range(20)]
-    rows = train.labels(scenes)["things"]
+    rows = losses.labels(scenes)["things"]
     for row, one in zip(rows, scenes, strict=True):
-        named = {train.thing_keys()[i] for i in row.nonzero().flatten().tolist()}
+        named = {losses.thing_keys()[i] for i in row.nonzero().flatten().tolist()}
         assert named == {g.thing.key for g in one.groups}
         assert float(row.sum()) == pytest.approx(1)
 
 
 def test_augmented_pictures_keep_their_shape_and_range():
-    x = train.as_input(pictures("t", range(4), 64))
+    x = inputs.as_input(pictures("t", range(4), 64))
     assert x.shape == (4, 3, 64, 64)
     assert float(x.min()) >= -1
     assert float(x.max()) <= 1
-    changed = train.augment(x, torch.Generator().manual_seed(1))
+    changed = inputs.augment(x, torch.Generator().manual_seed(1))
     assert changed.shape == x.shape
     assert not torch.equal(changed, x)
 
@@ -135,7 +135,7 @@ def test_training_learns_stops_and_goes_on(shards, tmp_path, monkeypatch, capsys
     def options(steps):
         return Namespace(
             name="t", langs="zh,en", steps=steps, batch=16, rate=1e-3, size=64, vocabulary=200,
-            seed=0, every=2, threads=1, shards=shards, split="train",
+            seed=0, every=2, threads=1, shards=shards, split="train", start_from=None,
         )  # fmt: skip
 
     train.run(options(4))
@@ -171,7 +171,7 @@ def test_the_pool_holds_a_true_name_of_every_scene():
     assert words.truth(labels, scenes).any(dim=1).all()
     for label in labels:
         for lang in ("zh", "en"):
-            assert words.say(label, train.thing_called()[label[0]], lang, random.Random(0))
+            assert words.say(label, losses.thing_called()[label[0]], lang, random.Random(0))
 
 
 def test_the_word_loss_is_least_where_every_true_name_is_near():
@@ -184,3 +184,28 @@ def test_the_word_loss_is_least_where_every_true_name_is_near():
         "two right answers share the target: ln 2 for that picture, 0 for the other"
     )
     assert words.word_loss(images, right.roll(1, 0), true, scale) > least + 1
+
+
+def test_a_warm_start_takes_over_weights_and_matches_tokens_by_spelling(tmp_path):
+    old = train_tokenizer(TEXTS, size=200)
+    new = train_tokenizer([*TEXTS, "三只黑狗在雪地里", "three black dogs"], size=240)
+    old.save(str(tmp_path / "tokenizer.json"))
+
+    def small(tokenizer):
+        shape = Shape(tokenizer.get_vocab_size(), channels=SMALL.channels, blocks=SMALL.blocks,
+                      width=32, layers=1)  # fmt: skip
+        return train.build(shape)
+
+    first, second = small(old), small(new)
+    torch.save({"model": first.state_dict()}, tmp_path / "last.pt")
+    train.warm_start(second, new, tmp_path)
+    assert torch.equal(second.image.project.weight, first.image.project.weight)
+    for token in ("猫", "gray", "<s>", "<0x41>"):
+        before = first.text.embed.weight[old.token_to_id(token)]
+        assert torch.equal(second.text.embed.weight[new.token_to_id(token)], before)
+    assert old.token_to_id("狗") is None
+    ids = [2, 3]
+    with torch.no_grad():
+        assert torch.allclose(
+            second.eval().text(torch.tensor([ids])), first.eval().text(torch.tensor([ids]))
+        )
