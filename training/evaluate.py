@@ -1,52 +1,171 @@
-"""How good a bundle is: R@K on unseen scenes, through the encoder that users run.
+"""How good a bundle is, through the encoder that users run.
 
-``python -m training.evaluate [--model tiny]``. R@K here is the hit rate that CLIP papers
-print: the share of sentences whose own scene is among the first K of 1,000.
+``python -m training.evaluate [--model tiny]`` prints R@K on 1,000 unseen plain scenes;
+``--all COLLECTIONS`` prints everything that is judged on the collections written there by
+``python -m training.collections``. R@K is the hit rate that CLIP papers print: the share of
+queries with a right picture among the first K.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from soutu.encoders.base import Encoder
 from soutu.encoders.catalog import open_model
 from soutu.encoders.onnx import OnnxEncoder
-from soutu.types import Floats
+from soutu.sources.decode import decode
+from soutu.types import Floats, Rgb
 from training.captions import caption
 from training.data import scene
 from training.nouns import Lang
-from training.scenes import render
+from training.scenes import Scene, render
 
 SIZE = 320  # as a user's file would be: the encoder's own preprocessing takes it from there
+LANGS: tuple[Lang, ...] = ("zh", "en")
 
 
-def hit_rate(scores: Floats, k: int) -> float:
-    """Share of rows whose own column (i, i) has fewer than ``k`` columns above it."""
-    own = np.diagonal(scores)[:, None]
-    return float(((scores > own).sum(axis=1) < k).mean())
+@dataclass(frozen=True)
+class Judged:
+    """Queries of one kind in one language: their scores (q, n) and which pictures are right."""
+
+    scores: Floats
+    right: np.ndarray
+
+    def hit_rate(self, k: int) -> float:
+        """Share of queries with a right picture among the first ``k``; a tie with a wrong one
+        counts against it."""
+        best = np.where(self.right, self.scores, -np.inf).max(axis=1, keepdims=True)
+        above = ((self.scores >= best) & ~self.right).sum(axis=1)
+        return float((above < k).mean())
+
+    def precision(self, k: int) -> float:
+        """Mean share of right pictures among the first ``k``."""
+        first = np.argsort(-self.scores, axis=1, kind="stable")[:, :k]
+        return float(np.take_along_axis(self.right, first, axis=1).mean())
+
+    def at_least(self, relevant: int) -> Judged:
+        """Only the queries with so many right pictures."""
+        keep = self.right.sum(axis=1) >= relevant
+        return Judged(self.scores[keep], self.right[keep])
+
+
+def encode(encoder: Encoder, pictures: Sequence[Callable[[], Rgb]]) -> Floats:
+    """Vectors of pictures that are made or read one batch at a time."""
+    parts = [
+        encoder.encode_images([make() for make in pictures[start : start + 64]])
+        for start in range(0, len(pictures), 64)
+    ]
+    return np.concatenate(parts)
+
+
+def _drawn(one: Scene) -> Rgb:
+    return np.asarray(render(one, SIZE))
+
+
+def _read(path: Path) -> Rgb:
+    return decode(path).rgb
+
+
+def plain(encoder: Encoder, count: int) -> dict[Lang, Judged]:
+    """One sentence for each of ``count`` unseen plain scenes; only its own scene is right."""
+    scenes = [scene("test", i) for i in range(count)]
+    images = encode(encoder, [partial(_drawn, one) for one in scenes])
+    judged: dict[Lang, Judged] = {}
+    for lang in LANGS:
+        rng = random.Random(f"test:{lang}")
+        texts = [caption(one, lang, "sentence", rng) for one in scenes]
+        scores = encoder.encode_texts(texts) @ images.T
+        judged[lang] = Judged(scores, np.eye(count, dtype=bool))
+    return judged
+
+
+def collection(encoder: Encoder, folder: Path) -> dict[tuple[str, str], Judged]:
+    """The judged queries of a collection on disk, by (language, kind)."""
+    paths = sorted(p.relative_to(folder).as_posix() for p in (folder / "images").iterdir())
+    images = encode(encoder, [partial(_read, folder / path) for path in paths])
+    column = {path: i for i, path in enumerate(paths)}
+    asked: dict[tuple[str, str], list[dict[str, object]]] = {}
+    for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        asked.setdefault((row["lang"], row["kind"]), []).append(row)
+    judged = {}
+    for key, rows in asked.items():
+        right = np.zeros((len(rows), len(paths)), bool)
+        for query, row in zip(right, rows, strict=True):
+            query[[column[path] for path in row["relevant"]]] = True  # type: ignore[attr-defined]
+        vectors = encoder.encode_texts([str(row["text"]) for row in rows])
+        judged[key] = Judged(vectors @ images.T, right)
+    return judged
+
+
+def agreement(encoder: Encoder, count: int = 1000) -> dict[str, float]:
+    """How near Chinese and English captions of one scene are, beside those of different ones."""
+    said: dict[str, str] = {}
+    for index in range(2 * count):
+        one, rng = scene("pairs", index), random.Random(f"pairs:{index}")
+        zh, en = (caption(one, lang, "sentence", rng) for lang in LANGS)
+        if zh not in said and en not in said.values() and len(said) < count:
+            said[zh] = en
+    cosines = encoder.encode_texts(list(said)) @ encoder.encode_texts(list(said.values())).T
+    same = np.eye(len(said), dtype=bool)
+    return {
+        "paired": float(cosines[same].mean()),
+        "unpaired": float(cosines[~same].mean()),
+        "zh→en R@1": Judged(cosines, same).hit_rate(1),
+    }
+
+
+def milliseconds(work: Callable[[], object], runs: int = 50) -> float:
+    """Median time of one call."""
+    work()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1000)
+
+
+def print_all(encoder: Encoder, folder: Path) -> None:
+    """Everything that is judged on the three collections."""
+    for name in ("scenes", "style", "composition"):
+        for (lang, kind), judged in collection(encoder, folder / name).items():
+            figures = [f"R@{k} {judged.hit_rate(k):.3f}" for k in (1, 5, 10)]
+            many = judged.at_least(10)
+            if kind == "word" and len(many.scores):
+                figures.append(f"P@5 {many.precision(5):.3f} (of {len(many.scores)} words)")
+            print(f"{name:<12} {lang} {kind:<9} {'  '.join(figures)}")
+    found = agreement(encoder)
+    print("captions     " + "  ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    picture = np.zeros((300, 300, 3), np.uint8)
+    image_ms = milliseconds(lambda: encoder.encode_images([picture]))
+    text_ms = milliseconds(lambda: encoder.encode_texts(["雪地里的一只灰猫"]))
+    print(f"time         image {image_ms:.2f} ms  query {text_ms:.2f} ms")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--all", type=Path, metavar="COLLECTIONS", help="judge on these as well")
     args = parser.parse_args()
     encoder = OnnxEncoder(open_model(args.model), "cpu")
-    scenes = [scene("test", i) for i in range(args.count)]
-    images = np.concatenate(
-        [encoder.encode_images([np.asarray(render(one, SIZE))]) for one in scenes]
-    )
-    langs: tuple[Lang, ...] = ("zh", "en")
     print(f"model {encoder.card.name}, {args.count} unseen scenes, sentence queries")
-    for lang in langs:
-        rng = random.Random(f"test:{lang}")
-        texts = [caption(one, lang, "sentence", rng) for one in scenes]
-        scores = encoder.encode_texts(texts) @ images.T
-        figures = [f"R@{k} {hit_rate(scores, k):.3f}" for k in (1, 5, 10)]
-        back = [f"R@{k} {hit_rate(scores.T, k):.3f}" for k in (1, 10)]
-        print(f"{lang}  text→image {'  '.join(figures)}   image→text {'  '.join(back)}")
+    for lang, judged in plain(encoder, args.count).items():
+        back = Judged(judged.scores.T, judged.right.T)
+        figures = [f"R@{k} {judged.hit_rate(k):.3f}" for k in (1, 5, 10)]
+        print(f"{lang}  text→image {'  '.join(figures)}   image→text R@1 {back.hit_rate(1):.3f}")
+    if args.all:
+        print_all(encoder, args.all)
 
 
 if __name__ == "__main__":
