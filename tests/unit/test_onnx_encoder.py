@@ -38,6 +38,14 @@ def test_a_session_that_fell_back_is_an_error(monkeypatch, bundle_folder):
         encoder.encode_texts(["cat"])
 
 
+def test_auto_may_fall_back(monkeypatch, bundle_folder):
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: offered)
+    encoder = OnnxEncoder(read_bundle(bundle_folder), "auto")
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        assert encoder.encode_texts(["cat"]).shape == (1, 16)
+
+
 @pytest.mark.parametrize(("device", "word"), [("mps", "coreml"), ("tpu", "tpu")])
 def test_an_unknown_device_is_bad_input(device, word):
     with pytest.raises(BadInput, match=word):

@@ -49,7 +49,8 @@ class _Tower:
             self._session = ort.InferenceSession(str(path), options, providers=[wanted])
         except Exception as fault:  # ONNX Runtime's own classes share no base but Exception
             raise BadConfig("bundle-graph", file=path, fault=str(fault)) from fault
-        if self._session.get_providers()[0] != wanted:
+        # "auto" may end on the CPU (a CUDA build without its GPU); a named device may not.
+        if device != "auto" and self._session.get_providers()[0] != wanted:
             raise MissingExtra(
                 "device-absent", device=device, available=", ".join(self._session.get_providers())
             )
