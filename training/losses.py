@@ -110,8 +110,9 @@ def _words(
     """The pictures against a vocabulary of names in one language."""
     lang, rng = say
     named = words.pool(scenes, rng)
-    texts = [words.say(label, thing_called()[label[0]], lang, rng) for label in named]
+    said = [words.say(label, thing_called()[label[0]], lang, rng) for label in named]
+    texts, true = words.merged(said, words.truth(named, scenes))
     with torch.autocast("cpu", torch.bfloat16):
         vectors = model.text(tokens(tokenizer, texts, model.shape.context))
     scale = model.log_scale.exp().clamp(max=100)
-    return words.word_loss(images, vectors, words.truth(named, scenes).float(), scale)
+    return words.word_loss(images, vectors, true.float(), scale)

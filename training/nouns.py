@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Literal
 
 from training.backgrounds import PLACES
 from training.colours import COLOURS
 from training.facts import Wanted
 from training.scenes import Group, Scene
+from training.things import Thing
 
 Lang = Literal["zh", "en"]
 
@@ -21,6 +23,18 @@ IRREGULAR = {
 }  # fmt: skip
 UNCHANGED = {"sheep", "fish", "deer", "bison", "squid", "shrimp", "tropical fish", "dice", "moai"}
 COLOUR_CHARACTERS = set("红橙黄绿蓝紫粉棕灰黑白青金银")
+COLOUR_WORD = re.compile(
+    r"\b(red|orange|yellow|green|blue|purple|pink|brown|gr[ae]y|black|white)\b"
+)
+
+
+def colourless(thing: Thing, lang: Lang) -> tuple[str, ...]:
+    """The names that tell no colour (苹果, not 红苹果); all names if each does (红包)."""
+    if lang == "zh":
+        names = tuple(n for n in thing.zh if not set(n) & COLOUR_CHARACTERS)
+    else:
+        names = tuple(n for n in thing.en if not COLOUR_WORD.search(n))
+    return names or (thing.zh if lang == "zh" else thing.en)
 
 
 def plural(noun: str) -> str:
@@ -51,6 +65,8 @@ def name(
     often the broader name (动物, dog) stands for it."""
     thing, key = group.thing, group.thing.key
     names = thing.zh if lang == "zh" else thing.en
+    if group.colour is not None:  # a red apple that is painted blue is a blue apple
+        names = colourless(thing, lang)
     word = names[0] if rng.random() < 0.6 else rng.choice(names)
     if thing.broader and rng.random() < broad:
         word, key = thing.broader[0 if lang == "zh" else 1], thing.broader[1]

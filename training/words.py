@@ -18,7 +18,7 @@ from torch import Tensor
 from training.artwork import drawable
 from training.colours import COLOURS
 from training.facts import Wanted, keys_of
-from training.nouns import Lang
+from training.nouns import Lang, colourless
 from training.scenes import Group, Scene
 from training.things import Thing
 
@@ -52,7 +52,7 @@ def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
 
 def say(label: Label, thing: Thing, lang: Lang, rng: random.Random) -> str:
     """The name in words: 灰猫, 灰色的猫, gray cat."""
-    names = thing.zh if lang == "zh" else thing.en
+    names = colourless(thing, lang)
     name = (names[0] if rng.random() < 0.5 else rng.choice(names)).lstrip("~+")
     colour = label[1]
     if colour is None:
@@ -76,6 +76,16 @@ def truth(labels: Sequence[Label], scenes: Sequence[Scene]) -> Tensor:
             for column in (c for key in keys_of(group) for c in at.get(key, ())):
                 found[row, column] |= is_true(labels[column], group)
     return found
+
+
+def merged(texts: Sequence[str], true: Tensor) -> tuple[list[str], Tensor]:
+    """Each text once. What is said of two things (黑猫: the drawing of a black cat, and a cat
+    painted black) is true of the scenes of both."""
+    column = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    found = torch.zeros(len(true), len(column), dtype=torch.bool)
+    for text, answers in zip(texts, true.T, strict=True):
+        found[:, column[text]] |= answers
+    return list(column), found
 
 
 def word_loss(images: Tensor, names: Tensor, true: Tensor, scale: Tensor) -> Tensor:

@@ -209,3 +209,16 @@ def test_a_warm_start_takes_over_weights_and_matches_tokens_by_spelling(tmp_path
         assert torch.allclose(
             second.eval().text(torch.tensor([ids])), first.eval().text(torch.tensor([ids]))
         )
+
+
+def test_a_text_said_of_two_things_is_true_of_both():
+    true = torch.tensor([[True, False, False], [False, True, False]])
+    texts, found = words.merged(["黑猫", "黑猫", "狗"], true)
+    assert texts == ["黑猫", "狗"]
+    assert found.tolist() == [[True, False], [True, False]]
+
+
+def test_bare_names_tell_no_colour():
+    assert set(words.colourless(thing_named("苹果"), "zh")) == {"苹果"}
+    assert set(words.colourless(thing_named("熊"), "en")) == {"bear"}
+    assert words.colourless(thing_named("红包"), "zh") == ("红包",)
