@@ -134,3 +134,9 @@ def test_own_colours_are_plausible():
     assert colour_of(thing_named("金毛").glyphs[0]) == "yellow"
     assert colour_of(thing_named("青蛙").glyphs[0]) == "green"
     assert colour_of(thing_named("熊猫").glyphs[0]) is None
+
+
+@pytest.mark.parametrize("name", ["北极熊", "工作犬", "黑猫"])
+def test_joined_emoji_are_drawn_as_one(name):
+    """They are not where Pillow finds no libfribidi, and every seeded scene would differ."""
+    assert len(thing_named(name).glyphs[0]) > 1
