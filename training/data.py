@@ -20,6 +20,9 @@ from training.recipes import rich, training_styles
 from training.scenes import Scene, render, sample
 
 SHARD = 4096
+# Shares of scenes that are kept where nothing is painted (a thing in its own colour is easy) and
+# where a thing is not an everyday one (few will ask for it), or nothing is an animal.
+KEEP_UNPAINTED, KEEP_RARE, KEEP_LIFELESS = 0.5, 0.3, 0.6
 Pictures = NDArray[np.uint8]
 
 
@@ -52,6 +55,15 @@ def ensure_shard(folder: Path, split: str, size: int, number: int) -> Path:
     return path
 
 
+def kept_share(one: Scene) -> float:
+    """How often a scene that was drawn is trained on."""
+    painted = any(group.colour for group in one.groups)
+    everyday = all(group.thing.everyday for group in one.groups)
+    alive = any(group.thing.is_animal for group in one.groups)
+    share = 1.0 if painted else KEEP_UNPAINTED
+    return share * (1.0 if everyday else KEEP_RARE) * (1.0 if alive else KEEP_LIFELESS)
+
+
 class ShardedScenes:
     """Random batches from the shards that are there; picks up new ones as they appear."""
 
@@ -72,9 +84,15 @@ class ShardedScenes:
         if not self._shards:
             raise FileNotFoundError(f"no shards in {self.folder}: run python -m training.data")
         total = len(self._shards) * SHARD
-        indices = [rng.randrange(total) for _ in range(size)]
-        chosen = np.stack([self._shards[i // SHARD][i % SHARD] for i in indices])
-        return chosen, [scene(self.split, i) for i in indices]
+        indices: list[int] = []
+        scenes: list[Scene] = []
+        while len(indices) < size:
+            index = rng.randrange(total)
+            one = scene(self.split, index)
+            if rng.random() < kept_share(one):
+                indices.append(index)
+                scenes.append(one)
+        return np.stack([self._shards[i // SHARD][i % SHARD] for i in indices]), scenes
 
 
 def main() -> None:

@@ -55,7 +55,8 @@ CLASSIFIERS = {
 class Thing:
     """One thing: its drawings, names (usual one first), measure word and broader name.
 
-    English names keep their mark: ``~`` takes no article, ``+`` is a plural.
+    English names keep their mark: ``~`` takes no article, ``+`` is a plural. ``everyday`` marks
+    those of our own list: what people search for most.
     """
 
     glyphs: tuple[str, ...]
@@ -64,6 +65,7 @@ class Thing:
     classifier: str
     category: str
     broader: tuple[str, str] | None = None
+    everyday: bool = False
 
     @property
     def key(self) -> str:
@@ -137,6 +139,7 @@ def things() -> tuple[Thing, ...]:
             classifier,
             groups[bare(glyphs[0])][1],
             (broader.split("=")[0], broader.split("=")[1]) if broader else None,
+            everyday=True,
         )
         everyday.update({bare(g): known for g in glyphs})
     zh_names, en_names = _names("zh"), _names("en")

@@ -30,9 +30,10 @@ VALIDATION = {"train": "val", "rich": "rich-val"}  # which scenes check which tr
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over 150 steps, then a cosine to 1 % of the peak."""
-    if step < 150:
-        return peak * (step + 1) / 150
+    """Linear warm-up over 150 steps or a tenth of all, then a cosine to 1 % of the peak."""
+    warm = min(150, steps // 10)
+    if step < warm:
+        return peak * (step + 1) / warm
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
 

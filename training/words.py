@@ -22,8 +22,6 @@ from training.nouns import Lang, colourless
 from training.scenes import Group, Scene
 from training.things import Thing
 
-OTHERS = 300  # names of things beside those in the batch
-
 Label = tuple[str, str | None]
 """A thing's key and a colour word, or None for the bare name."""
 
@@ -35,18 +33,18 @@ def is_true(label: Label, group: Group) -> bool:
 
 
 def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
-    """Names to compare with: of all things in the batch, bare and in a true and a false colour,
-    and of other things, bare or in a colour of the batch."""
-    labels: dict[Label, None] = {}
+    """Names to compare with: of every thing there is; of those in the batch in a true and in two
+    false colours; and, for each colour in the batch, of some everyday thing in that colour."""
+    labels: dict[Label, None] = {(thing.key, None): None for thing in drawable()}
     colours = list(COLOURS)
+    everyday = [thing.key for thing in drawable() if thing.everyday]
     for one in scenes:
         for group in one.groups:
-            labels[group.thing.key, None] = None
             if colour := group.shown_colour:
                 labels[group.thing.key, colour] = None
-                labels[group.thing.key, rng.choice(colours)] = None
-    for thing in rng.sample(drawable(), OTHERS):
-        labels[thing.key, rng.choice(colours) if rng.random() < 0.3 else None] = None
+                for false in rng.sample(colours, 2):
+                    labels[group.thing.key, false] = None
+                labels[rng.choice(everyday), colour] = None
     return list(labels)
 
 
