@@ -18,7 +18,7 @@ from torch import Tensor
 from training.artwork import drawable
 from training.colours import COLOURS
 from training.facts import Wanted, keys_of
-from training.nouns import Lang, colourless
+from training.nouns import Lang, colourless, told_colour
 from training.scenes import Group, Scene
 from training.things import Thing
 
@@ -29,6 +29,8 @@ Label = tuple[str, str | None]
 def is_true(label: Label, group: Group) -> bool:
     """Whether the name fits the group: the thing or its broader name (a poodle is a dog),
     and its painted or own colour."""
+    if label == (group.thing.key, None) and group.colour is not None:
+        return told_colour(group.thing) in (None, group.colour)  # 黑猫 painted white is no 黑猫
     return Wanted(*label).fits(group)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -78,7 +79,7 @@ def test_python_runs(desk, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_set_up_commands_name_things_that_are_there(page):
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for line in "\n".join(blocks(page, "bash")).splitlines():
+    for line in "".join(blocks(page, "bash")).splitlines():
         command = line.split("#")[0].split()
         if command[0] == "make":
             assert re.search(rf"^{command[1]}:", makefile, re.M), line
@@ -124,7 +125,7 @@ def test_the_demo_output_is_what_comes_out(desk):
     (shown,) = blocks("README.md", "text")
     queries = re.findall(r"queries=\['(.*?)'", shown)
     script = "cd clip_retrieval; python -m scripts.extract_embeddings --model tiny > extract.log\n"
-    script += f"python -m scripts.search_demo -k 3 {' '.join(json.dumps(q) for q in queries)}\n"
+    script += f"python -m scripts.search_demo -k 3 {shlex.join(queries)}\n"
     script += "python -m scripts.image_to_text_demo -k 3 data/images/005.jpg"
     out = run(desk, script)
     number = re.compile(r"0\.\d{4}")

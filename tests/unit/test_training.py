@@ -36,6 +36,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch")
 if not FONT.exists():
     pytest.skip("needs the package fonts-noto-color-emoji", allow_module_level=True)
 
+from training import captions as train_captions
 from training import inputs, losses, train, validation, words
 from training.backgrounds import Background
 from training.data import SHARD, ShardedScenes, pictures, scene, shard_path
@@ -222,3 +223,18 @@ def test_bare_names_tell_no_colour():
     assert set(words.colourless(thing_named("苹果"), "zh")) == {"苹果"}
     assert set(words.colourless(thing_named("熊"), "en")) == {"bear"}
     assert words.colourless(thing_named("红包"), "zh") == ("红包",)
+
+
+def test_a_thing_named_by_its_colour_is_not_that_when_painted_otherwise():
+    black_cat = thing_named("黑猫")
+    place = Background("grass", None, 1)
+    painted = Group(black_cat, black_cat.glyphs[0], "white")
+    own = Group(black_cat, black_cat.glyphs[0])
+    assert not words.is_true((black_cat.key, None), painted)
+    assert words.is_true((black_cat.key, None), own)
+    assert words.is_true(("cat", None), painted)
+    made = compose([painted], place, None, random.Random(0))
+    for seed in range(20):
+        said = train_captions.caption(made, "zh", "sentence", random.Random(seed))
+        assert "黑" not in said
+        assert "白" in said
