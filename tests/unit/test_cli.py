@@ -167,6 +167,15 @@ def test_the_settings_choose_a_language_and_the_flag_overrules(indexed, soutu):
     assert "gallery" in soutu("--lang", "en", "info", "-g", indexed)[1]
 
 
+def test_own_rules_lie_in_the_gallery_or_in_a_named_file(indexed, soutu, tmp_path):
+    (indexed / ".soutu" / "expansions.yaml").write_text("queries: {猫: [a kitten]}", "utf-8")
+    assert "a kitten" in soutu("search", "猫", "-g", indexed)[1]
+    (tmp_path / "mine.yaml").write_text("queries: {猫: [a lion]}", "utf-8")
+    out = soutu("search", "猫", "-g", indexed, "--expansions", tmp_path / "mine.yaml")[1]
+    assert "a lion" in out
+    assert "a kitten" not in out
+
+
 def test_a_bug_is_called_one(indexed, soutu, monkeypatch):
     from soutu.gallery import Gallery
 

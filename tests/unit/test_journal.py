@@ -84,23 +84,28 @@ def test_a_line_that_a_crash_cut_short_does_not_swallow_the_next(tmp_path):
     assert json.loads(log.read_text("utf-8").splitlines()[1])["query"] == "灰猫"
 
 
-def _write_many(log, name):
-    for number in range(40):
+LINES = 300
+
+
+def _write_many(log, name, together):
+    together.wait()  # or the first would be done before the last has started
+    for number in range(LINES):
         journal.append(log, json.dumps([name, number, "x" * 20_000]))
 
 
 def test_several_processes_never_interleave(tmp_path):
     log = tmp_path / "j"
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(log, n)) for n in range(4)]
+    together = context.Barrier(4)
+    writers = [context.Process(target=_write_many, args=(log, n, together)) for n in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    assert sorted((n, i) for n, i, _ in lines) == [(n, i) for n in range(4) for i in range(40)]
+    assert sorted((n, i) for n, i, _ in lines) == [(n, i) for n in range(4) for i in range(LINES)]
     for name in range(4):
-        assert [i for n, i, _ in lines if n == name] == list(range(40)), "order of one writer"
+        assert [i for n, i, _ in lines if n == name] == list(range(LINES)), "order of one writer"
 
 
 def test_the_readable_block_is_the_originals():
