@@ -35,6 +35,7 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(FONT), STRIKE)
 
 
+@lru_cache(maxsize=8_000)
 def draw(glyph: str, style: str = NOTO) -> Image.Image | None:
     """The glyph as RGBA, cropped to its ink; None if the style has no single drawing of it."""
     drawn = _draw_noto(glyph) if style == NOTO else draw_svg(glyph, style)

@@ -6,6 +6,8 @@
     style         1,000 scenes in an artist's style that no model has seen (OpenMoji)
     composition   1,000 scenes with a thing-colour-place combination kept out of training
 
+and, if asked for, ``slice``: 200 small ones like the first.
+
 Pictures come in fours: a scene and three near-misses that share its main thing, in another
 colour, in another place, in another number. A query's relevant pictures are all that have
 what it tells, not only the one it was worded for.
@@ -23,17 +25,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training.artwork import MissingArtwork, drawable
-from training.backgrounds import PAINTERS, Background
+from training.backgrounds import PAINTERS
 from training.captions import Kind, say
-from training.colours import COLOURS
 from training.conditions import sample_conditions
 from training.facts import Said, place_of
 from training.nouns import Lang
-from training.recipes import held_out, in_style
-from training.scenes import Scene, compose, render, sample, sample_background
+from training.recipes import held_out, in_style, near_misses
+from training.scenes import Scene, render, sample
 from training.styles import NOTO, TRAINING, UNSEEN, installed
 
-SIZE, QUALITY = 256, 85
+QUALITY = 85
 LANGS: tuple[Lang, ...] = ("zh", "en")
 KINDS: tuple[Kind, ...] = ("word", "phrase", "sentence")
 GENERATOR = (
@@ -46,13 +47,14 @@ GENERATOR = (
 @dataclass(frozen=True)
 class Split:
     """``queries`` are asked for of each kind in each language; ``main`` says whether a scene's
-    main thing suits the split."""
+    main thing suits the split; pictures are ``side`` px squared."""
 
     name: str
     pictures: int
     styles: tuple[str, ...]
     queries: int
     main: Callable[[Scene], bool]
+    side: int = 256
 
 
 def _has_new_combination(scene: Scene) -> bool:
@@ -69,13 +71,17 @@ SPLITS = (
     Split("style", 1000, (UNSEEN,), 500, _any),
     Split("composition", 1000, TRAINING, 500, _has_new_combination),
 )
+# What the project's tests carry with them, in tests/collection.
+SLICE = Split("slice", 200, TRAINING, 60, _any, side=224)
 
 
 def generator_hash() -> str:
-    """sha256 (first 16 hex digits) over everything that decides what the collections are."""
+    """sha256 (first 16 hex digits) over everything that decides what the collections are: the
+    code, our list of names, and the things that the installed artwork and names give."""
     digest = hashlib.sha256()
     for name in GENERATOR:
         digest.update((Path(__file__).parent / name).read_bytes())
+    digest.update(repr(drawable()).encode())
     return digest.hexdigest()[:16]
 
 
@@ -88,24 +94,6 @@ def scenes_of(split: Split) -> Iterator[Scene]:
         for one in (base, *near_misses(base, rng)):
             conditions = sample_conditions(one.background, rng)
             yield replace(in_style(one, split.styles, rng), conditions=conditions)
-
-
-def near_misses(base: Scene, rng: random.Random) -> tuple[Scene, Scene, Scene]:
-    """The scene with its main thing in another colour, in another place, in another number."""
-    main, *others = base.groups
-    colour = rng.choice([c for c in COLOURS if c != main.shown_colour])
-    place = base.background
-    while place_of(replace(base, background=place)) == place_of(base):
-        place = sample_background(rng)
-    # Only one thing can rest on one other: the number changes beside it.
-    relation = None if base.relation == "on" else base.relation
-    count = rng.choice([n for n in (1, 2, 3) if n != main.count])
-    elsewhere = Background(place.kind, place.colour, place.seed)
-    return (
-        compose([replace(main, colour=colour), *others], base.background, base.relation, rng),
-        compose(base.groups, elsewhere, base.relation, rng),
-        compose([replace(main, count=count), *others], base.background, relation, rng),
-    )
 
 
 def queries_of(split: Split, scenes: Sequence[Scene]) -> Iterator[tuple[Lang, Kind, Said]]:
@@ -137,7 +125,7 @@ def write(split: Split, folder: Path) -> int:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["image_path", "caption", "lang"])
         for path, scene in zip(paths, scenes, strict=True):
-            render(scene, SIZE).save(folder / path, quality=QUALITY)
+            render(scene, split.side).save(folder / path, quality=QUALITY)
             for lang in LANGS:
                 rows.writerow([path, say(scene, lang, "sentence", rng).text, lang])
     count = 0
@@ -151,14 +139,23 @@ def write(split: Split, folder: Path) -> int:
     return count
 
 
+def ensure(folder: Path) -> None:
+    """Write the collections into ``folder`` unless those of today's generator are there."""
+    mark = folder / "generator.txt"
+    if not mark.is_file() or mark.read_text() != generator_hash():
+        for split in SPLITS:
+            write(split, folder / split.name)
+        mark.write_text(generator_hash())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--split", choices=[s.name for s in SPLITS], help="only this one")
+    parser.add_argument("--split", choices=[s.name for s in (*SPLITS, SLICE)], help="only this one")
     args = parser.parse_args()
     print(f"generator {generator_hash()}, {len(drawable())} things, {len(PAINTERS)} places")
-    for split in SPLITS:
-        if args.split in (None, split.name):
+    for split in (*SPLITS, SLICE):
+        if args.split == split.name or (args.split is None and split is not SLICE):
             count = write(split, args.out / split.name)
             print(f"{args.out / split.name}: {split.pictures} pictures, {count} queries")
 

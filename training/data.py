@@ -11,26 +11,34 @@ import os
 import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.recipes import rich, training_styles
+from training.recipes import FOUR, four, rich, training_styles
 from training.scenes import Scene, render, sample
 
 SHARD = 4096
-# Shares of scenes that are kept where nothing is painted (a thing in its own colour is easy) and
-# where a thing is not an everyday one (few will ask for it), or nothing is an animal.
-KEEP_UNPAINTED, KEEP_RARE, KEEP_LIFELESS = 0.5, 0.3, 0.6
+WHOLE = 0.25  # how often a batch takes a scene together with its near-misses
+TRAIN = "rich"
 Pictures = NDArray[np.uint8]
 
 
 def scene(split: str, index: int) -> Scene:
-    """Scene ``index`` of ``split`` ("train", "val" …); splits share no seed. A split whose name
-    begins with "rich" has rich scenes in the training styles that are installed."""
+    """Scene ``index`` of ``split`` ("rich", "rich-val", "test" …); splits share no seed. A split
+    whose name begins with "rich" has rich scenes in the training styles that are installed; "rich"
+    itself is what is trained on: scenes in fours, each followed by its near-misses."""
+    if split == TRAIN:
+        return _four(index // FOUR)[index % FOUR]
     rng = random.Random(f"{split}:{index}")
     return rich(rng, training_styles()) if split.startswith("rich") else sample(rng)
+
+
+@cache
+def _four(number: int) -> tuple[Scene, ...]:
+    return four(random.Random(f"{TRAIN}:{number}"), training_styles())
 
 
 def pictures(split: str, indices: Sequence[int], size: int) -> Pictures:
@@ -55,15 +63,6 @@ def ensure_shard(folder: Path, split: str, size: int, number: int) -> Path:
     return path
 
 
-def kept_share(one: Scene) -> float:
-    """How often a scene that was drawn is trained on."""
-    painted = any(group.colour for group in one.groups)
-    everyday = all(group.thing.everyday for group in one.groups)
-    alive = any(group.thing.is_animal for group in one.groups)
-    share = 1.0 if painted else KEEP_UNPAINTED
-    return share * (1.0 if everyday else KEEP_RARE) * (1.0 if alive else KEEP_LIFELESS)
-
-
 class ShardedScenes:
     """Random batches from the shards that are there; picks up new ones as they appear."""
 
@@ -80,26 +79,25 @@ class ShardedScenes:
         return number
 
     def batch(self, size: int, rng: random.Random) -> tuple[Pictures, list[Scene]]:
-        """``size`` pictures (n, s, s, 3) uint8 and their scenes."""
+        """``size`` pictures (n, s, s, 3) uint8 and their scenes; now and then a whole four."""
         if not self._shards:
             raise FileNotFoundError(f"no shards in {self.folder}: run python -m training.data")
-        total = len(self._shards) * SHARD
+        fours = len(self._shards) * SHARD // FOUR
         indices: list[int] = []
-        scenes: list[Scene] = []
         while len(indices) < size:
-            index = rng.randrange(total)
-            one = scene(self.split, index)
-            if rng.random() < kept_share(one):
-                indices.append(index)
-                scenes.append(one)
-        return np.stack([self._shards[i // SHARD][i % SHARD] for i in indices]), scenes
+            first = rng.randrange(fours) * FOUR
+            whole = rng.random() < WHOLE
+            indices += range(first, first + FOUR) if whole else [first + rng.randrange(FOUR)]
+        del indices[size:]
+        drawn = np.stack([self._shards[i // SHARD][i % SHARD] for i in indices])
+        return drawn, [scene(self.split, i) for i in indices]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render training shards.")
     parser.add_argument("--folder", type=Path, default=Path("training/runs/shards"))
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--split", default=TRAIN)
+    parser.add_argument("--size", type=int, default=80)
     parser.add_argument("--shards", type=int, default=48)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()

@@ -1,9 +1,9 @@
 """How good a bundle is, through the encoder that users run.
 
-``python -m training.evaluate [--model tiny]`` prints R@K on 1,000 unseen plain scenes;
-``--all COLLECTIONS`` prints everything that is judged on the collections written there by
-``python -m training.collections``. R@K is the hit rate that CLIP papers print: the share of
-queries with a right picture among the first K.
+``python -m training.evaluate [--model tiny]`` prints R@K on 1,000 unseen scenes, plain and rich;
+``--all`` prints everything that is judged, on the collections of ``training.collections`` too
+(they are written first where they are not there). R@K is the hit rate that CLIP papers print:
+the share of queries with a right picture among the first K.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from pathlib import Path
 import numpy as np
 
 from soutu.encoders.base import Encoder
+from soutu.encoders.bundle import Bundle, read_bundle
 from soutu.encoders.catalog import open_model
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.sources.decode import decode
 from soutu.types import Floats, Rgb
 from training.captions import caption
+from training.collections import ensure, generator_hash
 from training.data import scene
 from training.nouns import Lang
 from training.scenes import Scene, render
 
 SIZE = 320  # as a user's file would be: the encoder's own preprocessing takes it from there
 LANGS: tuple[Lang, ...] = ("zh", "en")
+SPLITS_UNSEEN = {"test": "plain", "rich-test": "rich"}
+COLLECTIONS = Path("training/runs/collections")
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,10 @@ def _read(path: Path) -> Rgb:
     return decode(path).rgb
 
 
-def plain(encoder: Encoder, count: int) -> dict[Lang, Judged]:
-    """One sentence for each of ``count`` unseen plain scenes; only its own scene is right."""
-    scenes = [scene("test", i) for i in range(count)]
+def unseen(encoder: Encoder, split: str, count: int) -> dict[Lang, Judged]:
+    """One sentence for each of the first ``count`` scenes of a split that training never draws
+    from; only its own scene is right."""
+    scenes = [scene(split, i) for i in range(count)]
     images = encode(encoder, [partial(_drawn, one) for one in scenes])
     judged: dict[Lang, Judged] = {}
     for lang in LANGS:
@@ -135,7 +140,19 @@ def milliseconds(work: Callable[[], object], runs: int = 50) -> float:
     return float(np.median(times) * 1000)
 
 
-def print_all(encoder: Encoder, folder: Path) -> None:
+def print_unseen(encoder: Encoder, count: int) -> dict[str, float]:
+    """R@K on plain and on rich scenes; returns R@1 by split and language."""
+    first = {}
+    for split, drawn in SPLITS_UNSEEN.items():
+        for lang, judged in unseen(encoder, split, count).items():
+            back = Judged(judged.scores.T, judged.right.T)
+            figures = "  ".join(f"R@{k} {judged.hit_rate(k):.3f}" for k in (1, 5, 10))
+            print(f"{drawn:<12} {lang} sentence  {figures}   image→text R@1 {back.hit_rate(1):.3f}")
+            first[f"{drawn} {lang}"] = judged.hit_rate(1)
+    return first
+
+
+def print_collections(encoder: Encoder, folder: Path) -> None:
     """Everything that is judged on the three collections."""
     for name in ("scenes", "style", "composition"):
         for (lang, kind), judged in collection(encoder, folder / name).items():
@@ -144,28 +161,41 @@ def print_all(encoder: Encoder, folder: Path) -> None:
             if kind == "word" and len(many.scores):
                 figures.append(f"P@5 {many.precision(5):.3f} (of {len(many.scores)} words)")
             print(f"{name:<12} {lang} {kind:<9} {'  '.join(figures)}")
+
+
+def print_rest(bundle: Bundle) -> None:
+    """Agreement of the languages, time on one core, size."""
+    encoder = OnnxEncoder(bundle, "cpu", threads=1)
     found = agreement(encoder)
     print("captions     " + "  ".join(f"{name} {value:.3f}" for name, value in found.items()))
     picture = np.zeros((300, 300, 3), np.uint8)
     image_ms = milliseconds(lambda: encoder.encode_images([picture]))
     text_ms = milliseconds(lambda: encoder.encode_texts(["雪地里的一只灰猫"]))
-    print(f"time         image {image_ms:.2f} ms  query {text_ms:.2f} ms")
+    size = sum(p.stat().st_size for p in bundle.folder.rglob("*") if p.is_file())
+    print(f"one core     image {image_ms:.2f} ms  query {text_ms:.2f} ms   {size / 1e6:.2f} MB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", default="tiny", help="an embedded model or a bundle folder")
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--all", type=Path, metavar="COLLECTIONS", help="judge on these as well")
+    parser.add_argument("--all", action="store_true", help="judge on the collections as well")
+    parser.add_argument("--collections", type=Path, default=COLLECTIONS)
+    parser.add_argument("--against", type=Path, help="a float32 bundle of the same model")
     args = parser.parse_args()
-    encoder = OnnxEncoder(open_model(args.model), "cpu")
-    print(f"model {encoder.card.name}, {args.count} unseen scenes, sentence queries")
-    for lang, judged in plain(encoder, args.count).items():
-        back = Judged(judged.scores.T, judged.right.T)
-        figures = [f"R@{k} {judged.hit_rate(k):.3f}" for k in (1, 5, 10)]
-        print(f"{lang}  text→image {'  '.join(figures)}   image→text R@1 {back.hit_rate(1):.3f}")
+    bundle = open_model(args.model)
+    encoder = OnnxEncoder(bundle, "cpu")
+    print(f"model {encoder.card.space}, {args.count} unseen scenes, generator {generator_hash()}")
+    first = print_unseen(encoder, args.count)
     if args.all:
-        print_all(encoder, args.all)
+        ensure(args.collections)
+        print_collections(encoder, args.collections)
+        print_rest(bundle)
+    if args.against:
+        print(f"against {args.against}:")
+        whole = print_unseen(OnnxEncoder(read_bundle(args.against), "cpu"), args.count)
+        lost = "  ".join(f"{name} {whole[name] - first[name]:+.3f}" for name in first)
+        print(f"R@1 lost by packing: {lost}")
 
 
 if __name__ == "__main__":

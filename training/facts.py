@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.scenes import Group, Scene
+from training.things import keys_of
 
 # A drawn place and the condition that is called by the same words.
 SAME_WORDS = {"rain": "rain", "snow": "snow", "night": "night", "sunset": "dusk"}
-
-
-def keys_of(group: Group) -> tuple[str, ...]:
-    """The keys of the things that the group is: a poodle is a dog too."""
-    broader = group.thing.broader
-    return (group.thing.key, broader[1]) if broader else (group.thing.key,)
 
 
 def place_of(scene: Scene) -> str:
@@ -32,7 +27,7 @@ class Wanted:
 
     def fits(self, group: Group) -> bool:
         return (
-            self.thing in keys_of(group)
+            self.thing in keys_of(group.thing)
             and (self.colour is None or self.colour == group.shown_colour)
             and (self.count is None or self.count == group.count)
         )

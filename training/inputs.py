@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,9 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.captions import Kind, caption
-from training.conditions import CLEAR
-from training.data import scene
+from training.captions import Kind, say
+from training.data import TRAIN, scene
+from training.facts import Said
 from training.nouns import Lang
 from training.scenes import Scene
 from training.tokenizer import train_tokenizer
@@ -49,20 +51,20 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return (x * gain + tint + noise).clamp(-1.2, 1.2).contiguous(memory_format=torch.channels_last)
 
 
-def worded(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> str:
-    """A caption to train on; of rich scenes as people really type."""
-    text = caption(scene, lang, kind, rng)
-    return vary(text, lang, rng) if scene.conditions != CLEAR else text
+def worded(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> Said:
+    """A caption to train on, as people really type, and its facts."""
+    said = say(scene, lang, kind, rng)
+    return replace(said, text=vary(said.text, lang, rng))
 
 
-def prepare_tokenizer(folder: Path, size: int, langs: list[Lang], split: str) -> Tokenizer:
+def prepare_tokenizer(folder: Path, size: int, langs: Sequence[Lang]) -> Tokenizer:
     """The run's tokenizer, made from the captions of its scenes when it is not there yet."""
     path = folder / "tokenizer.json"
     if not path.exists():
         rng = random.Random("tokenizer")
         kinds = [rng.choice(KINDS) for _ in range(CORPUS)]
         texts = [
-            worded(scene(split, i), lang, kind, rng)
+            worded(scene(TRAIN, i), lang, kind, rng).text
             for i, kind in enumerate(kinds)
             for lang in langs
         ]

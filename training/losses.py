@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,23 +17,20 @@ from training import words
 from training.artwork import drawable
 from training.backgrounds import PAINTERS
 from training.colours import COLOURS
+from training.facts import Said
 from training.inputs import KINDS, as_input, augment, tokens, worded
 from training.model import DualEncoder
 from training.nouns import Lang
 from training.scenes import Scene
-from training.things import Thing
+from training.things import keys_of
 
 KIND_WEIGHTS = (12, 23, 65)
 BACKGROUNDS = [*PAINTERS, *(f"plain {c}" for c in COLOURS)]
-# Weights beside the captions' 1. Which thing it is weighs most: left to the captions alone the
-# picture tower goes by colour and place, and a painted thing is not recognised by its shape.
-LABELS = {"things": 1.0, "colours": 0.15, "backgrounds": 0.15}
+# Weights beside the captions' 1. What stands where weighs most: left to the captions alone the
+# picture tower goes by colour and place, and a thing is not recognised by its shape.
+HERE = {"things": 1.0, "colours": 0.3}
+ANYWHERE = {"things": 1.0, "backgrounds": 0.15}
 NAMES = 1.0
-
-
-@cache
-def thing_called() -> dict[str, Thing]:
-    return {thing.key: thing for thing in drawable()}
 
 
 @cache
@@ -40,83 +39,150 @@ def thing_keys() -> tuple[str, ...]:
     return tuple(dict.fromkeys(t.key for t in drawable()))
 
 
-def labels(scenes: list[Scene]) -> dict[str, Tensor]:
-    """Multi-label targets, each row summing to 1: which things, colours, background."""
-    things = {key: i for i, key in enumerate(thing_keys())}
-    colours = {c: i for i, c in enumerate([*COLOURS, "own"])}
-    backgrounds = {b: i for i, b in enumerate(BACKGROUNDS)}
+@cache
+def _numbers() -> dict[str, dict[str, int]]:
+    """The classes of each helper head."""
+    names = {"things": thing_keys(), "colours": (*COLOURS, "own"), "backgrounds": BACKGROUNDS}
+    return {head: {name: i for i, name in enumerate(of)} for head, of in names.items()}
+
+
+def labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """What there is anywhere, each row summing to 1: which things, which background."""
+    things, backgrounds = _numbers()["things"], _numbers()["backgrounds"]
     out = {
         "things": torch.zeros(len(scenes), len(things)),
-        "colours": torch.zeros(len(scenes), len(colours)),
         "backgrounds": torch.zeros(len(scenes), len(backgrounds)),
     }
     for row, one in enumerate(scenes):
         for group in one.groups:
             out["things"][row, things[group.thing.key]] = 1
-            out["colours"][row, colours[group.colour or "own"]] = 1
         place = one.background
         key = place.kind if place.kind in PAINTERS else f"plain {place.colour}"
         out["backgrounds"][row, backgrounds[key]] = 1
     return {name: t / t.sum(dim=1, keepdim=True) for name, t in out.items()}
 
 
-def contrastive(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """Symmetric cross-entropy (Radford et al. 2021, arXiv 2103.00020); pairs with the same
-    wording elsewhere in the batch (``same``) are no negatives."""
-    logits = (scale * images @ texts.T).masked_fill(same, -1e4)
+@dataclass(frozen=True)
+class Seen:
+    """One entry a placed thing: its picture, a cell on it, and what it is (int64)."""
+
+    picture: Tensor
+    cell: Tensor
+    things: Tensor
+    colours: Tensor
+
+
+def whereabouts(scenes: Sequence[Scene], side: int, rng: random.Random) -> Seen:
+    """Every placed thing with a cell of the ``side`` × ``side`` grid that lies on it, anew each
+    time: somewhere in the middle of the thing."""
+    things, colours = _numbers()["things"], _numbers()["colours"]
+    rows: list[tuple[int, int, int, int]] = []
+    for picture, one in enumerate(scenes):
+        cut = one.conditions.crop
+        for place in one.placements:
+            group, reach = one.groups[place.group], 0.2 * place.size
+            at = [
+                (p + rng.uniform(-reach, reach) - cut) / (1 - 2 * cut) for p in (place.x, place.y)
+            ]
+            column, row = (min(max(int(p * side), 0), side - 1) for p in at)
+            colour = colours[group.colour or "own"]
+            rows.append((picture, row * side + column, things[group.thing.key], colour))
+    return Seen(*torch.tensor(rows).unbind(1))
+
+
+def contrastive(images: Tensor, texts: Tensor, scale: Tensor, also: Tensor) -> Tensor:
+    """Symmetric cross-entropy (Radford et al. 2021, arXiv 2103.00020); where a text is true of
+    another picture too (``also``, bool (images, texts)), that pair is no negative."""
+    logits = (scale * images @ texts.T).masked_fill(also, -1e4)
     target = torch.arange(len(images))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def duplicates(texts: list[str]) -> Tensor:
-    """(n, n) mask of equal texts off the diagonal."""
-    codes = torch.tensor(np.unique(np.array(texts), return_inverse=True)[1])
-    return (codes[:, None] == codes[None, :]) & ~torch.eye(len(texts), dtype=torch.bool)
+def also_true(said: Sequence[Said], scenes: Sequence[Scene]) -> Tensor:
+    """bool (scenes, texts): off the diagonal, where the text is equal or its facts fit."""
+    codes = torch.tensor(np.unique(np.array([s.text for s in said]), return_inverse=True)[1])
+    found = codes[:, None] == codes[None, :]
+    showing: dict[str, list[int]] = {}
+    for row, one in enumerate(scenes):
+        for key in {key for group in one.groups for key in keys_of(group.thing)}:
+            showing.setdefault(key, []).append(row)
+    for column, text in enumerate(said):
+        rows = showing[text.wanted[0].thing] if text.wanted else range(len(scenes))
+        for row in rows:
+            found[row, column] |= text.fits(scenes[row])
+    return found & ~torch.eye(len(said), dtype=torch.bool)
 
 
-def batch_loss(
-    model: DualEncoder,
-    batch: tuple[np.ndarray, list[Scene]],
-    tokenizer: Tokenizer,
-    langs: list[Lang],
-    draws: tuple[random.Random, torch.Generator],
-) -> Tensor:
-    """The loss of one batch."""
-    rng, generator = draws
-    drawn, scenes = batch
-    target = labels(scenes)
-    with torch.autocast("cpu", torch.bfloat16):
-        features = model.image.pooled(augment(as_input(drawn), generator))
-        images = model.image.project(features)
-        guesses = {name: head(features) for name, head in model.heads.items()}
-    images = F.normalize(images.float(), dim=-1)
-    loss = torch.zeros(())
-    for name, guess in guesses.items():
-        loss = loss + LABELS[name] * F.cross_entropy(guess.float(), target[name])
-    kind = [rng.choices(KINDS, KIND_WEIGHTS)[0] for _ in scenes]
-    scale = model.log_scale.exp().clamp(max=100)
-    # One language speaks in captions, another in names: both cost as much as the pictures.
-    speaks, names = rng.sample(langs, 2) if len(langs) > 1 else langs * 2
-    texts = [worded(s, speaks, k, rng) for s, k in zip(scenes, kind, strict=True)]
-    with torch.autocast("cpu", torch.bfloat16):
-        said = model.text(tokens(tokenizer, texts, model.shape.context))
-    loss = loss + contrastive(images, said, scale, duplicates(texts))
-    return loss + NAMES * _words(model, tokenizer, scenes, images, (names, rng))
+@dataclass(frozen=True)
+class Draws:
+    """Where a step's chance comes from."""
+
+    rng: random.Random
+    generator: torch.Generator
 
 
-def _words(
-    model: DualEncoder,
-    tokenizer: Tokenizer,
-    scenes: list[Scene],
-    images: Tensor,
-    say: tuple[Lang, random.Random],
-) -> Tensor:
-    """The pictures against a vocabulary of names in one language."""
-    lang, rng = say
-    named = words.pool(scenes, rng)
-    said = [words.say(label, thing_called()[label[0]], lang, rng) for label in named]
-    texts, true = words.merged(said, words.truth(named, scenes))
-    with torch.autocast("cpu", torch.bfloat16):
-        vectors = model.text(tokens(tokenizer, texts, model.shape.context))
-    scale = model.log_scale.exp().clamp(max=100)
-    return words.word_loss(images, vectors, true.float(), scale)
+@dataclass(frozen=True)
+class Learner:
+    """The model with what its losses need. ``see`` is the image tower up to its cells,
+    as it is or compiled; ``locked`` leaves the image tower as it is and trains the
+    text tower to it (Zhai et al. 2021, arXiv 2111.07991)."""
+
+    model: DualEncoder
+    tokenizer: Tokenizer
+    langs: Sequence[Lang]
+    see: Callable[[Tensor], Tensor]
+    locked: bool = False
+
+    def loss(self, batch: tuple[np.ndarray, list[Scene]], draws: Draws) -> Tensor:
+        """The loss of one batch of pictures (n, s, s, 3) uint8 and their scenes."""
+        drawn, scenes = batch
+        rng = draws.rng
+        images, loss = self._images(augment(as_input(drawn), draws.generator), scenes, rng)
+        # One language speaks in captions, another in names: both cost as much as the pictures.
+        speaks, names = rng.sample(self.langs, 2) if len(self.langs) > 1 else [*self.langs] * 2
+        kinds = [rng.choices(KINDS, KIND_WEIGHTS)[0] for _ in scenes]
+        said = [worded(s, speaks, k, rng) for s, k in zip(scenes, kinds, strict=True)]
+        texts = self._texts([one.text for one in said])
+        loss = loss + contrastive(images, texts, self._scale(), also_true(said, scenes))
+        return loss + NAMES * self._names(images, scenes, names, rng)
+
+    def _images(
+        self, pictures: Tensor, scenes: Sequence[Scene], rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        """Unit vectors of the pictures, and the loss of the helper labels."""
+        tower = self.model.image
+        with torch.set_grad_enabled(not self.locked), torch.autocast("cpu", torch.bfloat16):
+            cells = self.see(pictures)
+            features = tower.pool(cells)
+            vectors = F.normalize(tower.project(features).float(), dim=-1)
+            if self.locked:
+                return vectors, torch.zeros(())
+            seen = whereabouts(scenes, round(cells.shape[1] ** 0.5), rng)
+            on_things = cells[seen.picture, seen.cell]
+            here = {name: head(on_things).float() for name, head in self.model.here.items()}
+            anywhere = {name: head(features).float() for name, head in self.model.anywhere.items()}
+        loss = HERE["things"] * F.cross_entropy(here["things"], seen.things)
+        loss = loss + HERE["colours"] * F.cross_entropy(here["colours"], seen.colours)
+        target = labels(scenes)
+        for name, guess in anywhere.items():
+            loss = loss + ANYWHERE[name] * F.cross_entropy(guess, target[name])
+        return vectors, loss
+
+    def _names(
+        self, images: Tensor, scenes: Sequence[Scene], lang: Lang, rng: random.Random
+    ) -> Tensor:
+        """The pictures against a vocabulary of names in one language."""
+        pool = words.pool(scenes, rng)
+        said = [words.say(label, lang, rng) for label in pool]
+        texts, true = words.merged(said, words.truth(pool, scenes))
+        return words.word_loss(images, self._texts(texts), true.float(), self._scale())
+
+    def _texts(self, texts: list[str]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors: Tensor = self.model.text(
+                tokens(self.tokenizer, texts, self.model.shape.context)
+            )
+        return vectors
+
+    def _scale(self) -> Tensor:
+        return self.model.log_scale.exp().clamp(max=100)

@@ -16,7 +16,7 @@ class Shape:
     """Sizes of both towers; kept in every checkpoint."""
 
     vocabulary: int
-    image_size: int = 64
+    image_size: int = 80
     context: int = 64
     channels: tuple[int, ...] = (48, 96, 192, 256)
     blocks: tuple[int, ...] = (0, 2, 2, 1)
@@ -43,7 +43,8 @@ class Block(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """(n, 3, S, S) → pooled features (n, 3·C): the mean and two learned attention pools."""
+    """(n, 3, S, S) → cells (n, (S/16)², C) → pooled features (n, 3·C), the mean and two learned
+    attention pools → unit rows (n, 512)."""
 
     QUERIES = 2
 
@@ -67,15 +68,19 @@ class ImageTower(nn.Module):
         self.features = before * (1 + self.QUERIES)
         self.project = nn.Linear(self.features, DIM)
 
-    def pooled(self, images: Tensor) -> Tensor:
-        cells = self.trunk(images).flatten(2).transpose(1, 2)
-        cells = cells + self.mix(cells + self.position)
+    def cells(self, images: Tensor) -> Tensor:
+        """What the network sees where, row by row."""
+        seen: Tensor = self.trunk(images).flatten(2).transpose(1, 2)
+        mixed: Tensor = self.mix(seen + self.position)
+        return seen + mixed
+
+    def pool(self, cells: Tensor) -> Tensor:
         weights = self.attention(cells).softmax(dim=1)
         attended = (weights.transpose(1, 2) @ cells).flatten(1)
         return torch.cat([cells.mean(dim=1), attended], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.normalize(self.project(self.pooled(images)).float(), dim=-1)
+        return F.normalize(self.project(self.pool(self.cells(images))).float(), dim=-1)
 
 
 class TextLayer(nn.Module):
@@ -128,17 +133,18 @@ class TextTower(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """Both towers, the temperature, and helper heads that only training uses."""
+    """Both towers, the temperature, and helper heads that only training uses: what is where
+    (on a cell), and what there is at all (on the pooled features)."""
 
     def __init__(self, shape: Shape, *, things: int, colours: int, backgrounds: int) -> None:
         super().__init__()
         self.shape = shape
         self.image, self.text = ImageTower(shape), TextTower(shape)
         self.log_scale = nn.Parameter(torch.tensor(2.8))
-        self.heads = nn.ModuleDict(
-            {
-                "things": nn.Linear(self.image.features, things),
-                "colours": nn.Linear(self.image.features, colours),
-                "backgrounds": nn.Linear(self.image.features, backgrounds),
-            }
+        cell, pooled = shape.channels[-1], self.image.features
+        self.here = nn.ModuleDict(
+            {"things": nn.Linear(cell, things), "colours": nn.Linear(cell, colours)}
+        )
+        self.anywhere = nn.ModuleDict(
+            {"things": nn.Linear(pooled, things), "backgrounds": nn.Linear(pooled, backgrounds)}
         )

@@ -38,9 +38,13 @@ def colourless(thing: Thing, lang: Lang) -> tuple[str, ...]:
 
 
 def told_colour(thing: Thing) -> str | None:
-    """The colour that is part of every name (黑猫: black), or None."""
-    told = (c.en for c in COLOURS.values() if all(c.zh in name for name in thing.zh))
-    return next(told, None)
+    """The colour that is part of every name in both languages (红包, red envelope), or None;
+    黄瓜 tells none, for a cucumber is green."""
+    for colour in COLOURS.values():
+        words = [word for name in thing.en for word in name.split()]
+        if colour.en in words and all(colour.zh in name for name in thing.zh):
+            return colour.en
+    return None
 
 
 def plural(noun: str) -> str:
@@ -73,8 +77,6 @@ def name(
     names = thing.zh if lang == "zh" else thing.en
     if group.colour is not None:  # a red apple that is painted blue is a blue apple
         names = colourless(thing, lang)
-        if thing.broader and told_colour(thing) not in (None, group.colour):
-            names, key = (thing.broader[0 if lang == "zh" else 1],), thing.broader[1]
     word = names[0] if rng.random() < 0.6 else rng.choice(names)
     if thing.broader and rng.random() < broad:
         word, key = thing.broader[0 if lang == "zh" else 1], thing.broader[1]

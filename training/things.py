@@ -27,7 +27,9 @@ LEFT_OUT = re.compile(
     r"locked|mobile phone with|tray$|card index|musical note|globe|oncoming|waxing|waning|"
     r"quarter|new moon|hourglass done|face$|front-facing|love hotel|Japanese post office|"
     r"night with stars|sunrise|^sunset|cityscape|^foggy|bridge at night|hot springs|^desert|"
-    r"beach with|national park|milky way|mobile phone off"
+    r"beach with|national park|milky way|mobile phone off|"
+    r"sun behind (small|large|rain)|^dvd$|computer disk|^tram car|open file folder|low battery|"
+    r"round pushpin|spiral calendar|tear-off"
 )
 
 # Measure words for things that the everyday list does not name.
@@ -124,6 +126,18 @@ def _everyday() -> Iterator[tuple[tuple[str, ...], list[str]]]:
 def _split_glyphs(run: str) -> list[str]:
     """Split a run of emoji; a zero-width joiner or variation selector binds to its left."""
     return re.findall(r"[^\ufe0f\u200d]\ufe0f?(?:\u200d[^\ufe0f\u200d]\ufe0f?)*", run)
+
+
+@cache
+def keys_of(thing: Thing) -> tuple[str, ...]:
+    """All that the thing is, narrowest first: a husky is a dog and an animal."""
+    keys = [thing.key]
+    broader = {known.key: known.broader[1] for known in things() if known.broader}
+    following = thing.broader[1] if thing.broader else None
+    while following and following not in keys:
+        keys.append(following)
+        following = broader.get(following)
+    return tuple(keys)
 
 
 @cache

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.captions import caption
+from training.captions import caption, say
 from training.data import pictures, scene
 from training.inputs import as_input, tokens
 from training.model import DualEncoder, Shape
 from training.nouns import Lang
+
+SPLIT, SENTENCES, SCENES = "rich-val", 1000, 2000
+MANY = 10  # a word is asked for when so many scenes answer it
 
 
 def hit_rate(queries: Tensor, images: Tensor, k: int) -> float:
@@ -22,27 +26,39 @@ def hit_rate(queries: Tensor, images: Tensor, k: int) -> float:
     return float(((scores > own).sum(dim=1) < k).float().mean())
 
 
-class Validation:
-    """1,000 unseen scenes, one sentence in each language, always the same."""
+def precision(queries: Tensor, images: Tensor, right: Tensor, k: int) -> float:
+    """Mean share of right images, ``right`` bool (queries, images), among the first ``k``."""
+    first = (queries @ images.T).topk(k, dim=1).indices
+    return float(right.gather(1, first).float().mean())
 
-    def __init__(self, tokenizer: Tokenizer, shape: Shape, split: str) -> None:
-        count = 1000
-        self.images = as_input(pictures(split, range(count), shape.image_size))
-        self.tokens = {}
-        langs: tuple[Lang, ...] = ("zh", "en")
+
+class Validation:
+    """1,000 unseen scenes with one sentence in each language, and words that have at least ten
+    answers among 2,000; always the same."""
+
+    def __init__(self, tokenizer: Tokenizer, shape: Shape, langs: Sequence[Lang]) -> None:
+        self.images = as_input(pictures(SPLIT, range(SCENES), shape.image_size))
+        scenes = [scene(SPLIT, i) for i in range(SCENES)]
+        self.sentences, self.words = {}, {}
         for lang in langs:
             rng = random.Random(f"val:{lang}")
-            texts = [caption(scene(split, i), lang, "sentence", rng) for i in range(count)]
-            self.tokens[lang] = tokens(tokenizer, texts, shape.context)
+            texts = [caption(one, lang, "sentence", rng) for one in scenes[:SENTENCES]]
+            self.sentences[lang] = tokens(tokenizer, texts, shape.context)
+            asked = {said.text: said for one in scenes if (said := say(one, lang, "word", rng))}
+            right = torch.tensor([[said.fits(s) for s in scenes] for said in asked.values()])
+            many = right.sum(dim=1) >= MANY
+            texts = [text for text, kept in zip(asked, many, strict=True) if kept]
+            self.words[lang] = tokens(tokenizer, texts, shape.context), right[many]
 
     @torch.no_grad()
     def __call__(self, model: DualEncoder) -> dict[str, float]:
         model.eval()
         images = torch.cat([model.image(part) for part in torch.split(self.images, 250)])
         found = {}
-        for lang, ids in self.tokens.items():
+        for lang, ids in self.sentences.items():
             queries = model.text(ids)
             for k in (1, 10):
-                found[f"{lang} R@{k}"] = round(hit_rate(queries, images, k), 4)
-        model.train()
+                found[f"{lang} R@{k}"] = round(hit_rate(queries, images[:SENTENCES], k), 4)
+            ids, right = self.words[lang]
+            found[f"{lang} word P@5"] = round(precision(model.text(ids), images, right, 5), 4)
         return found

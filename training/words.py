@@ -2,59 +2,78 @@
 
 In a batch of random scenes a sentence is told from the others by its background or a colour,
 so the word 猫 meets hardly any picture that is nearly a cat. Here each picture is compared with
-several hundred names of things, with the colours it has and with colours it has not; which of
-them are true of it is known from the scene.
+the names of all things, of what is broader (动物) and of all places, with the colours it has and
+with colours it has not; which of them are true of it is known from the scene.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from training.artwork import drawable
+from training.backgrounds import PLACES
 from training.colours import COLOURS
-from training.facts import Wanted, keys_of
+from training.facts import Said, Wanted
 from training.nouns import Lang, colourless, told_colour
 from training.scenes import Group, Scene
-from training.things import Thing
+from training.things import keys_of
 
 Label = tuple[str, str | None]
-"""A thing's key and a colour word, or None for the bare name."""
+"""A key (see ``names``) and a colour word, or None for the bare name."""
+PLACE = "@"
+
+
+@cache
+def names(lang: Lang) -> dict[str, tuple[str, ...]]:
+    """What everything is called: things and what is broader than they by key, places by
+    ``@`` and key."""
+    at = 0 if lang == "zh" else 1
+    found = {thing.key: colourless(thing, lang) for thing in drawable()}
+    for thing in drawable():
+        if thing.broader:
+            found.setdefault(thing.broader[1], (thing.broader[at],))
+    return found | {PLACE + p.key: (p.zh, p.en)[at] for p in PLACES.values()}
+
+
+@cache
+def everyday() -> tuple[str, ...]:
+    return tuple(thing.key for thing in drawable() if thing.everyday)
 
 
 def is_true(label: Label, group: Group) -> bool:
-    """Whether the name fits the group: the thing or its broader name (a poodle is a dog),
+    """Whether the name fits the group: the thing or a broader name (a poodle is a dog),
     and its painted or own colour."""
     if label == (group.thing.key, None) and group.colour is not None:
-        return told_colour(group.thing) in (None, group.colour)  # 黑猫 painted white is no 黑猫
+        return told_colour(group.thing) in (None, group.colour)  # a 红包 painted blue is no 红包
     return Wanted(*label).fits(group)
 
 
 def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
-    """Names to compare with: of every thing there is; of those in the batch in a true and in two
-    false colours; and, for each colour in the batch, of some everyday thing in that colour."""
-    labels: dict[Label, None] = {(thing.key, None): None for thing in drawable()}
+    """Names to compare with: every bare name; the things in the batch in a true and in two
+    false colours; and, for each colour in the batch, some everyday thing in that colour."""
+    labels: dict[Label, None] = dict.fromkeys((key, None) for key in names("en"))
     colours = list(COLOURS)
-    everyday = [thing.key for thing in drawable() if thing.everyday]
     for one in scenes:
         for group in one.groups:
             if colour := group.shown_colour:
                 labels[group.thing.key, colour] = None
                 for false in rng.sample(colours, 2):
                     labels[group.thing.key, false] = None
-                labels[rng.choice(everyday), colour] = None
+                labels[rng.choice(everyday()), colour] = None
     return list(labels)
 
 
-def say(label: Label, thing: Thing, lang: Lang, rng: random.Random) -> str:
+def say(label: Label, lang: Lang, rng: random.Random) -> str:
     """The name in words: 灰猫, 灰色的猫, gray cat."""
-    names = colourless(thing, lang)
-    name = (names[0] if rng.random() < 0.5 else rng.choice(names)).lstrip("~+")
-    colour = label[1]
+    key, colour = label
+    ways = names(lang)[key]
+    name = (ways[0] if rng.random() < 0.5 else rng.choice(ways)).lstrip("~+")
     if colour is None:
         return name
     if lang == "en":
@@ -68,19 +87,21 @@ def say(label: Label, thing: Thing, lang: Lang, rng: random.Random) -> str:
 def truth(labels: Sequence[Label], scenes: Sequence[Scene]) -> Tensor:
     """bool (scenes, labels): which names are true of which scene."""
     at: dict[str, list[int]] = {}
-    for column, (thing, _) in enumerate(labels):
-        at.setdefault(thing, []).append(column)
+    for column, (key, _) in enumerate(labels):
+        at.setdefault(key, []).append(column)
+    places = [(Said("", place=key[1:]), at[key][0]) for key in at if key.startswith(PLACE)]
     found = torch.zeros(len(scenes), len(labels), dtype=torch.bool)
     for row, one in enumerate(scenes):
         for group in one.groups:
-            for column in (c for key in keys_of(group) for c in at.get(key, ())):
+            for column in (c for key in keys_of(group.thing) for c in at.get(key, ())):
                 found[row, column] |= is_true(labels[column], group)
+        for said, column in places:
+            found[row, column] = said.fits(one)
     return found
 
 
 def merged(texts: Sequence[str], true: Tensor) -> tuple[list[str], Tensor]:
-    """Each text once. What is said of two things (黑猫: the drawing of a black cat, and a cat
-    painted black) is true of the scenes of both."""
+    """Each text once; what is said of two things is true of the scenes of both."""
     column = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     found = torch.zeros(len(true), len(column), dtype=torch.bool)
     for text, answers in zip(texts, true.T, strict=True):

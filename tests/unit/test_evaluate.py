@@ -12,7 +12,7 @@ if not FONT.exists():
 
 from soutu.assemble import build_encoder
 from training.collections import SPLITS, write
-from training.evaluate import Judged, agreement, collection, plain
+from training.evaluate import Judged, agreement, collection, unseen
 from training.styles import NOTO
 
 SCORES = np.array([[0.9, 0.5, 0.1], [0.2, 0.8, 0.7], [0.3, 0.3, 0.1]], np.float32)
@@ -40,7 +40,7 @@ def tiny():
 
 
 def test_the_embedded_model_finds_unseen_scenes(tiny):
-    for judged in plain(tiny, 120).values():
+    for judged in unseen(tiny, "test", 120).values():
         assert judged.scores.shape == (120, 120)
         assert judged.hit_rate(1) > 0.6
         assert judged.hit_rate(10) > 0.9

@@ -66,6 +66,9 @@ def test_a_broad_word_fits_every_kind_of_it():
     assert dogs.fits(made(group("金毛")))
     assert dogs.fits(made(group("狗")))
     assert not dogs.fits(made(group("猫")))
+    animals = Said("动物", (Wanted("animal"),))
+    assert animals.fits(made(group("金毛"))), "a retriever is a dog, a dog is an animal"
+    assert not animals.fits(made(group("汽车")))
     assert not Said("金毛", (Wanted("golden retriever"),)).fits(made(group("狗")))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import random
-from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,14 +36,17 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch")
 if not FONT.exists():
     pytest.skip("needs the package fonts-noto-color-emoji", allow_module_level=True)
 
-from training import captions as train_captions
-from training import inputs, losses, train, validation, words
+from tokenizers import Tokenizer
+
+from training import inputs, losses, train, validation
 from training.backgrounds import Background
+from training.conditions import Conditions
 from training.data import SHARD, ShardedScenes, pictures, scene, shard_path
+from training.facts import Said, Wanted
 from training.model import DIM, DualEncoder, Shape, TextTower
 from training.scenes import Group, compose, thing_named
 
-SMALL = Shape(300, channels=(8, 8, 16, 16), blocks=(0, 1, 0, 0), width=32, layers=1)
+SMALL = Shape(300, image_size=64, channels=(8, 8, 16, 16), blocks=(0, 1, 0, 0), width=32, layers=1)
 
 
 def test_both_towers_give_unit_rows():
@@ -71,13 +74,38 @@ def test_the_loss_is_least_for_matching_pairs_and_ignores_equal_wordings():
     right = losses.contrastive(rows, rows, scale, none)
     wrong = losses.contrastive(rows, rows.roll(1, 0), scale, none)
     assert right < wrong
-    same = losses.duplicates(["a", "b", "a", "c", "d", "e"])
-    assert same.nonzero().tolist() == [[0, 2], [2, 0]]
+    same = none.clone()
+    same[0, 2] = same[2, 0] = True
     twice = rows.clone()
     twice[2] = twice[0]
     assert losses.contrastive(twice, twice, scale, same) < losses.contrastive(
         twice, twice, scale, none
     )
+
+
+def test_a_text_that_is_true_of_another_picture_makes_no_negative_of_it():
+    gray = Group(thing_named("猫"), "🐈", "gray")
+    husky = thing_named("哈士奇")
+    grass, snow = Background("grass", None, 1), Background("snow", None, 1)
+    rng = random.Random(1)
+    scenes = [
+        compose([gray], grass, None, rng),
+        compose([replace(gray, colour="black")], snow, None, rng),
+        compose([Group(husky, husky.glyphs[0])], snow, None, rng),
+    ]  # fmt: skip
+    said = [
+        Said("猫", (Wanted("cat"),)), Said("雪地", place="snow"), Said("动物", (Wanted("animal"),))
+    ]  # fmt: skip
+    assert losses.also_true(said, scenes).tolist() == [
+        [False, False, True], [True, False, True], [False, True, False]
+    ]  # fmt: skip
+
+
+def test_equal_wordings_are_no_negatives():
+    scenes = [scene("t", 0), scene("t", 1)]
+    key = scenes[0].groups[0].thing.key
+    said = [Said("slip", (Wanted(key, count=9),)), Said("slip", (Wanted(key, count=9),))]
+    assert losses.also_true(said, scenes).tolist() == [[False, True], [True, False]]
 
 
 def test_hit_rate_counts_queries_whose_own_image_is_near_enough():
@@ -87,6 +115,15 @@ def test_hit_rate_counts_queries_whose_own_image_is_near_enough():
     assert validation.hit_rate(queries, images, 2) == 1.0
 
 
+def test_precision_is_the_share_of_right_images_among_the_first():
+    right = torch.tensor([[True, False, True, False], [False, True, False, False]])
+    queries = torch.tensor([[4.0, 3, 2, 1], [4.0, 3, 2, 1]])
+    assert validation.precision(queries, torch.eye(4), right, 2) == (1 / 2 + 1 / 2) / 2
+    assert validation.precision(queries, torch.eye(4), right, 3) == pytest.approx(
+        (2 / 3 + 1 / 3) / 2
+    )
+
+
 def test_labels_name_what_is_in_the_scene():
     scenes = [scene("t", i) for i in range(20)]
     rows = losses.labels(scenes)["things"]
@@ -94,6 +131,25 @@ def test_labels_name_what_is_in_the_scene():
         named = {losses.thing_keys()[i] for i in row.nonzero().flatten().tolist()}
         assert named == {g.thing.key for g in one.groups}
         assert float(row.sum()) == pytest.approx(1)
+
+
+def test_every_placed_thing_is_looked_for_where_it_is():
+    cat, dog = (Group(thing_named(n), thing_named(n).glyphs[0], "gray") for n in ("猫", "狗"))
+    grass = Background("grass", None, 1)
+    one = compose([cat, replace(dog, count=3)], grass, "left", random.Random(2))
+    cropped = replace(one, conditions=Conditions(crop=0.1))
+    for scene_, cut in ((one, 0.0), (cropped, 0.1)):
+        seen = losses.whereabouts([scene_, scene_], 5, random.Random(0))
+        assert seen.picture.tolist() == [0] * 4 + [1] * 4
+        named = [losses.thing_keys()[i] for i in seen.things.tolist()]
+        assert named == ["cat", "dog", "dog", "dog"] * 2
+        for cell, place in zip(seen.cell.tolist(), one.placements * 2, strict=True):
+            row, column = divmod(cell, 5)
+            for at, cells in ((place.y, row), (place.x, column)):
+                middle = (at - cut) / (1 - 2 * cut) * 5
+                reach = 0.2 * place.size / (1 - 2 * cut) * 5
+                assert cells <= min(middle + reach, 4.999)
+                assert cells + 1 >= max(middle - reach, 0)
 
 
 def test_augmented_pictures_keep_their_shape_and_range():
@@ -109,132 +165,68 @@ def test_augmented_pictures_keep_their_shape_and_range():
 @pytest.fixture
 def shards(tmp_path):
     """One shard in which the first 64 pictures repeat: rendering 4,096 takes too long here."""
-    few = pictures("train", range(64), 64)
+    few = pictures("rich", range(64), 64)
     folder = tmp_path / "shards"
     folder.mkdir()
-    np.save(shard_path(folder, "train", 64, 0), np.resize(few, (SHARD, 64, 64, 3)))
+    np.save(shard_path(folder, "rich", 64, 0), np.resize(few, (SHARD, 64, 64, 3)))
     return folder
 
 
 def test_a_batch_holds_the_pictures_of_its_scenes(shards):
-    drawn, scenes = ShardedScenes(shards, "train", 64).batch(8, random.Random(0))
+    drawn, scenes = ShardedScenes(shards, "rich", 64).batch(8, random.Random(0))
     assert drawn.shape == (8, 64, 64, 3)
-    where = {scene("train", i): i for i in range(SHARD)}
+    where = {scene("rich", i): i for i in range(SHARD)}
     assert set(scenes) <= set(where)
     for picture, one in zip(drawn, scenes, strict=True):
-        assert np.array_equal(picture, pictures("train", [where[one] % 64], 64)[0])
+        assert np.array_equal(picture, pictures("rich", [where[one] % 64], 64)[0])
 
 
-def test_training_learns_stops_and_goes_on(shards, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def small_run(shards, tmp_path, monkeypatch):
+    """Options for a run of few and small steps."""
     monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(train, "Validation", lambda *_: lambda model: {})
     monkeypatch.setattr(train, "Shape", lambda vocabulary, image_size: Shape(
         vocabulary, image_size, channels=SMALL.channels, blocks=SMALL.blocks, width=32, layers=1
     ))  # fmt: skip
-    monkeypatch.setattr(train, "prepare_tokenizer", lambda *_: train_tokenizer(TEXTS, size=200))
+    monkeypatch.setattr(inputs, "CORPUS", 200)
+    return train.Options(
+        name="t", steps=4, batch=16, size=64, vocabulary=300, every=2, threads=1, shards=shards
+    )
 
-    def options(steps):
-        return Namespace(
-            name="t", langs="zh,en", steps=steps, batch=16, rate=1e-3, size=64, vocabulary=200,
-            seed=0, every=2, threads=1, shards=shards, split="train", start_from=None,
-        )  # fmt: skip
 
-    train.run(options(4))
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["step"] for line in lines] == [2, 4]
-    train.run(options(6))
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["step"] for line in lines] == [6], "it went on from step 4"
+def steps_printed(capsys):
+    return [json.loads(line)["step"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_training_stops_and_goes_on_as_if_it_had_not(small_run, tmp_path, capsys):
+    train.Run(replace(small_run, steps=4)).train()
+    assert steps_printed(capsys) == [2, 4]
+    train.Run(replace(small_run, steps=6)).train()
+    assert steps_printed(capsys) == [6], "it went on from step 4"
     state = torch.load(tmp_path / "runs" / "t" / "last.pt", weights_only=True)
     assert state["step"] == 6
 
 
-def test_names_are_true_of_the_scenes_that_show_them():
-    dog, golden = thing_named("狗"), thing_named("金毛")
-    cat = Group(thing_named("猫"), thing_named("猫").glyphs[0], "gray")
-    place = Background("grass", None, 1)
-    gray_cat = compose([cat], place, None, random.Random(1))
-    retriever = compose([Group(golden, golden.glyphs[0])], place, None, random.Random(1))
-    labels = [
-        ("cat", None), ("cat", "gray"), ("cat", "black"), (golden.key, None), (dog.key, None),
-        (golden.key, "yellow"),
-    ]  # fmt: skip
-    assert words.truth(labels, [gray_cat, retriever]).tolist() == [
-        [True, True, False, False, False, False],
-        [False, False, False, True, True, True],
-    ]
+def test_training_lowers_the_loss(small_run):
+    run = train.Run(replace(small_run, steps=60, rate=3e-3))
+    losses_seen = [run._learn() for _ in range(60)]
+    assert np.mean(losses_seen[-10:]) < np.mean(losses_seen[:10]) - 0.3
 
 
-def test_the_pool_holds_a_true_name_of_every_scene():
-    scenes = [scene("t", i) for i in range(12)]
-    labels = words.pool(scenes, random.Random(0))
-    assert len(labels) == len(set(labels)) > len(losses.thing_keys())
-    assert words.truth(labels, scenes).any(dim=1).all()
-    for label in labels:
-        for lang in ("zh", "en"):
-            assert words.say(label, losses.thing_called()[label[0]], lang, random.Random(0))
-
-
-def test_the_word_loss_is_least_where_every_true_name_is_near():
-    true = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
-    images = torch.eye(2, 4)
-    right = torch.stack([images[0], images[1], images[0], -images[0]])
-    scale = torch.tensor(8.0)
-    least = words.word_loss(images, right, true, scale)
-    assert least == pytest.approx((np.log(2) / 2 + 0) / 2 * 1.0, abs=0.02), (
-        "two right answers share the target: ln 2 for that picture, 0 for the other"
+def test_locked_images_stay_and_the_text_tower_learns_one_language(small_run, tmp_path):
+    train.Run(small_run).train()
+    locked = replace(small_run, name="en", langs=("en",), lock_images="t")
+    run = train.Run(locked)
+    before = run.model.text.project.weight.detach().clone()
+    run.train()
+    kept, made = (
+        torch.load(tmp_path / "runs" / name / "last.pt", weights_only=True)["model"]
+        for name in ("t", "en")
     )
-    assert words.word_loss(images, right.roll(1, 0), true, scale) > least + 1
-
-
-def test_a_warm_start_takes_over_weights_and_matches_tokens_by_spelling(tmp_path):
-    old = train_tokenizer(TEXTS, size=200)
-    new = train_tokenizer([*TEXTS, "三只黑狗在雪地里", "three black dogs"], size=240)
-    old.save(str(tmp_path / "tokenizer.json"))
-
-    def small(tokenizer):
-        shape = Shape(tokenizer.get_vocab_size(), channels=SMALL.channels, blocks=SMALL.blocks,
-                      width=32, layers=1)  # fmt: skip
-        return train.build(shape)
-
-    first, second = small(old), small(new)
-    torch.save({"model": first.state_dict()}, tmp_path / "last.pt")
-    train.warm_start(second, new, tmp_path)
-    assert torch.equal(second.image.project.weight, first.image.project.weight)
-    for token in ("猫", "gray", "<s>", "<0x41>"):
-        before = first.text.embed.weight[old.token_to_id(token)]
-        assert torch.equal(second.text.embed.weight[new.token_to_id(token)], before)
-    assert old.token_to_id("狗") is None
-    ids = [2, 3]
-    with torch.no_grad():
-        assert torch.allclose(
-            second.eval().text(torch.tensor([ids])), first.eval().text(torch.tensor([ids]))
-        )
-
-
-def test_a_text_said_of_two_things_is_true_of_both():
-    true = torch.tensor([[True, False, False], [False, True, False]])
-    texts, found = words.merged(["黑猫", "黑猫", "狗"], true)
-    assert texts == ["黑猫", "狗"]
-    assert found.tolist() == [[True, False], [True, False]]
-
-
-def test_bare_names_tell_no_colour():
-    assert set(words.colourless(thing_named("苹果"), "zh")) == {"苹果"}
-    assert set(words.colourless(thing_named("熊"), "en")) == {"bear"}
-    assert words.colourless(thing_named("红包"), "zh") == ("红包",)
-
-
-def test_a_thing_named_by_its_colour_is_not_that_when_painted_otherwise():
-    black_cat = thing_named("黑猫")
-    place = Background("grass", None, 1)
-    painted = Group(black_cat, black_cat.glyphs[0], "white")
-    own = Group(black_cat, black_cat.glyphs[0])
-    assert not words.is_true((black_cat.key, None), painted)
-    assert words.is_true((black_cat.key, None), own)
-    assert words.is_true(("cat", None), painted)
-    made = compose([painted], place, None, random.Random(0))
-    for seed in range(20):
-        said = train_captions.caption(made, "zh", "sentence", random.Random(seed))
-        assert "黑" not in said
-        assert "白" in said
+    for name, value in kept.items():
+        if name.startswith("image."):
+            assert torch.equal(value, made[name]), name
+    assert not torch.equal(before, made["text.project.weight"])
+    tokenizer = Tokenizer.from_file(str(tmp_path / "runs" / "en" / "tokenizer.json"))
+    assert not any("\u4e00" <= c <= "\u9fff" for token in tokenizer.get_vocab() for c in token)

@@ -41,9 +41,10 @@ def provider(device: str) -> str:
 class _Tower:
     """One ONNX graph with one input and the embedding as its first output."""
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, device: str, threads: int) -> None:
         wanted = provider(device)
         options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(str(path), options, providers=[wanted])
@@ -75,11 +76,12 @@ class _Tower:
 
 class OnnxEncoder:
     """``Encoder`` over a bundle. A tower is loaded when it is first needed: a text search
-    never pays for the image tower."""
+    never pays for the image tower. ``threads`` is how many a CPU session uses, 0 for one a
+    core."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", *, threads: int = 0) -> None:
         provider(device)  # a wrong device is said now, not in the middle of an index run
-        self._bundle, self._device = bundle, device
+        self._bundle, self._device, self._threads = bundle, device, threads
 
     @property
     def card(self) -> ModelCard:
@@ -87,11 +89,11 @@ class OnnxEncoder:
 
     @cached_property
     def _visual(self) -> _Tower:
-        return _Tower(self._bundle.visual, self._device)
+        return _Tower(self._bundle.visual, self._device, self._threads)
 
     @cached_property
     def _textual(self) -> _Tower:
-        return _Tower(self._bundle.textual, self._device)
+        return _Tower(self._bundle.textual, self._device, self._threads)
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
         from soutu.encoders.preprocess import preprocess  # Pillow: not needed for text
