@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from soutu.encoders.bundle import PREPROCESS, TEXTUAL, TOKENIZER, VISUAL, fingerprint, write_card
+from soutu.encoders.install import hashes
 from soutu.types import Floats
 from training.model import DualEncoder, Shape
 from training.train import RUNS, build
@@ -113,7 +114,9 @@ def export(name: str, out: Path, *, languages: list[str], packed: bool = True) -
     (out / PREPROCESS).write_text(json.dumps(preprocess, indent=2) + "\n")
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     space = f"{name}/{fingerprint(out)[:12]}"
-    write_card(out, name=name, space=space, languages=languages, license="Apache-2.0")
+    write_card(
+        out, name=name, space=space, languages=languages, license="Apache-2.0", files=hashes(out)
+    )
     total = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     print(f"{out}: {total / 1e6:.2f} MB, space {space}")
 

@@ -166,8 +166,11 @@ def main() -> None:
     parser.add_argument("--langs", default="zh,en", help="caption languages, comma-separated")
     parser.add_argument("--start-from", type=Path, metavar="BUNDLE", help="begin with its weights")
     parser.add_argument("--lock-images", metavar="RUN", help="keep that run's image tower")
-    for name in ("steps", "batch", "size", "vocabulary", "seed", "every", "threads"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name))
+    numbers = (
+        "--steps", "--batch", "--size", "--vocabulary", "--seed", "--every", "--threads"
+    )  # fmt: skip
+    for option in numbers:
+        parser.add_argument(option, type=int, default=getattr(default, option[2:]))
     parser.add_argument("--rate", type=float, default=default.rate)
     parser.add_argument("--shards", type=Path, default=default.shards)
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")

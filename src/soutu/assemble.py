@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soutu.config import Config
-from soutu.encoders.catalog import DEFAULT, EMBEDDED, open_model
+from soutu.encoders.catalog import (
+    DEFAULT,
+    EMBEDDED,
+    catalogue,
+    embedded_folder,
+    is_path,
+    models_folder,
+    open_model,
+)
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.query.rules import load_rules
 from soutu.store.local import LocalStore
 
 if TYPE_CHECKING:
     from soutu.encoders.base import Encoder
+    from soutu.encoders.install import Verified
     from soutu.query.expand import Expander
     from soutu.types import ModelCard
 
@@ -23,9 +32,15 @@ __all__ = [
     "EMBEDDED",
     "build_encoder",
     "build_expander",
+    "catalogue",
     "create_store",
+    "describe_model",
+    "installed_models",
     "open_store",
+    "pull_model",
     "recall",
+    "remove_model",
+    "verify_model",
 ]
 
 
@@ -58,3 +73,40 @@ def open_store(home: Path, space: str | None = None) -> LocalStore:
 def recall(home: Path, key: str) -> str | None:
     """What the index at ``home`` remembers under ``key``; None where there is no index."""
     return LocalStore.peek(home, key)
+
+
+def describe_model(name: str) -> tuple[ModelCard | None, Path | None]:
+    """The card and folder of a model that is on this machine; nothing is fetched."""
+    there = is_path(name) or embedded_folder(name) or (models_folder() / name).is_dir()
+    bundle = open_model(name) if there else None
+    return (bundle.card, bundle.folder) if bundle else (None, None)
+
+
+def installed_models() -> tuple[str, ...]:
+    from soutu.encoders.install import installed
+
+    return (EMBEDDED, *installed())
+
+
+def pull_model(
+    name: str, *, revision: str | None = None, called: str | None = None
+) -> tuple[ModelCard, Path]:
+    """Install a known model from its hub, or the bundle in a folder (``./NAME``) as ``called``."""
+    from soutu.encoders.install import install_folder, pull
+
+    folder = Path(name)
+    bundle = install_folder(folder, called) if is_path(name) else pull(name, revision=revision)
+    return bundle.card, bundle.folder
+
+
+def verify_model(name: str) -> Verified:
+    from soutu.encoders.install import verify
+
+    return verify(name)
+
+
+def remove_model(name: str) -> int:
+    """Returns the bytes freed."""
+    from soutu.encoders.install import remove
+
+    return remove(name)

@@ -59,7 +59,8 @@ def test_a_missing_file_is_named(bundle_folder, name):
         ("visual/preprocess_cfg.json", {"resize_mode": "longest"}),
         ("visual/preprocess_cfg.json", {"interpolation": "random"}),
         ("config.json", {"embed_dim": "many"}),
-        ("config.json", {"text_cfg": {}}),
+        ("config.json", {"text_cfg": {"context_length": "long"}}),
+        ("config.json", {"text_cfg": None}),
     ],
 )
 def test_an_unusable_description_is_named(bundle_folder, file, change):

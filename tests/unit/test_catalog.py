@@ -1,70 +1,54 @@
-"""Fetching a model by name, from a hub on loopback."""
-
-import socket
+"""The list of known models, and finding one by name."""
 
 import pytest
 
-from soutu.encoders.bundle import fingerprint
-from soutu.encoders.catalog import DEFAULT, HUB, models_folder, open_model
-from soutu.encoders.onnx import OnnxEncoder
+from soutu.encoders.catalog import DEFAULT, catalogue, models_folder, open_model
+from soutu.encoders.tokenize import canonical
 from soutu.errors import MissingModel
-from tests.conftest import write_bundle
-from tests.hub import serve_hub
-
-pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 
 
-@pytest.fixture
-def export(tmp_path):
-    """A bundle as the public exports are: static batch, no card of ours, other files beside."""
-    folder = write_bundle(tmp_path / "export", fixed=True)
-    (folder / "README.md").write_text("about")
-    (folder / "visual" / "model.armnn").write_bytes(b"x" * 100)
-    return folder
-
-
-def test_a_model_is_fetched_once_and_described(export, monkeypatch):
-    with serve_hub(HUB[DEFAULT].repository, export) as (endpoint, requests):
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        bundle = open_model(DEFAULT)
-        assert bundle.card.name == DEFAULT
-        assert bundle.card.space == HUB[DEFAULT].space
-        assert bundle.card.languages == ("en",)
-        assert bundle.card.fingerprint == fingerprint(bundle.folder)
-        assert OnnxEncoder(bundle, "cpu").encode_texts(["cat"]).shape == (1, bundle.card.dim)
-        assert not any("armnn" in line for line in requests), "only what is needed"
-        seen = len(requests)
-        assert open_model(DEFAULT).folder == bundle.folder
-        assert len(requests) == seen, "a second start asks nobody"
-    assert {p.name for p in bundle.folder.iterdir()} == {
-        "config.json", "soutu.json", "visual", "textual"
+def test_the_list_holds_what_the_readme_promises():
+    names = {*catalogue()}
+    assert names >= {
+        "ViT-B-32", "ViT-B-32-laion2b", "ViT-B-32-256-datacomp", "ViT-B-16", "ViT-L-14",
+        "xlm-roberta-base-ViT-B-32", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "chinese-clip-ViT-B-16",
     }  # fmt: skip
+    assert DEFAULT in names
 
 
-def test_an_incomplete_repository_leaves_nothing_that_looks_installed(export, monkeypatch):
-    (export / "textual" / "model.onnx").unlink()
-    with serve_hub(HUB[DEFAULT].repository, export) as (endpoint, _):
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        with pytest.raises(MissingModel, match="textual"):
-            open_model(DEFAULT)
-    assert not (models_folder() / DEFAULT).exists()
+def test_every_line_is_whole():
+    sources = [model.source for model in catalogue().values()]
+    assert len(sources) == len(set(sources)), "equal sources would be one vector space"
+    for model in catalogue().values():
+        assert model.source.count("/") == 1
+        assert model.repository is None or model.repository.count("/") == 1
+        assert model.px in (224, 256)
+        assert model.dim in (512, 768)
+        assert 100 < model.parameters < 2000
+        assert model.megabytes == model.parameters * 4
+        assert set(model.languages) <= {"zh", "en"}
+        if model.recall:
+            assert all(0 <= r <= 100 for r in (model.recall.zh, model.recall.en) if r is not None)
 
 
-def test_an_unknown_repository_names_the_cure(export, monkeypatch):
-    with serve_hub("somebody/else", export) as (endpoint, _):
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        with pytest.raises(MissingModel, match="--model tiny"):
-            open_model(DEFAULT)
+def test_models_that_read_chinese_say_so():
+    """What the list shows and what it is sorted by must not contradict."""
+    for model in catalogue().values():
+        if model.recall and model.recall.zh is not None:
+            assert (model.recall.zh > 30) == ("zh" in model.languages), model.name
 
 
-def test_no_network_names_the_cure(monkeypatch):
-    with socket.socket() as closed:  # bound, but nobody listens
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        with pytest.raises(MissingModel) as caught:
-            open_model(DEFAULT)
-    said = str(caught.value)
-    assert "--model tiny" in said
-    assert "HF_ENDPOINT" in said
-    assert str(models_folder() / DEFAULT) in said
-    assert not (models_folder() / DEFAULT).exists()
+def test_an_unknown_name_tells_the_known_ones():
+    with pytest.raises(MissingModel, match="xlm-roberta-base-ViT-B-32"):
+        open_model("nothing")
+
+
+def test_a_model_without_a_known_export_says_how_to_install_one():
+    with pytest.raises(MissingModel, match=r"models pull \./FOLDER"):
+        open_model("chinese-clip-ViT-B-16")
+    assert not models_folder().exists()
+
+
+def test_canonical_texts_have_neither_case_nor_punctuation():
+    assert canonical("A dog, on_the  GRASS!") == "a dog on the grass"
+    assert canonical("一只Dog。") == "一只dog。"

@@ -5,6 +5,7 @@
     visual/preprocess_cfg.json   size, mean, std, interpolation, resize_mode
     textual/model.onnx           text int [n, length] → embedding [n, D]
     textual/tokenizer.json       a ``tokenizers`` file
+    textual/tokenizer_config.json   the pad token (optional)
     soutu.json                   name, languages, license, space, fingerprint (ours, optional)
 
 This is the layout that open_clip's public ONNX exports use; ``soutu.json`` is added when a
@@ -26,7 +27,23 @@ from soutu.types import ModelCard
 CARD_FILE = "soutu.json"
 VISUAL, TEXTUAL = "visual/model.onnx", "textual/model.onnx"
 PREPROCESS, TOKENIZER = "visual/preprocess_cfg.json", "textual/tokenizer.json"
+TOKENIZER_CONFIG = "textual/tokenizer_config.json"
 NEEDED = ("config.json", PREPROCESS, TOKENIZER, VISUAL, TEXTUAL)
+OPTIONAL = (TOKENIZER_CONFIG,)
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How the text tower wants its input. ``pad`` is the token that fills up shorter texts
+    (None: id 0). A causal CLIP tower pools at the end token and a BERT-like one masks the
+    padding, so for both the padding changes nothing and a batch is padded to its longest text;
+    a tower that sees its padding (SigLIP) gets all its context (``whole``). ``canonical``:
+    lower case without punctuation, as SigLIP was trained."""
+
+    context_length: int
+    pad: str | None = None
+    whole: bool = False
+    canonical: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ class Bundle:
 
     folder: Path
     card: ModelCard
+    text: TextRules
 
     @property
     def visual(self) -> Path:
@@ -75,11 +93,12 @@ def read_bundle(folder: Path) -> Bundle:
     own = _json(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else {}
     print_of_files = own.get("fingerprint") or fingerprint(folder)
     try:
+        text = _text_rules(config["text_cfg"], folder / TOKENIZER_CONFIG)
         card = ModelCard(
             name=str(own.get("name", folder.name)),
             dim=int(config["embed_dim"]),
             image_size=_side(preprocess["size"]),
-            context_length=int(config["text_cfg"]["context_length"]),
+            context_length=text.context_length,
             mean=_three(preprocess["mean"]),
             std=_three(preprocess["std"]),
             interpolation=str(preprocess.get("interpolation", "bicubic")),
@@ -89,7 +108,7 @@ def read_bundle(folder: Path) -> Bundle:
             space=str(own.get("space", f"sha256:{print_of_files[:16]}")),
             fingerprint=str(print_of_files),
         )
-    except (KeyError, TypeError, ValueError) as fault:
+    except (AttributeError, KeyError, TypeError, ValueError) as fault:
         raise BadConfig("bundle-config", folder=folder, fault=repr(fault)) from fault
     if card.resize_mode not in ("shortest", "squash") or card.interpolation not in (
         "bicubic",
@@ -97,7 +116,25 @@ def read_bundle(folder: Path) -> Bundle:
     ):
         fault_text = f"resize_mode {card.resize_mode}, interpolation {card.interpolation}"
         raise BadConfig("bundle-config", folder=folder, fault=fault_text)
-    return Bundle(folder, card)
+    return Bundle(folder, card, text)
+
+
+def _text_rules(described: dict[str, Any], tokenizer_config: Path) -> TextRules:
+    """From open_clip's ``text_cfg`` (its context is 77 where nothing is said) and the
+    tokenizer's own description."""
+    masked = bool(described.get("hf_model_name"))
+    whole = bool(described.get("no_causal_mask")) and not masked
+    pad = None
+    if (masked or whole) and tokenizer_config.is_file():
+        pad = _json(tokenizer_config).get("pad_token")
+        pad = pad.get("content") if isinstance(pad, dict) else pad
+    cleaning = (described.get("tokenizer_kwargs") or {}).get("clean")
+    return TextRules(
+        int(described.get("context_length", 77)),
+        str(pad) if pad is not None else None,
+        whole,
+        cleaning == "canonicalize",
+    )
 
 
 def write_card(folder: Path, **known: object) -> None:

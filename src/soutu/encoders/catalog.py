@@ -1,14 +1,14 @@
-"""Finding a model by name: in the package, on the machine, or on a model hub."""
+"""Finding a model by name: in the package, on the machine, or in the list of known ones."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from soutu.encoders.bundle import NEEDED, Bundle, read_bundle, write_card
+from soutu.encoders.bundle import Bundle, read_bundle
 from soutu.errors import MissingModel
 
 DEFAULT = "ViT-B-32"
@@ -16,79 +16,84 @@ EMBEDDED = "tiny"
 
 
 @dataclass(frozen=True)
-class HubModel:
-    """A public ONNX export. ``space`` names the source weights."""
+class Recall:
+    """Zero-shot text→image hit rate@1 in per cent, and on which test; None: not published."""
 
-    repository: str
-    space: str
+    test: str
+    zh: float | None
+    en: float | None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A known model; the fields are told in ``catalog.yaml``."""
+
+    name: str
+    source: str
+    repository: str | None
+    px: int
+    dim: int
+    parameters: float
+    gflops: float
     languages: tuple[str, ...]
     license: str
+    recall: Recall | None
+
+    @property
+    def megabytes(self) -> float:
+        """On disk and to download, in float32."""
+        return self.parameters * 4
 
 
-HUB = {
-    DEFAULT: HubModel("immich-app/ViT-B-32__openai", "ViT-B-32/openai", ("en",), "MIT"),
-}
+@cache
+def catalogue() -> dict[str, Listed]:
+    """All known models by name."""
+    import yaml  # a model that is installed needs no list: no parser at every start
+
+    text = resources.files("soutu").joinpath("encoders/catalog.yaml").read_text("utf-8")
+    return {name: _listed(name, row) for name, row in yaml.safe_load(text).items()}
+
+
+def _listed(name: str, row: dict[str, object]) -> Listed:
+    recall = row.pop("recall")
+    values = {**row, "languages": tuple(row["languages"])}  # type: ignore[arg-type]
+    kept = Recall(**{str(k): v for k, v in recall.items()}) if isinstance(recall, dict) else None
+    return Listed(name, recall=kept, **values)  # type: ignore[arg-type]
 
 
 def models_folder() -> Path:
     """Where fetched models live: ``$SOUTU_MODELS``, else the user's cache folder."""
     if set_by_user := os.environ.get("SOUTU_MODELS"):
         return Path(set_by_user)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "soutu" / "models"
+    cache_folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache_folder) / "soutu" / "models"
+
+
+def is_path(name: str) -> bool:
+    """Whether a model is given by its folder (``./NAME``) and not by its name."""
+    return os.sep in name or name.startswith(".")
+
+
+def embedded_folder(name: str) -> Path | None:
+    folder = Path(str(resources.files("soutu"))) / "bundles" / name
+    return folder if folder.is_dir() else None
 
 
 def open_model(name: str) -> Bundle:
-    """The bundle called ``name``: a folder's path, the embedded model, one that was fetched
+    """The bundle called ``name``: a folder's path, the embedded model, one that was installed
     before, or one that can be fetched now. Raises MissingModel."""
-    if os.sep in name or name.startswith("."):
+    if is_path(name):
         if not Path(name).is_dir():
             raise MissingModel("model-folder", folder=name)
         return read_bundle(Path(name).resolve())
-    embedded = Path(str(resources.files("soutu"))) / "bundles" / name
-    if embedded.is_dir():
-        return read_bundle(embedded)
-    folder = models_folder() / name
+    folder = embedded_folder(name) or models_folder() / name
     if not folder.is_dir():
-        if name not in HUB:
-            known = ", ".join(sorted({EMBEDDED, *HUB}))
-            raise MissingModel("model-unknown", name=name, known=known)
-        _fetch(name, HUB[name], folder)
+        from soutu.encoders.install import pull
+
+        return pull(name)
     return read_bundle(folder)
 
 
-def _fetch(name: str, model: HubModel, folder: Path) -> None:
-    """Download beside and rename: a broken download leaves nothing that looks installed."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    beside = folder.with_name(folder.name + ".part")
-    endpoint = os.environ.get("HF_ENDPOINT")
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-        snapshot_download(
-            model.repository,
-            local_dir=beside,
-            allow_patterns=list(NEEDED),
-            endpoint=endpoint,
-            etag_timeout=10,
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as fault:
-        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else repr(fault)
-        raise MissingModel(
-            "model-unreachable",
-            name=name,
-            repository=model.repository,
-            folder=folder,
-            fault=reason,
-        ) from fault
-    shutil.rmtree(beside / ".cache", ignore_errors=True)
-    read_bundle(beside)
-    write_card(
-        beside,
-        name=name,
-        space=model.space,
-        languages=list(model.languages),
-        license=model.license,
-    )
-    beside.replace(folder)
+def known_names() -> str:
+    """For messages: every name that can be given."""
+    return ", ".join(sorted({EMBEDDED, *catalogue()}))

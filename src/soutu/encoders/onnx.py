@@ -106,7 +106,7 @@ class OnnxEncoder:
 
     @cached_property
     def _tokenizer(self) -> TextTokenizer:
-        return TextTokenizer(self._bundle.tokenizer, self.card.context_length)
+        return TextTokenizer(self._bundle.tokenizer, self._bundle.text)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         vectors = [np.empty((0, self.card.dim), np.float32)]

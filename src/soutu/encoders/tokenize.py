@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,25 +10,42 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from soutu.encoders.bundle import TextRules
 from soutu.errors import BadConfig
+
+PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+
+
+def canonical(text: str) -> str:
+    """Lower case, ASCII punctuation left out, one space between words: how the texts of
+    SigLIP's training were prepared."""
+    return " ".join(text.translate(PUNCTUATION).lower().split())
 
 
 class TextTokenizer:
-    """Cuts at ``context_length`` and pads to the longest text of the batch, never further:
-    a CLIP tower gives the same vector without padding, several times sooner."""
+    """Cuts at the context's length and pads as the text tower wants it (see ``TextRules``):
+    where padding changes nothing, to the longest text of the batch, several times sooner."""
 
-    def __init__(self, path: Path, context_length: int) -> None:
+    def __init__(self, path: Path, rules: TextRules) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as fault:  # tokenizers raises nothing narrower
             raise BadConfig("bundle-config", folder=path, fault=str(fault)) from fault
-        self._tokenizer.enable_truncation(context_length)
+        self._tokenizer.enable_truncation(rules.context_length)
         self._tokenizer.no_padding()
+        self._rules, self._pad = rules, 0
+        if rules.pad is not None:
+            pad = self._tokenizer.token_to_id(rules.pad)
+            if pad is None:
+                raise BadConfig("bundle-config", folder=path, fault=f"no token {rules.pad!r}")
+            self._pad = pad
 
     def __call__(self, texts: Sequence[str], length: int | None = None) -> NDArray[np.int64]:
-        """int64 (n, longest), or (n, length) where the model's length is fixed; 0 is padding."""
-        rows = [encoded.ids for encoded in self._tokenizer.encode_batch(list(texts))]
-        ids = np.zeros((len(rows), length or max(map(len, rows))), np.int64)
+        """int64 (n, longest), (n, length) where the graph's length is fixed, or (n, context)."""
+        texts = [canonical(text) for text in texts] if self._rules.canonical else list(texts)
+        rows = [encoded.ids for encoded in self._tokenizer.encode_batch(texts)]
+        whole = self._rules.context_length if self._rules.whole else max(map(len, rows))
+        ids = np.full((len(rows), length or whole), self._pad, np.int64)
         for padded, row in zip(ids, rows, strict=True):
             padded[: len(row)] = row[: ids.shape[1]]
         return ids

@@ -1,0 +1,174 @@
+"""models: list, info, pull, verify, remove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from soutu.cli.language import say
+from soutu.cli.render import show_record
+
+if TYPE_CHECKING:
+    from soutu.encoders.catalog import Listed
+
+DIFFERENT = 1
+SUITS_CHINESE = 30.0  # hit rate@1 in % from which a model is said to read Chinese by itself
+# The columns of the list, and whether they hold numbers.
+COLUMNS = {
+    "models-name": False,
+    "models-zh": True,
+    "models-en": True,
+    "models-test": False,
+    "models-size": True,
+    "models-cost": True,
+    "models-license": False,
+    "models-installed": False,
+}
+
+_json = click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+
+
+@click.group()
+def models() -> None:
+    """Models that Soutu knows: list, fetch, check, remove · 模型管理"""
+
+
+@models.command(name="list")
+@_json
+def list_models(as_json: bool) -> None:
+    """All known models: what they cost, and which read Chinese · 列出模型"""
+    from soutu.assemble import catalogue, installed_models
+
+    there = {*installed_models()}
+    rows = sorted(catalogue().values(), key=_chinese, reverse=True)
+    if as_json:
+        for row in rows:
+            show_record({**_record(row), "installed": row.name in there})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for code, right in COLUMNS.items():
+        table.add_column(say(code), justify="right" if right else "left")
+    # A name is there to be typed: whatever is cut off in a narrow window, it is not.
+    table.columns[0].min_width = max(map(len, catalogue()))
+    for row in rows:
+        recall, mark = row.recall, "✓" if row.name in there else ""
+        figures = (_figure(recall.zh if recall else None), _figure(recall.en if recall else None))
+        size, cost = f"{row.megabytes:.0f} MB", f"{row.gflops:g}"
+        test = recall.test if recall else ""
+        table.add_row(row.name, *figures, test, size, cost, row.license, mark)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width; 80 would break lines
+    console.print(table)
+    if others := ", ".join(sorted(there - {*catalogue()})):
+        click.echo(say("models-others", names=others))
+    click.echo(say("models-hint"))
+
+
+def _chinese(model: Listed) -> float:
+    return model.recall.zh or 0.0 if model.recall else -1.0
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _record(model: Listed) -> dict[str, object]:
+    recall = model.recall
+    return {
+        "name": model.name,
+        "source": model.source,
+        "repository": model.repository,
+        "px": model.px,
+        "dim": model.dim,
+        "parameters_millions": model.parameters,
+        "megabytes": round(model.megabytes),
+        "gflops": model.gflops,
+        "languages": list(model.languages),
+        "license": model.license,
+        "recall": {"test": recall.test, "zh": recall.zh, "en": recall.en} if recall else None,
+    }
+
+
+@models.command()
+@click.argument("name")
+@_json
+def info(name: str, as_json: bool) -> None:
+    """What is known of the model NAME, and where it lies · 模型信息"""
+    from soutu.assemble import catalogue, describe_model
+    from soutu.errors import MissingModel
+
+    listed, card, folder = catalogue().get(name), *describe_model(name)
+    if listed is None and card is None:
+        raise MissingModel("model-unknown", name=name, known=", ".join(sorted(catalogue())))
+    record: dict[str, object] = _record(listed) if listed else {"name": name}
+    if card is not None:
+        record |= {
+            "dim": card.dim,
+            "px": card.image_size,
+            "context_length": card.context_length,
+            "languages": list(card.languages),
+            "license": card.license,
+            "space": card.space,
+            "fingerprint": card.fingerprint,
+        }
+    record["folder"] = str(folder) if folder else None
+    if as_json:
+        show_record(record)
+        return
+    for field, value in record.items():
+        if isinstance(value, list):
+            value = ", ".join(value)
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
+        click.echo(f"{field:<20} {'-' if value is None else value}")
+    if listed and listed.recall and (listed.recall.zh or 0) < SUITS_CHINESE:
+        click.echo(say("models-no-chinese"))
+
+
+@models.command()
+@click.argument("name")
+@click.option("--revision", metavar="REV", help="Commit, branch or tag of its repository.")
+@click.option("--name", "called", metavar="NAME", help="For a folder: the name to install it as.")
+def pull(name: str, revision: str | None, called: str | None) -> None:
+    """Fetch the model NAME from a hub, or copy one from ./FOLDER · 获取模型"""
+    from soutu.assemble import pull_model
+
+    card, folder = pull_model(name, revision=revision, called=called)
+    click.echo(say("models-pulled", name=card.name, folder=folder, fingerprint=card.fingerprint))
+
+
+@models.command()
+@click.argument("name")
+@_json
+def verify(name: str, as_json: bool) -> int:
+    """Compare NAME's files with the hashes kept when it was installed · 校验模型"""
+    from soutu.assemble import verify_model
+
+    found = verify_model(name)
+    if as_json:
+        show_record(found)
+    else:
+        for file in found.changed:
+            click.echo(say("models-changed", file=file), err=True)
+        for file in found.absent:
+            click.echo(say("models-absent", file=file), err=True)
+        code = "models-whole" if found.whole else "models-damaged"
+        click.echo(say(code, name=name, count=len(found.intact)))
+    return 0 if found.whole else DIFFERENT
+
+
+@models.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Delete the installed model NAME · 移除模型"""
+    from soutu.assemble import remove_model
+
+    freed = remove_model(name)
+    where = Path(name).name
+    click.echo(say("models-removed", name=where, size=f"{freed / 1e6:.1f}"))

@@ -1,0 +1,167 @@
+"""Installing models: from a hub on loopback with its faults, from a folder; checking; removing."""
+
+import json
+import socket
+
+import pytest
+
+from soutu.encoders.bundle import fingerprint
+from soutu.encoders.catalog import DEFAULT, catalogue, models_folder, open_model
+from soutu.encoders.install import install_folder, installed, pull, remove, verify
+from soutu.encoders.onnx import OnnxEncoder
+from soutu.errors import BadInput, MissingModel, RemoteUnavailable
+from tests.conftest import write_bundle
+from tests.hub import COMMIT, Hub, serve
+
+pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+REPOSITORY = catalogue()[DEFAULT].repository
+
+
+@pytest.fixture
+def export(tmp_path):
+    """A bundle as the public exports are: static batch, no card of ours, other files beside."""
+    folder = write_bundle(tmp_path / "export", fixed=True)
+    (folder / "README.md").write_text("about")
+    (folder / "visual" / "model.armnn").write_bytes(b"x" * 100)
+    return folder
+
+
+@pytest.fixture
+def hub(export, monkeypatch):
+    made = Hub(REPOSITORY, export)
+    with serve(made) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        yield made
+
+
+def test_a_model_is_fetched_once_and_described(hub):
+    bundle = open_model(DEFAULT)
+    assert bundle.card.name == DEFAULT
+    assert bundle.card.space == "ViT-B-32/openai"
+    assert bundle.card.languages == ("en",)
+    assert bundle.card.fingerprint == fingerprint(bundle.folder)
+    assert OnnxEncoder(bundle, "cpu").encode_texts(["cat"]).shape == (1, bundle.card.dim)
+    assert not any("armnn" in line for line in hub.requests), "only what is needed"
+    seen = len(hub.requests)
+    assert open_model(DEFAULT).folder == bundle.folder
+    assert len(hub.requests) == seen, "a second start asks nobody"
+    assert {p.name for p in bundle.folder.iterdir()} == {
+        "config.json", "soutu.json", "visual", "textual"
+    }  # fmt: skip
+    kept = json.loads((bundle.folder / "soutu.json").read_text())
+    assert (kept["repository"], kept["revision"]) == (REPOSITORY, COMMIT)
+    assert installed() == (DEFAULT,)
+
+
+def test_all_files_are_of_the_commit_that_was_asked_for(hub):
+    pull(DEFAULT, revision="v1")
+    assert any(
+        line.startswith(f"GET /api/models/{REPOSITORY}/revision/v1") for line in hub.requests
+    )
+    fetched = [line for line in hub.requests if "/resolve/" in line]
+    assert fetched
+    assert all(f"/resolve/{COMMIT}/" in line for line in fetched)
+
+
+def test_a_broken_download_goes_on_where_it_stopped(hub, monkeypatch):
+    # The hub library keeps what has arrived in pieces of this size, 10 MB by default.
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 256)
+    hub.break_file = "visual/model.onnx"
+    assert verify(pull(DEFAULT).card.name).whole
+    asked = [line for line in hub.requests if "GET" in line and "visual/model.onnx" in line]
+    assert len(asked) == 2
+    assert "bytes=0-" not in asked[1]
+    assert "bytes=" in asked[1], "only the rest was asked for"
+
+
+def test_a_file_that_is_not_what_the_hub_promises_is_refused(hub):
+    hub.wrong_hash = "textual/model.onnx"
+    with pytest.raises(RemoteUnavailable, match=r"textual/model\.onnx"):
+        pull(DEFAULT)
+    assert installed() == ()
+    hub.wrong_hash = None
+    assert pull(DEFAULT).card.name == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [(404, MissingModel, "--revision"), (429, RemoteUnavailable, "minutes")],
+)
+def test_what_the_hub_refuses_is_told_with_the_cure(hub, status, kind, said, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub library waits and retries
+    hub.status = status
+    with pytest.raises(kind) as caught:
+        pull(DEFAULT)
+    for word in (said, REPOSITORY, "--model tiny"):
+        assert word in str(caught.value)
+    assert installed() == ()
+
+
+def test_an_incomplete_repository_leaves_nothing_that_looks_installed(hub, export):
+    (export / "textual" / "model.onnx").unlink()
+    with pytest.raises(MissingModel, match="textual"):
+        open_model(DEFAULT)
+    assert not (models_folder() / DEFAULT).exists()
+
+
+def test_no_network_names_the_cure(monkeypatch):
+    with socket.socket() as closed:  # bound, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(MissingModel) as caught:
+            open_model(DEFAULT)
+    for word in ("--model tiny", "HF_ENDPOINT", str(models_folder() / DEFAULT)):
+        assert word in str(caught.value)
+    assert not (models_folder() / DEFAULT).exists()
+
+
+def test_a_folder_is_copied_under_its_name_or_another(bundle_folder):
+    (bundle_folder / "notes.txt").write_text("mine")
+    first = install_folder(bundle_folder)
+    second = install_folder(bundle_folder, "my-clip")
+    assert installed() == ("bundle", "my-clip")
+    assert first.card.space == second.card.space, "the same weights may be compared"
+    assert open_model("my-clip").card.name == "my-clip"
+    assert not (second.folder / "notes.txt").exists()
+    assert (bundle_folder / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["tiny", "../up", "a/b", ".hidden"])
+def test_bad_names_are_refused(bundle_folder, name):
+    with pytest.raises(BadInput, match="--name"):
+        install_folder(bundle_folder, name)
+    assert installed() == ()
+
+
+def test_an_incomplete_folder_leaves_an_installed_model_alone(bundle_folder, tmp_path):
+    install_folder(bundle_folder, "mine")
+    (tmp_path / "half").mkdir()
+    with pytest.raises(MissingModel):
+        install_folder(tmp_path / "half", "mine")
+    assert verify("mine").whole
+
+
+def test_verify_names_what_was_changed_and_what_is_gone(bundle_folder):
+    folder = install_folder(bundle_folder, "mine").folder
+    assert verify("mine").whole
+    with (folder / "visual" / "model.onnx").open("r+b") as file:
+        file.seek(40)
+        file.write(b"\x00\xff")
+    (folder / "textual" / "tokenizer.json").unlink()
+    found = verify("mine")
+    assert (found.changed, found.absent) == (("visual/model.onnx",), ("textual/tokenizer.json",))
+    assert set(found.intact) == {
+        "config.json", "visual/preprocess_cfg.json", "textual/model.onnx"
+    }  # fmt: skip
+    assert not found.whole
+
+
+def test_remove_frees_what_was_installed(bundle_folder):
+    folder = install_folder(bundle_folder, "mine").folder
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    assert remove("mine") == size
+    assert installed() == ()
+    with pytest.raises(MissingModel, match="mine"):
+        remove("mine")
+    with pytest.raises(BadInput, match="part of Soutu"):
+        remove("tiny")

@@ -1,0 +1,65 @@
+"""How texts are padded and prepared for the text towers that there are."""
+
+import json
+
+import numpy as np
+import pytest
+
+from soutu.encoders.bundle import TextRules, read_bundle
+from soutu.encoders.tokenize import TextTokenizer
+from soutu.errors import BadConfig
+
+pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+
+CLIP = {"context_length": 77, "vocab_size": 49408, "width": 512}
+XLM = {"hf_model_name": "xlm-roberta-base", "proj": "mlp", "pooler_type": "mean_pooler"}
+SIGLIP = {"context_length": 64, "no_causal_mask": True, "pool_type": "last"}
+SIGLIP2 = {**SIGLIP, "hf_tokenizer_name": "", "tokenizer_kwargs": {"clean": "canonicalize"}}
+
+
+def rules(folder, text_cfg, pad="<unk>"):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "text_cfg": text_cfg}))
+    (folder / "textual" / "tokenizer_config.json").write_text(json.dumps({"pad_token": pad}))
+    return read_bundle(folder).text
+
+
+@pytest.mark.parametrize(
+    ("text_cfg", "expected"),
+    [
+        (CLIP, TextRules(77)),
+        (XLM, TextRules(77, pad="<unk>")),
+        (SIGLIP, TextRules(64, pad="<unk>", whole=True)),
+        (SIGLIP2, TextRules(64, pad="<unk>", whole=True, canonical=True)),
+    ],
+    ids=["clip", "xlm-r", "siglip", "siglip2"],
+)
+def test_rules_follow_from_the_description(bundle_folder, text_cfg, expected):
+    assert rules(bundle_folder, text_cfg) == expected
+    described = {"content": "<unk>", "lstrip": False}
+    assert rules(bundle_folder, text_cfg, described) == expected
+
+
+def test_padding_is_to_the_longest_where_it_changes_nothing(bundle_folder):
+    tokenizer = TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextRules(12))
+    assert tokenizer(["ab", "abcd"]).shape == (2, 6)
+    assert tokenizer(["ab", "abcd"])[0].tolist() == [2, 4, 5, 3, 0, 0]
+
+
+def test_a_tower_that_sees_its_padding_gets_all_of_it(bundle_folder):
+    file = bundle_folder / "textual" / "tokenizer.json"
+    ids = TextTokenizer(file, TextRules(12, pad="<unk>", whole=True))(["ab", "abcd"])
+    assert ids.shape == (2, 12)
+    assert ids[0].tolist() == [2, 4, 5, 3] + [1] * 8
+
+
+def test_texts_are_prepared_as_the_model_was_trained(bundle_folder):
+    file = bundle_folder / "textual" / "tokenizer.json"
+    plain, canonical = (TextTokenizer(file, TextRules(12, canonical=c)) for c in (False, True))
+    assert np.array_equal(canonical(["A, b_c!"]), plain(["a b c"]))
+    assert not np.array_equal(plain(["A, b_c!"]), plain(["a b c"]))
+
+
+def test_a_pad_token_that_is_not_there_is_named(bundle_folder):
+    with pytest.raises(BadConfig, match="<nothing>"):
+        TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextRules(12, pad="<nothing>"))
