@@ -22,6 +22,7 @@ from training.scenes import Scene, render, sample
 
 SHARD = 4096
 WHOLE = 0.25  # how often a batch takes a scene together with its near-misses
+PASSED_OVER = 0.5  # how often a scene of everyday things alone is, once training knows them
 TRAIN = "rich"
 Pictures = NDArray[np.uint8]
 
@@ -78,14 +79,20 @@ class ShardedScenes:
             number += 1
         return number
 
-    def batch(self, size: int, rng: random.Random) -> tuple[Pictures, list[Scene]]:
-        """``size`` pictures (n, s, s, 3) uint8 and their scenes; now and then a whole four."""
+    def batch(
+        self, size: int, rng: random.Random, *, balanced: bool = False
+    ) -> tuple[Pictures, list[Scene]]:
+        """``size`` pictures (n, s, s, 3) uint8 and their scenes; now and then a whole four.
+        ``balanced``: with things that are not everyday ones in every other scene."""
         if not self._shards:
             raise FileNotFoundError(f"no shards in {self.folder}: run python -m training.data")
         fours = len(self._shards) * SHARD // FOUR
         indices: list[int] = []
         while len(indices) < size:
             first = rng.randrange(fours) * FOUR
+            everyday = all(g.thing.everyday for g in scene(self.split, first).groups)
+            if balanced and everyday and rng.random() < PASSED_OVER:
+                continue
             whole = rng.random() < WHOLE
             indices += range(first, first + FOUR) if whole else [first + rng.randrange(FOUR)]
         del indices[size:]

@@ -28,6 +28,7 @@ from training.nouns import Lang
 from training.validation import Validation
 
 RUNS = Path("training/runs")
+BALANCED = 0.75  # from this part of the steps on, rare things are seen as often as everyday ones
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ class Run:
         draws = Draws(
             random.Random(f"{options.seed}:{self.step}"), torch.Generator().manual_seed(self.step)
         )
-        loss = self.learner.loss(self.scenes.batch(options.batch, draws.rng), draws)
+        balanced = self.step >= BALANCED * options.steps
+        batch = self.scenes.batch(options.batch, draws.rng, balanced=balanced)
+        loss = self.learner.loss(batch, draws)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

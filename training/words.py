@@ -55,16 +55,18 @@ def is_true(label: Label, group: Group) -> bool:
 
 
 def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
-    """Names to compare with: every bare name; the things in the batch in a true and in two
-    false colours; and, for each colour in the batch, some everyday thing in that colour."""
+    """Names to compare with: every bare name; the things in the batch, and what is broader than
+    they, in a true and in false colours; and, for each colour in the batch, some everyday thing
+    in that colour."""
     labels: dict[Label, None] = dict.fromkeys((key, None) for key in names("en"))
     colours = list(COLOURS)
     for one in scenes:
         for group in one.groups:
             if colour := group.shown_colour:
-                labels[group.thing.key, colour] = None
-                for false in rng.sample(colours, 2):
-                    labels[group.thing.key, false] = None
+                for key in keys_of(group.thing):
+                    labels[key, colour] = None
+                    for false in rng.sample(colours, 2 if key == group.thing.key else 1):
+                        labels[key, false] = None
                 labels[rng.choice(everyday()), colour] = None
     return list(labels)
 

@@ -181,6 +181,17 @@ def test_a_batch_holds_the_pictures_of_its_scenes(shards):
         assert np.array_equal(picture, pictures("rich", [where[one] % 64], 64)[0])
 
 
+def test_a_balanced_batch_holds_more_things_that_are_rare(shards):
+    data = ShardedScenes(shards, "rich", 64)
+
+    def rare(balanced):
+        _, scenes = data.batch(600, random.Random(1), balanced=balanced)
+        return sum(any(not g.thing.everyday for g in one.groups) for one in scenes) / 600
+
+    assert 0.2 < rare(False) < 0.45
+    assert rare(True) > rare(False) + 0.08
+
+
 @pytest.fixture
 def small_run(shards, tmp_path, monkeypatch):
     """Options for a run of few and small steps."""

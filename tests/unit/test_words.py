@@ -54,6 +54,21 @@ def test_the_pool_holds_a_true_name_of_every_scene():
             assert words.say(label, lang, random.Random(0))
 
 
+def test_broader_names_are_asked_for_in_true_and_false_colours():
+    husky = thing_named("哈士奇")
+    pink = Group(husky, husky.glyphs[0], "pink")
+    one = compose([pink], Background("snow", None, 1), None, random.Random(1))
+    labels = words.pool([one], random.Random(0))
+    for key in ("husky", "dog", "animal"):
+        told = {colour for thing, colour in labels if thing == key and colour}
+        assert "pink" in told
+        assert told - {"pink"}
+    true = words.truth(labels, [one])[0]
+    assert {labels[i] for i in true.nonzero().flatten().tolist()} >= {
+        ("husky", "pink"), ("dog", "pink"), ("animal", "pink"), ("animal", None), ("@snow", None)
+    }  # fmt: skip
+
+
 def test_the_word_loss_is_least_where_every_true_name_is_near():
     true = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
     images = torch.eye(2, 4)
