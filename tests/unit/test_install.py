@@ -133,6 +133,22 @@ def test_bad_names_are_refused(bundle_folder, name):
     assert installed() == ()
 
 
+def test_installing_again_replaces_what_was_there(bundle_folder, tmp_path):
+    first = install_folder(bundle_folder, "mine").card
+    other = write_bundle(tmp_path / "other", seed=5)
+    second = install_folder(other, "mine").card
+    assert first.fingerprint != second.fingerprint
+    assert open_model("mine").card.fingerprint == second.fingerprint
+    assert [p.name for p in models_folder().iterdir()] == ["mine"]
+
+
+def test_offline_nothing_is_asked_and_the_cure_is_told(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingModel, match="--model tiny"):
+        pull(DEFAULT)
+    assert hub.requests == []
+
+
 def test_an_incomplete_folder_leaves_an_installed_model_alone(bundle_folder, tmp_path):
     install_folder(bundle_folder, "mine")
     (tmp_path / "half").mkdir()

@@ -81,8 +81,12 @@ def _finish(beside: Path, folder: Path, **card: object) -> Bundle:
     """Read it once, describe it, and put it in its place."""
     read_bundle(beside)
     write_card(beside, **card, files=hashes(beside))
-    shutil.rmtree(folder, ignore_errors=True)
+    before = folder.with_name(folder.name + ".before")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():  # there is a whole model in its place at every moment but one
+        folder.replace(before)
     beside.replace(folder)
+    shutil.rmtree(before, ignore_errors=True)
     return read_bundle(folder)
 
 
@@ -180,7 +184,7 @@ def remove(name: str) -> int:
     """Delete an installed model and what is left of its downloads; returns the bytes freed."""
     if embedded_folder(name):
         raise BadInput("model-embedded", name=name)
-    folders = [models_folder() / name, models_folder() / f"{name}.part"]
+    folders = [models_folder() / f"{name}{ending}" for ending in ("", ".part", ".before")]
     there = [folder for folder in folders if NAME.fullmatch(name) and folder.is_dir()]
     if not there:
         raise MissingModel("model-not-installed", name=name, installed=_names())
@@ -194,7 +198,8 @@ def installed() -> tuple[str, ...]:
     """Names of the models in the models folder, complete ones only."""
     home = models_folder()
     there = home.iterdir() if home.is_dir() else ()
-    return tuple(sorted(p.name for p in there if (p / CARD_FILE).is_file() and p.suffix != ".part"))
+    whole = (p.name for p in there if (p / CARD_FILE).is_file())
+    return tuple(sorted(name for name in whole if not name.endswith((".part", ".before"))))
 
 
 def _installed(name: str) -> Path:
