@@ -8,7 +8,8 @@
     textual/tokenizer_config.json   the pad token (optional)
     soutu.json                   name, languages, license, space, fingerprint (ours, optional)
 
-This is the layout that open_clip's public ONNX exports use; ``soutu.json`` is added when a
+This is the layout of open_clip's public ONNX exports; that of the transformers library
+(``onnx/vision_model.onnx`` …, see ``layouts``) is read as well. ``soutu.json`` is added when a
 bundle is installed, so that 600 MB are hashed once and not at every start.
 """
 
@@ -16,34 +17,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from soutu.encoders.layouts import OPEN_CLIP, Layout, TextRules, describe, layout_of, read_json
 from soutu.errors import BadConfig, MissingModel
 from soutu.types import ModelCard
 
 CARD_FILE = "soutu.json"
-VISUAL, TEXTUAL = "visual/model.onnx", "textual/model.onnx"
-PREPROCESS, TOKENIZER = "visual/preprocess_cfg.json", "textual/tokenizer.json"
-TOKENIZER_CONFIG = "textual/tokenizer_config.json"
-NEEDED = ("config.json", PREPROCESS, TOKENIZER, VISUAL, TEXTUAL)
-OPTIONAL = (TOKENIZER_CONFIG,)
-
-
-@dataclass(frozen=True)
-class TextRules:
-    """How the text tower wants its input. ``pad`` is the token that fills up shorter texts
-    (None: id 0). A causal CLIP tower pools at the end token and a BERT-like one masks the
-    padding, so for both the padding changes nothing and a batch is padded to its longest text;
-    a tower that sees its padding (SigLIP) gets all its context (``whole``). ``canonical``:
-    lower case without punctuation, as SigLIP was trained."""
-
-    context_length: int
-    pad: str | None = None
-    whole: bool = False
-    canonical: bool = False
+VISUAL, TEXTUAL = OPEN_CLIP.visual, OPEN_CLIP.textual
+PREPROCESS, TOKENIZER = OPEN_CLIP.preprocess, OPEN_CLIP.tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,18 +36,19 @@ class Bundle:
     folder: Path
     card: ModelCard
     text: TextRules
+    layout: Layout
 
     @property
     def visual(self) -> Path:
-        return self.folder / VISUAL
+        return self.folder / self.layout.visual
 
     @property
     def textual(self) -> Path:
-        return self.folder / TEXTUAL
+        return self.folder / self.layout.textual
 
     @property
     def tokenizer(self) -> Path:
-        return self.folder / TOKENIZER
+        return self.folder / self.layout.tokenizer
 
 
 def fingerprint(folder: Path) -> str:
@@ -86,23 +70,23 @@ def read_bundle(folder: Path) -> Bundle:
 
     Raises MissingModel when files are absent, BadConfig when a description is unusable.
     """
-    absent = [name for name in NEEDED if not (folder / name).is_file()]
+    layout = layout_of(folder)
+    absent = [name for name in layout.needed if not (folder / name).is_file()]
     if absent:
         raise MissingModel("bundle-incomplete", folder=folder, absent=", ".join(absent))
-    config, preprocess = _json(folder / "config.json"), _json(folder / PREPROCESS)
-    own = _json(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else {}
+    own = read_json(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else {}
     print_of_files = own.get("fingerprint") or fingerprint(folder)
     try:
-        text = _text_rules(config["text_cfg"], folder / TOKENIZER_CONFIG)
+        said = describe(folder, layout)
         card = ModelCard(
             name=str(own.get("name", folder.name)),
-            dim=int(config["embed_dim"]),
-            image_size=_side(preprocess["size"]),
-            context_length=text.context_length,
-            mean=_three(preprocess["mean"]),
-            std=_three(preprocess["std"]),
-            interpolation=str(preprocess.get("interpolation", "bicubic")),
-            resize_mode=str(preprocess.get("resize_mode", "shortest")),
+            dim=said.dim,
+            image_size=said.image_size,
+            context_length=said.text.context_length,
+            mean=said.mean,
+            std=said.std,
+            interpolation=said.interpolation,
+            resize_mode=said.resize_mode,
             languages=tuple(own.get("languages", ())),
             license=str(own.get("license", "")),
             space=str(own.get("space", f"sha256:{print_of_files[:16]}")),
@@ -116,25 +100,7 @@ def read_bundle(folder: Path) -> Bundle:
     ):
         fault_text = f"resize_mode {card.resize_mode}, interpolation {card.interpolation}"
         raise BadConfig("bundle-config", folder=folder, fault=fault_text)
-    return Bundle(folder, card, text)
-
-
-def _text_rules(described: dict[str, Any], tokenizer_config: Path) -> TextRules:
-    """From open_clip's ``text_cfg`` (its context is 77 where nothing is said) and the
-    tokenizer's own description."""
-    masked = bool(described.get("hf_model_name"))
-    whole = bool(described.get("no_causal_mask")) and not masked
-    pad = None
-    if (masked or whole) and tokenizer_config.is_file():
-        pad = _json(tokenizer_config).get("pad_token")
-        pad = pad.get("content") if isinstance(pad, dict) else pad
-    cleaning = (described.get("tokenizer_kwargs") or {}).get("clean")
-    return TextRules(
-        int(described.get("context_length", 77)),
-        str(pad) if pad is not None else None,
-        whole,
-        cleaning == "canonicalize",
-    )
+    return Bundle(folder, card, said.text, layout)
 
 
 def write_card(folder: Path, **known: object) -> None:
@@ -142,27 +108,3 @@ def write_card(folder: Path, **known: object) -> None:
     described = {**known, "fingerprint": fingerprint(folder)}
     text = json.dumps(described, ensure_ascii=False, indent=2)
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as fault:
-        raise BadConfig("bundle-config", folder=path, fault=str(fault)) from fault
-    if not isinstance(loaded, dict):
-        raise BadConfig("bundle-config", folder=path, fault="not an object")
-    return loaded
-
-
-def _side(size: object) -> int:
-    """``size`` is 224 or [224, 224] in the wild."""
-    if isinstance(size, list) and len(set(size)) == 1:
-        size = size[0]
-    if not isinstance(size, int):
-        raise ValueError(f"size {size} is not square")
-    return size
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    a, b, c = (float(v) for v in values)
-    return a, b, c

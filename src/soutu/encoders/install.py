@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soutu.encoders.bundle import CARD_FILE, NEEDED, OPTIONAL, Bundle, read_bundle, write_card
+from soutu.encoders.bundle import CARD_FILE, Bundle, read_bundle, write_card
 from soutu.encoders.catalog import Listed, catalogue, embedded_folder, known_names, models_folder
+from soutu.encoders.layouts import OPEN_CLIP, TRANSFORMERS
 from soutu.errors import BadInput, MissingModel, RemoteUnavailable, SoutuError
 
-PATTERNS = [*NEEDED, *OPTIONAL]
+PATTERNS = [*dict.fromkeys((*OPEN_CLIP.files, *TRANSFORMERS.files))]
 NAME = re.compile(r"[\w][\w.\-]*")
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
 

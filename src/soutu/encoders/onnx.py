@@ -20,6 +20,9 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
+MASK = "attention_mask"
+# Among several outputs the embedding is called one of these; else it is the first.
+OUTPUTS = ("embedding", "image_embeds", "text_embeds", "pooler_output")
 BATCH = 32  # larger batches gain nothing on a CPU and cost memory
 
 
@@ -55,8 +58,11 @@ class _Tower:
             raise MissingExtra(
                 "device-absent", device=device, available=", ".join(self._session.get_providers())
             )
-        self._input = self._session.get_inputs()[0]
-        self._output = self._session.get_outputs()[0].name
+        asked = {asked.name: asked for asked in self._session.get_inputs()}
+        self._wants_mask = asked.pop(MASK, None) is not None
+        self._input = next(iter(asked.values()))
+        named = [output.name for output in self._session.get_outputs()]
+        self._output = next((name for name in OUTPUTS if name in named), named[0])
         self._dtype = np.int32 if self._input.type == "tensor(int32)" else np.int64
 
     def fixed(self, axis: int) -> int | None:
@@ -65,9 +71,15 @@ class _Tower:
         size = self._input.shape[axis]
         return size if isinstance(size, int) else None
 
-    def __call__(self, batch: Floats | NDArray[np.int64]) -> Floats:
+    def __call__(
+        self, batch: Floats | NDArray[np.int64], real: NDArray[np.bool_] | None = None
+    ) -> Floats:
+        """``real`` says which tokens are no padding, for towers that ask."""
         fed = batch.astype(self._dtype, copy=False) if batch.dtype == np.int64 else batch
-        output = self._session.run([self._output], {self._input.name: fed})[0]
+        feed = {self._input.name: fed}
+        if self._wants_mask and real is not None:
+            feed[MASK] = real.astype(self._dtype)
+        output = self._session.run([self._output], feed)[0]
         vectors = np.asarray(output, np.float32)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Floats = vectors / np.maximum(length, np.float32(1e-12))
@@ -112,6 +124,6 @@ class OnnxEncoder:
         vectors = [np.empty((0, self.card.dim), np.float32)]
         step = self._textual.fixed(0) or BATCH if texts else BATCH
         for start in range(0, len(texts), step):
-            ids = self._tokenizer(texts[start : start + step], self._textual.fixed(1))
-            vectors.append(self._textual(ids))
+            part = texts[start : start + step]
+            vectors.append(self._textual(*self._tokenizer(part, self._textual.fixed(1))))
         return np.concatenate(vectors)

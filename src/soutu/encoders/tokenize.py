@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from soutu.encoders.bundle import TextRules
+from soutu.encoders.layouts import TextRules
 from soutu.errors import BadConfig
 
 PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
@@ -40,12 +40,16 @@ class TextTokenizer:
                 raise BadConfig("bundle-config", folder=path, fault=f"no token {rules.pad!r}")
             self._pad = pad
 
-    def __call__(self, texts: Sequence[str], length: int | None = None) -> NDArray[np.int64]:
-        """int64 (n, longest), (n, length) where the graph's length is fixed, or (n, context)."""
+    def __call__(
+        self, texts: Sequence[str], length: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids int64 (n, longest), (n, length) where the graph's length is fixed, or
+        (n, context), and which of them are no padding."""
         texts = [canonical(text) for text in texts] if self._rules.canonical else list(texts)
         rows = [encoded.ids for encoded in self._tokenizer.encode_batch(texts)]
         whole = self._rules.context_length if self._rules.whole else max(map(len, rows))
         ids = np.full((len(rows), length or whole), self._pad, np.int64)
         for padded, row in zip(ids, rows, strict=True):
             padded[: len(row)] = row[: ids.shape[1]]
-        return ids
+        lengths = np.array([len(row) for row in rows])
+        return ids, np.arange(ids.shape[1]) < lengths[:, None]

@@ -1,0 +1,177 @@
+"""The two layouts that public ONNX exports of CLIP models have, read into one description."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soutu.errors import BadConfig
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an export keeps its files, relative to its folder."""
+
+    visual: str
+    textual: str
+    preprocess: str
+    tokenizer: str
+    tokenizer_config: str
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        return (CONFIG, self.preprocess, self.tokenizer, self.visual, self.textual)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.needed, self.tokenizer_config)
+
+
+OPEN_CLIP = Layout(
+    visual="visual/model.onnx",
+    textual="textual/model.onnx",
+    preprocess="visual/preprocess_cfg.json",
+    tokenizer="textual/tokenizer.json",
+    tokenizer_config="textual/tokenizer_config.json",
+)
+TRANSFORMERS = Layout(
+    visual="onnx/vision_model.onnx",
+    textual="onnx/text_model.onnx",
+    preprocess="preprocessor_config.json",
+    tokenizer="tokenizer.json",
+    tokenizer_config="tokenizer_config.json",
+)
+
+
+def layout_of(folder: Path) -> Layout:
+    """The layout of the export in ``folder``; open_clip's where nothing speaks for the other."""
+    return TRANSFORMERS if (folder / TRANSFORMERS.visual).is_file() else OPEN_CLIP
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How the text tower wants its input. ``pad`` is the token that fills up shorter texts
+    (None: id 0). A causal CLIP tower pools at the end token and a BERT-like one masks the
+    padding, so for both the padding changes nothing and a batch is padded to its longest text;
+    a tower that sees its padding (SigLIP) gets all its context (``whole``). ``canonical``:
+    lower case without punctuation, as SigLIP was trained."""
+
+    context_length: int
+    pad: str | None = None
+    whole: bool = False
+    canonical: bool = False
+
+
+@dataclass(frozen=True)
+class Described:
+    """What an export says of itself, whichever its layout."""
+
+    dim: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    resize_mode: str
+    text: TextRules
+
+
+def describe(folder: Path, layout: Layout) -> Described:
+    """Read the descriptions. Raises KeyError, TypeError, ValueError or AttributeError where one
+    is not as it should be, BadConfig where one is no JSON object."""
+    config, preprocess = read_json(folder / CONFIG), read_json(folder / layout.preprocess)
+    tokenizer = folder / layout.tokenizer_config
+    pad = _pad_token(read_json(tokenizer)) if tokenizer.is_file() else None
+    read = _from_transformers if layout is TRANSFORMERS else _from_open_clip
+    return read(config, preprocess, pad)
+
+
+def _from_open_clip(
+    config: dict[str, Any], preprocess: dict[str, Any], pad: str | None
+) -> Described:
+    """open_clip's model config (its context is 77 where nothing is said)."""
+    text = config["text_cfg"]
+    masked = bool(text.get("hf_model_name"))
+    whole = bool(text.get("no_causal_mask")) and not masked
+    cleaning = (text.get("tokenizer_kwargs") or {}).get("clean")
+    return Described(
+        dim=int(config["embed_dim"]),
+        image_size=_side(preprocess["size"]),
+        mean=_three(preprocess["mean"]),
+        std=_three(preprocess["std"]),
+        interpolation=str(preprocess.get("interpolation", "bicubic")),
+        resize_mode=str(preprocess.get("resize_mode", "shortest")),
+        text=TextRules(
+            int(text.get("context_length", 77)),
+            pad if masked or whole else None,
+            whole,
+            cleaning == "canonicalize",
+        ),
+    )
+
+
+RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def _from_transformers(
+    config: dict[str, Any], preprocess: dict[str, Any], pad: str | None
+) -> Described:
+    """The configs of the transformers library, which leave out what is usual: a context of 77
+    for CLIP, 64 for SigLIP, and SigLIP's tower has no projection."""
+    kind, text = str(config.get("model_type", "clip")), config.get("text_config") or {}
+    siglip, masked = kind.startswith("siglip"), kind == "chinese_clip"
+    usual = 64 if siglip else 512 if masked else 77
+    resample = preprocess.get("resample", 3)
+    dim = config.get("projection_dim", text.get("projection_dim", 512))
+    if siglip:
+        dim = text.get("projection_size", text.get("hidden_size", 768))
+    return Described(
+        dim=int(dim),
+        image_size=_side(preprocess.get("crop_size") or preprocess["size"]),
+        mean=_three(preprocess["image_mean"]),
+        std=_three(preprocess["image_std"]),
+        interpolation=RESAMPLING.get(resample, f"resample {resample}"),
+        resize_mode="shortest" if preprocess.get("do_center_crop", not siglip) else "squash",
+        text=TextRules(
+            int(text.get("max_position_embeddings", usual)),
+            pad if masked or siglip else None,
+            siglip,
+            siglip,
+        ),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise BadConfig("bundle-config", folder=path, fault=str(fault)) from fault
+    if not isinstance(loaded, dict):
+        raise BadConfig("bundle-config", folder=path, fault="not an object")
+    return loaded
+
+
+def _pad_token(config: dict[str, Any]) -> str | None:
+    pad = config.get("pad_token")
+    pad = pad.get("content") if isinstance(pad, dict) else pad
+    return str(pad) if pad is not None else None
+
+
+def _side(size: object) -> int:
+    """``size`` is 224, [224, 224], {"height": 224, "width": 224} or {"shortest_edge": 224}."""
+    if isinstance(size, dict):
+        size = list(size.values())
+    if isinstance(size, list) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise ValueError(f"size {size} is not square")
+    return size
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    a, b, c = (float(v) for v in values)
+    return a, b, c

@@ -1,0 +1,122 @@
+"""Both layouts of public exports give the same model."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from soutu.encoders.bundle import read_bundle
+from soutu.encoders.install import install_folder, verify
+from soutu.encoders.layouts import OPEN_CLIP, TRANSFORMERS, TextRules, describe
+from soutu.encoders.onnx import OnnxEncoder
+from soutu.errors import BadConfig, MissingModel
+from tests.conftest import DIM, SIDE, picture, write_bundle
+
+onnx = pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+
+CLIP = {"model_type": "clip", "projection_dim": DIM, "text_config": {"max_position_embeddings": 12}}
+PREPROCESSOR = {
+    "crop_size": {"height": SIDE, "width": SIDE}, "size": {"shortest_edge": SIDE}, "resample": 3,
+    "do_center_crop": True, "image_mean": [0.5] * 3, "image_std": [0.25] * 3,
+}  # fmt: skip
+
+
+def masked(model):
+    """The text tower with two outputs, the embedding second, and a mask that it is told."""
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    kept = [n for n in graph.node if n.op_type not in ("Greater", "Cast")]
+    nodes = [helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT), *kept]
+    for node in nodes:
+        node.output[:] = ["text_embeds" if name == "embedding" else name for name in node.output]
+    shape = ["batch", "length"]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, shape)
+        for name in ("attention_mask", "text")
+    ]
+    outputs = [
+        helper.make_tensor_value_info("kept", TensorProto.FLOAT, [*shape, DIM]),
+        helper.make_tensor_value_info("text_embeds", TensorProto.FLOAT, ["batch", DIM]),
+    ]
+    weights = [w for w in graph.initializer if w.name != "zero"]
+    changed = helper.make_graph(nodes, "tower", inputs, outputs, weights)
+    made = helper.make_model(changed, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = 8
+    return made
+
+
+@pytest.fixture
+def both(tmp_path):
+    """One model in both layouts."""
+    first, second = write_bundle(tmp_path / "first"), tmp_path / "second"
+    (second / "onnx").mkdir(parents=True)
+    shutil.copyfile(first / OPEN_CLIP.visual, second / TRANSFORMERS.visual)
+    shutil.copyfile(first / OPEN_CLIP.tokenizer, second / TRANSFORMERS.tokenizer)
+    onnx.save(masked(onnx.load(first / OPEN_CLIP.textual)), second / TRANSFORMERS.textual)
+    (second / "config.json").write_text(json.dumps(CLIP))
+    (second / TRANSFORMERS.preprocess).write_text(json.dumps(PREPROCESSOR))
+    return first, second
+
+
+def test_the_same_weights_give_the_same_vectors(both):
+    first, second = (OnnxEncoder(read_bundle(folder), "cpu") for folder in both)
+    images, texts = [picture(1), picture(2, 33, 80)], ["cat", "a longer one", "猫"]
+    assert np.allclose(first.encode_images(images), second.encode_images(images), atol=1e-6)
+    assert np.allclose(first.encode_texts(texts), second.encode_texts(texts), atol=1e-6)
+    alone = np.concatenate([second.encode_texts([text]) for text in texts])
+    assert np.allclose(second.encode_texts(texts), alone, atol=1e-6), "padding is masked"
+
+
+def test_it_is_installed_and_verified_whole(both):
+    bundle = install_folder(both[1], "mine")
+    assert verify("mine").whole
+    assert "onnx/text_model.onnx" in verify("mine").intact
+    assert OnnxEncoder(bundle, "cpu").encode_texts(["cat"]).shape == (1, DIM)
+
+
+def test_what_is_missing_is_named_in_its_own_layout(both):
+    (both[1] / TRANSFORMERS.textual).unlink()
+    with pytest.raises(MissingModel, match="onnx/text_model"):
+        read_bundle(both[1])
+
+
+@pytest.mark.parametrize(
+    ("config", "dim", "text"),
+    [
+        ({"model_type": "clip", "projection_dim": 512}, 512, TextRules(77)),
+        ({"model_type": "chinese_clip", "projection_dim": 512,
+          "text_config": {"max_position_embeddings": 52}}, 512, TextRules(52, pad="<unk>")),
+        ({"model_type": "siglip", "text_config": {"hidden_size": 768}}, 768,
+         TextRules(64, pad="<unk>", whole=True, canonical=True)),
+    ],
+    ids=["clip", "chinese-clip", "siglip"],
+)  # fmt: skip
+def test_kinds_of_models_are_described_as_they_are(both, config, dim, text):
+    folder = both[1]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / TRANSFORMERS.tokenizer_config).write_text(json.dumps({"pad_token": "<unk>"}))
+    found = describe(folder, TRANSFORMERS)
+    assert (found.dim, found.text) == (dim, text)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "mode"),
+    [({"height": 32, "width": 32}, False, "squash"), ({"shortest_edge": 32}, True, "shortest")],
+)
+def test_resizing_follows_the_preprocessor(both, size, crop, mode):
+    told = {**PREPROCESSOR, "size": size, "do_center_crop": crop, "resample": 2}
+    told.pop("crop_size")
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    card = read_bundle(both[1]).card
+    assert (card.image_size, card.resize_mode, card.interpolation) == (32, mode, "bilinear")
+
+
+@pytest.mark.parametrize("change", [{"size": {"height": 32, "width": 48}}, {"resample": 0}])
+def test_an_unusable_preprocessor_is_named(both, change):
+    told = {**PREPROCESSOR, **change}
+    told.pop("crop_size")
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    with pytest.raises(BadConfig, match=r"not square|resample 0"):
+        read_bundle(both[1])
