@@ -130,3 +130,19 @@ def photos(tmp_path):
     for seed, name in enumerate(("a.jpg", "b.png", "sub/c.webp")):
         Image.fromarray(picture(seed)).save(folder / name)
     return folder
+
+
+@pytest.fixture
+def soutu(capfd):
+    """Run the command line in this process: (exit code, standard output, standard error)."""
+    from soutu.cli import language
+    from soutu.cli.main import _run
+
+    def call(*arguments):
+        language._chosen.clear()
+        capfd.readouterr()
+        code = _run([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call

@@ -8,25 +8,9 @@ import sys
 
 import pytest
 
-from soutu.cli import language
-from soutu.cli.main import _run
 from tests.conftest import picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
-
-
-@pytest.fixture
-def soutu(capfd):
-    """Run the command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        language._chosen.clear()
-        capfd.readouterr()
-        code = _run([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture
