@@ -19,7 +19,7 @@ def extract(args: argparse.Namespace) -> None:
     dataset = CaptionDataset(DATA, encoding=args.encoding)
     for problem in dataset.problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    clip = CLIPWrapper(args.model, args.device)
+    clip = CLIPWrapper(args.model, args.device, args.pretrained)
     images, paths, captions = [], [], []
     for index, row in enumerate(dataset.rows):
         try:
@@ -47,6 +47,7 @@ def extract(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=DEFAULT, help=f"{DEFAULT}, or {EMBEDDED}: built in")
+    parser.add_argument("--pretrained", help="a checkpoint file or open_clip's tag (PyTorch)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, coreml")
     parser.add_argument("--encoding", help="of captions.csv, if it is not UTF-8")
     guarded(lambda: extract(parser.parse_args()))

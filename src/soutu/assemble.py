@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,14 @@ from soutu.encoders.catalog import (
     open_model,
 )
 from soutu.encoders.onnx import OnnxEncoder
+from soutu.errors import BadInput
 from soutu.query.rules import load_rules
 from soutu.store.local import LocalStore
 
 if TYPE_CHECKING:
     from soutu.encoders.base import Encoder
+    from soutu.encoders.export.compare import Agreement, Samples
+    from soutu.encoders.export.export import Exported
     from soutu.encoders.install import Verified
     from soutu.query.expand import Expander
     from soutu.types import ModelCard
@@ -30,22 +34,34 @@ RULES = "expansions.yaml"
 __all__ = [
     "DEFAULT",
     "EMBEDDED",
+    "TORCH",
     "build_encoder",
     "build_expander",
     "catalogue",
+    "compare_model",
     "create_store",
     "describe_model",
+    "export_model",
     "installed_models",
     "open_store",
     "pull_model",
     "recall",
     "remove_model",
+    "samples",
     "verify_model",
 ]
 
 
+TORCH = "torch:"  # before the name of a model that is to run on PyTorch
+
+
 def build_encoder(model: str, device: str = "auto") -> Encoder:
-    """The encoder of the model called ``model`` (a name or a bundle's folder)."""
+    """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
+    ``torch:NAME`` or ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch."""
+    if model.startswith(TORCH):
+        from soutu.encoders.open_clip import open_encoder
+
+        return open_encoder(model.removeprefix(TORCH), device=device)
     return OnnxEncoder(open_model(model), device)
 
 
@@ -103,6 +119,47 @@ def verify_model(name: str) -> Verified:
     from soutu.encoders.install import verify
 
     return verify(name)
+
+
+SAMPLES = 64  # pictures that an export is measured with
+
+
+def samples(folder: Path | None = None) -> Samples:
+    """The demo's captions and queries, and the pictures of ``folder`` or of the demo."""
+    from soutu.encoders.export.compare import Samples
+    from soutu.sources.captions import read_captions
+    from soutu.sources.decode import decode
+    from soutu.sources.demo import demo_data, sample_queries
+    from soutu.sources.images import ImageFile, walk
+
+    data = demo_data()
+    home = folder or data / "images"
+    files = (found for found in walk(home) if isinstance(found, ImageFile))
+    paths = [home / found.path for found in islice(files, SAMPLES)]
+    if len(paths) < 2:
+        raise BadInput("export-samples", folder=home)
+    captions = [row.text for row in read_captions(data / "captions.csv", data).rows]
+    return Samples(
+        [decode(path).rgb for path in paths], [*captions, *(q for q, _ in sample_queries())]
+    )
+
+
+def export_model(
+    name: str, weights: str | None, *, called: str, precision: str, folder: Path | None
+) -> Exported:
+    """Export the open_clip model ``name`` and install it as ``called``."""
+    from soutu.encoders.export.export import export
+    from soutu.encoders.open_clip import load, source_of
+
+    return export(load(source_of(name, weights)), called, samples(folder), precision)
+
+
+def compare_model(name: str, weights: str | None, folder: Path | None) -> Agreement:
+    """An installed model against open_clip's on PyTorch."""
+    from soutu.encoders.export.compare import compare
+    from soutu.encoders.open_clip import open_encoder
+
+    return compare(build_encoder(name, "cpu"), open_encoder(name, weights, "cpu"), samples(folder))
 
 
 def remove_model(name: str) -> int:

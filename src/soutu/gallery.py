@@ -18,7 +18,7 @@ from soutu.assemble import (
     recall,
 )
 from soutu.config import Config, load_config
-from soutu.errors import BadCaptions, BadInput, MissingIndex
+from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
 from soutu.types import IndexState, ModelCard, SearchResult
@@ -102,7 +102,13 @@ class Gallery:
         of this gallery's model."""
         if self._store is None:
             self._require_index()
-            self._store = open_store(self.home, self.encoder.card.space)
+            card = self.encoder.card
+            try:
+                self._store = open_store(self.home, card.space)
+            except ModelMismatch as fault:
+                asked = {"model": self.model, "space": card.space, "folder": self.root}
+                known = fault.fields["known"]
+                raise ModelMismatch("gallery-model", known=known, **asked) from fault
         return self._store
 
     def _require_index(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from soutu.encoders.catalog import DEFAULT, catalogue, models_folder, open_model
-from soutu.encoders.tokenize import canonical
+from soutu.encoders.cleaning import canonicalize
 from soutu.errors import MissingModel
 
 
@@ -50,5 +50,5 @@ def test_a_model_without_a_known_export_says_how_to_install_one():
 
 
 def test_canonical_texts_have_neither_case_nor_punctuation():
-    assert canonical("A dog, on_the  GRASS!") == "a dog on the grass"
-    assert canonical("一只Dog。") == "一只dog。"
+    assert canonicalize("A dog, on_the  GRASS!") == "a dog on the grass"
+    assert canonicalize("一只Dog。") == "一只dog。"

@@ -69,3 +69,72 @@ def test_unknown_models_are_named(soutu):
         assert code == 3
         assert "nothing" in err
         assert "ViT-B-32" in err
+
+
+@pytest.fixture
+def small(tmp_path):
+    pytest.importorskip("open_clip", reason="needs open_clip")
+    import torch
+
+    from tests.small_models import load_small
+
+    file = tmp_path / "weights.pt"
+    torch.save(load_small("clip", tmp_path).model.state_dict(), file)
+    return "soutu-test-clip", file
+
+
+def test_a_checkpoint_is_exported_compared_and_used(soutu, small, photos):
+    name, file = small
+    code, out, err = soutu("models", "export", name, "--pretrained", file, "--name", "mine")
+    assert code == 0, err
+    assert "int8" in out
+    assert "mine is installed in" in out
+    code, out, err = soutu("models", "verify", "mine", "--json")
+    assert json.loads(out)["precision"] == {"images": "int8", "texts": "int8"}
+    assert soutu("index", photos, "--model", "mine")[0] == 0
+    code, out, _ = soutu("search", "cat", "--gallery", photos)
+    assert code == 0
+    assert "a.jpg" in out
+
+
+def test_verify_against_pytorch_sees_other_weights(soutu, small, tmp_path):
+    import torch
+
+    from tests.small_models import load_small
+
+    name, file = small
+    other = tmp_path / "other.pt"
+    torch.save(load_small("clip", tmp_path, seed=9).model.state_dict(), other)
+    options = ("--precision", "float32")
+    assert soutu("models", "export", name, "--pretrained", file, *options)[0] == 0
+    code, out, err = soutu("models", "verify", name, "--pretrained", file)
+    assert code == 0, err
+    assert f"{name} agrees with PyTorch" in out
+    code, out, _ = soutu("models", "verify", name, "--pretrained", other, "--json")
+    assert code == 1
+    assert json.loads(out)["agreement"]["images"]["lowest"] < 0.9
+    assert soutu("models", "verify", name, "--pretrained", other)[0] == 1
+
+
+def test_export_says_what_is_wrong(soutu, small, tmp_path):
+    name, file = small
+    assert soutu("models", "export", name)[0] == 3
+    assert soutu("models", "export", name, "--pretrained", tmp_path / "no.pt")[0] == 3
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, _, err = soutu("models", "export", name, "--pretrained", file, "--gallery", empty)
+    assert code == 2
+    assert "fewer than two pictures" in err
+
+
+def test_a_gallery_opened_with_another_model_names_both_and_the_cure(soutu, photos, bundle_folder):
+    assert soutu("index", photos, "--model", "tiny")[0] == 0
+    assert soutu("models", "pull", bundle_folder, "--name", "mine")[0] == 0
+    code, _, err = soutu("search", "cat", "--gallery", photos, "--model", "mine")
+    assert code == 4
+    assert "no vectors of mine" in err
+    assert "tiny" in err
+    assert f"soutu index {photos} --model mine" in err
+    assert soutu("index", photos, "--model", "mine")[0] == 0
+    assert soutu("search", "cat", "--gallery", photos, "--model", "mine")[0] == 0
+    assert soutu("search", "cat", "--gallery", photos, "--model", "tiny")[0] == 0

@@ -89,7 +89,7 @@ def test_what_is_missing_is_named_in_its_own_layout(both):
         ({"model_type": "chinese_clip", "projection_dim": 512,
           "text_config": {"max_position_embeddings": 52}}, 512, TextRules(52, pad="<unk>")),
         ({"model_type": "siglip", "text_config": {"hidden_size": 768}}, 768,
-         TextRules(64, pad="<unk>", whole=True, canonical=True)),
+         TextRules(64, pad="<unk>", whole=True, clean="canonicalize")),
     ],
     ids=["clip", "chinese-clip", "siglip"],
 )  # fmt: skip

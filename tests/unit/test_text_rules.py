@@ -28,10 +28,10 @@ def rules(folder, text_cfg, pad="<unk>"):
 @pytest.mark.parametrize(
     ("text_cfg", "expected"),
     [
-        (CLIP, TextRules(77)),
-        (XLM, TextRules(77, pad="<unk>")),
-        (SIGLIP, TextRules(64, pad="<unk>", whole=True)),
-        (SIGLIP2, TextRules(64, pad="<unk>", whole=True, canonical=True)),
+        (CLIP, TextRules(77, clean="lower")),
+        (XLM, TextRules(77, pad="<unk>", clean="whitespace")),
+        (SIGLIP, TextRules(64, pad="<unk>", whole=True, clean="whitespace")),
+        (SIGLIP2, TextRules(64, pad="<unk>", whole=True, clean="canonicalize")),
     ],
     ids=["clip", "xlm-r", "siglip", "siglip2"],
 )
@@ -59,7 +59,7 @@ def test_a_tower_that_sees_its_padding_gets_all_of_it(bundle_folder):
 
 def test_texts_are_prepared_as_the_model_was_trained(bundle_folder):
     file = bundle_folder / "textual" / "tokenizer.json"
-    plain, canonical = (TextTokenizer(file, TextRules(12, canonical=c)) for c in (False, True))
+    plain, canonical = (TextTokenizer(file, TextRules(12, clean=c)) for c in ("", "canonicalize"))
     assert np.array_equal(canonical(["A, b_c!"])[0], plain(["a b c"])[0])
     assert not np.array_equal(plain(["A, b_c!"])[0], plain(["a b c"])[0])
 

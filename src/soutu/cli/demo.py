@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import tempfile
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -13,25 +11,9 @@ import click
 from soutu.assemble import EMBEDDED
 from soutu.cli.language import say
 from soutu.cli.render import plain, show
-from soutu.errors import Missing
+from soutu.sources.demo import demo_data, sample_queries
 
 PICTURE = "images/005.jpg"
-
-
-def demo_data() -> Path:
-    """The folder of the demo pictures: inside the installed package, or in a checkout."""
-    package = Path(str(resources.files("soutu")))
-    for folder in (package / "demo", package.parents[1] / "clip_retrieval" / "data"):
-        if (folder / "captions.csv").is_file():
-            return folder
-    raise Missing("demo-missing", folder=package / "demo")
-
-
-def sample_queries() -> list[tuple[str, frozenset[str]]]:
-    """Each sample query and the pictures that answer it."""
-    with (demo_data() / "queries.csv").open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return [(row["query"], frozenset(row["image_paths"].split())) for row in rows]
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import click
@@ -56,10 +56,13 @@ def show_paths(result: SearchResult, root: Path, *, null: bool) -> None:
 
 
 def show_record(record: object) -> None:
-    """Any dataclass as one JSON line; paths become text."""
-    values = asdict(record) if not isinstance(record, dict) else record  # type: ignore[call-overload]
-    click.echo(to_json({name: _plain_value(value) for name, value in values.items()}))
+    """Any dataclass, or a dict with some in it, as one JSON line; paths become text."""
+    click.echo(to_json(_plain_value(record)))
 
 
 def _plain_value(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain_value(asdict(value))
+    if isinstance(value, dict):
+        return {name: _plain_value(one) for name, one in value.items()}
     return str(value) if isinstance(value, Path) else value

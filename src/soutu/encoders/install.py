@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def pull(name: str, *, revision: str | None = None) -> Bundle:
     beside = folder.with_name(folder.name + ".part")
     commit = _download(listed, beside, revision)
     shutil.rmtree(beside / ".cache", ignore_errors=True)
-    return _finish(
+    return finish(
         beside,
         folder,
         name=name,
@@ -58,17 +59,13 @@ def install_folder(source: Path, name: str | None = None) -> Bundle:
     if not source.is_dir():
         raise MissingModel("model-folder", folder=source)
     name = name or source.resolve().name
-    if not NAME.fullmatch(name) or embedded_folder(name):
-        raise BadInput("model-name", name=name)
     known = read_bundle(source).card
-    folder = models_folder() / name
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
+    folder, beside = place(name)
     for part in PATTERNS:
         if (source / part).is_file():
             (beside / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / part, beside / part)
-    return _finish(
+    return finish(
         beside,
         folder,
         name=name,
@@ -78,8 +75,19 @@ def install_folder(source: Path, name: str | None = None) -> Bundle:
     )
 
 
-def _finish(beside: Path, folder: Path, **card: object) -> Bundle:
-    """Read it once, describe it, and put it in its place."""
+def place(name: str) -> tuple[Path, Path]:
+    """Where a model called ``name`` is to lie, and the empty place beside it where it is put
+    together. Raises BadInput for a name that cannot be a folder's or is the embedded model's."""
+    if not NAME.fullmatch(name) or embedded_folder(name):
+        raise BadInput("model-name", name=name)
+    folder = models_folder() / name
+    beside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    return folder, beside
+
+
+def finish(beside: Path, folder: Path, **card: object) -> Bundle:
+    """Read the bundle in ``beside`` once, describe it with ``card``, and put it in ``folder``."""
     read_bundle(beside)
     write_card(beside, **card, files=hashes(beside))
     before = folder.with_name(folder.name + ".before")
@@ -154,12 +162,14 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Verified:
-    """Which files are as they were installed, which are not, which are gone."""
+    """Which files are as they were installed, which are not, which are gone; ``precision`` of
+    the two towers ("images", "texts"), where it is not float32."""
 
     name: str
     intact: tuple[str, ...]
     changed: tuple[str, ...]
     absent: tuple[str, ...]
+    precision: Mapping[str, str]
 
     @property
     def whole(self) -> bool:
@@ -169,7 +179,8 @@ class Verified:
 def verify(name: str) -> Verified:
     """Compare an installed model's files with the hashes kept when it was installed."""
     folder = embedded_folder(name) or _installed(name)
-    kept: dict[str, Any] = json.loads((folder / CARD_FILE).read_text("utf-8")).get("files", {})
+    card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text("utf-8"))
+    kept: dict[str, str] = card.get("files", {})
     if not kept:
         raise MissingModel("model-no-hashes", name=name, folder=folder)
     found = hashes(folder)
@@ -178,6 +189,7 @@ def verify(name: str) -> Verified:
         intact=tuple(f for f in kept if found.get(f) == kept[f]),
         changed=tuple(f for f in kept if f in found and found[f] != kept[f]),
         absent=tuple(f for f in kept if f not in found),
+        precision=card.get("precision", {}),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from soutu.errors import BadConfig
 
 CONFIG = "config.json"
+DATA = (".data", "_data")  # what follows a graph's name in that of its arrays' file
+CLIP_VOCABULARY = 49408  # that of CLIP's own byte pairs, which come with a cleaning of their own
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Layout:
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (*self.needed, self.tokenizer_config)
+        """All that may belong to it; large arrays may lie in files beside the graphs."""
+        beside = (f"{graph}{end}" for graph in (self.visual, self.textual) for end in DATA)
+        return (*self.needed, self.tokenizer_config, *beside)
 
 
 OPEN_CLIP = Layout(
@@ -58,13 +62,13 @@ class TextRules:
     """How the text tower wants its input. ``pad`` is the token that fills up shorter texts
     (None: id 0). A causal CLIP tower pools at the end token and a BERT-like one masks the
     padding, so for both the padding changes nothing and a batch is padded to its longest text;
-    a tower that sees its padding (SigLIP) gets all its context (``whole``). ``canonical``:
-    lower case without punctuation, as SigLIP was trained."""
+    a tower that sees its padding (SigLIP) gets all its context (``whole``). ``clean`` names how
+    texts are prepared (``cleaning.CLEANINGS``)."""
 
     context_length: int
     pad: str | None = None
     whole: bool = False
-    canonical: bool = False
+    clean: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,11 @@ def _from_open_clip(
     text = config["text_cfg"]
     masked = bool(text.get("hf_model_name"))
     whole = bool(text.get("no_causal_mask")) and not masked
-    cleaning = (text.get("tokenizer_kwargs") or {}).get("clean")
+    clean = (text.get("tokenizer_kwargs") or {}).get("clean")
+    if clean is None and masked | whole | bool(text.get("hf_tokenizer_name")):
+        clean = "whitespace"
+    elif clean is None:
+        clean = "lower" if text.get("vocab_size") == CLIP_VOCABULARY else ""
     return Described(
         dim=int(config["embed_dim"]),
         image_size=_side(preprocess["size"]),
@@ -109,7 +117,7 @@ def _from_open_clip(
             int(text.get("context_length", 77)),
             pad if masked or whole else None,
             whole,
-            cleaning == "canonicalize",
+            clean,
         ),
     )
 
@@ -140,7 +148,7 @@ def _from_transformers(
             int(text.get("max_position_embeddings", usual)),
             pad if masked or siglip else None,
             siglip,
-            siglip,
+            "canonicalize" if siglip else "",
         ),
     )
 

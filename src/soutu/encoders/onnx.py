@@ -63,6 +63,7 @@ class _Tower:
         self._input = next(iter(asked.values()))
         named = [output.name for output in self._session.get_outputs()]
         self._output = next((name for name in OUTPUTS if name in named), named[0])
+        self.takes_pixels = self._input.type == "tensor(uint8)"
         self._dtype = np.int32 if self._input.type == "tensor(int32)" else np.int64
 
     def fixed(self, axis: int) -> int | None:
@@ -72,7 +73,9 @@ class _Tower:
         return size if isinstance(size, int) else None
 
     def __call__(
-        self, batch: Floats | NDArray[np.int64], real: NDArray[np.bool_] | None = None
+        self,
+        batch: Floats | NDArray[np.uint8] | NDArray[np.int64],
+        real: NDArray[np.bool_] | None = None,
     ) -> Floats:
         """``real`` says which tokens are no padding, for towers that ask."""
         fed = batch.astype(self._dtype, copy=False) if batch.dtype == np.int64 else batch
@@ -108,12 +111,16 @@ class OnnxEncoder:
         return _Tower(self._bundle.textual, self._device, self._threads)
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
-        from soutu.encoders.preprocess import preprocess  # Pillow: not needed for text
+        from soutu.encoders.preprocess import fit, preprocess  # Pillow: not needed for text
 
         vectors = [np.empty((0, self.card.dim), np.float32)]
         step = self._visual.fixed(0) or BATCH if images else BATCH
         for start in range(0, len(images), step):
-            vectors.append(self._visual(preprocess(images[start : start + step], self.card)))
+            part = images[start : start + step]
+            if self._visual.takes_pixels:
+                vectors.append(self._visual(np.stack([fit(image, self.card) for image in part])))
+            else:
+                vectors.append(self._visual(preprocess(part, self.card)))
         return np.concatenate(vectors)
 
     @cached_property

@@ -21,14 +21,14 @@ def preprocess(images: Sequence[Rgb], card: ModelCard) -> Floats:
     size = card.image_size
     pixels = np.empty((len(images), size, size, 3), np.float32)
     for row, image in zip(pixels, images, strict=True):
-        row[:] = _fit(image, card)
+        row[:] = fit(image, card)
     mean, std = np.array(card.mean, np.float32), np.array(card.std, np.float32)
     pixels *= 1 / (255 * std)
     pixels -= mean / std
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
-def _fit(image: Rgb, card: ModelCard) -> Rgb:
+def fit(image: Rgb, card: ModelCard) -> Rgb:
     """uint8 (S, S, 3): the shortest side resized and the centre cut out, or squashed."""
     picture, size = Image.fromarray(image), card.image_size
     resampling = FILTERS[card.interpolation]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,16 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from soutu.encoders.cleaning import CLEANINGS
 from soutu.encoders.layouts import TextRules
 from soutu.errors import BadConfig
-
-PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
-
-
-def canonical(text: str) -> str:
-    """Lower case, ASCII punctuation left out, one space between words: how the texts of
-    SigLIP's training were prepared."""
-    return " ".join(text.translate(PUNCTUATION).lower().split())
 
 
 class TextTokenizer:
@@ -33,7 +25,7 @@ class TextTokenizer:
             raise BadConfig("bundle-config", folder=path, fault=str(fault)) from fault
         self._tokenizer.enable_truncation(rules.context_length)
         self._tokenizer.no_padding()
-        self._rules, self._pad = rules, 0
+        self._rules, self._pad, self._clean = rules, 0, CLEANINGS[rules.clean]
         if rules.pad is not None:
             pad = self._tokenizer.token_to_id(rules.pad)
             if pad is None:
@@ -45,8 +37,8 @@ class TextTokenizer:
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Ids int64 (n, longest), (n, length) where the graph's length is fixed, or
         (n, context), and which of them are no padding."""
-        texts = [canonical(text) for text in texts] if self._rules.canonical else list(texts)
-        rows = [encoded.ids for encoded in self._tokenizer.encode_batch(texts)]
+        cleaned = [self._clean(text) for text in texts]
+        rows = [encoded.ids for encoded in self._tokenizer.encode_batch(cleaned)]
         whole = self._rules.context_length if self._rules.whole else max(map(len, rows))
         ids = np.full((len(rows), length or whole), self._pad, np.int64)
         for padded, row in zip(ids, rows, strict=True):

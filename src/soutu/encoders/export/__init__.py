@@ -1,0 +1,1 @@
+"""From the weights of a CLIP model to a bundle: towers → build → quantize → export."""

@@ -1,0 +1,182 @@
+"""open_clip → bundle: both towers in float32 or, where measuring allows it, in int8."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from soutu.encoders.bundle import Bundle, read_bundle
+from soutu.encoders.chinese_clip import ChineseClip
+from soutu.encoders.export.bpe import clip_tokenizer
+from soutu.encoders.export.build import Built, image_graph, text_graph
+from soutu.encoders.export.compare import Agreement, Close, Samples, close, compare
+from soutu.encoders.export.from_open_clip import image_tower, text_tower
+from soutu.encoders.export.from_transformers import chinese_clip_towers
+from soutu.encoders.export.graph import save
+from soutu.encoders.export.quantize import Plan, balance, observe
+from soutu.encoders.export.towers import ImageTower, TextTower
+from soutu.encoders.install import finish, place
+from soutu.encoders.layouts import CONFIG, OPEN_CLIP
+from soutu.encoders.onnx import OnnxEncoder
+from soutu.encoders.open_clip import Loaded, OpenClipEncoder
+from soutu.encoders.preprocess import preprocess
+from soutu.encoders.tokenize import TextTokenizer
+from soutu.errors import BadInput
+from soutu.types import Floats
+
+PRECISIONS = ("auto", "float32", "int8")
+KEPT = (0.0, 0.125, 0.25, 0.5)  # parts of the layers that stay float32, tried one after another
+BATCH = 8
+
+Feed = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one tower: its precision, the layers that stayed in float32, and how close
+    int8 came to float32 (None where it was not tried)."""
+
+    precision: str
+    kept: tuple[str, ...]
+    close: Close | None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The installed bundle, its towers, and its agreement with PyTorch."""
+
+    bundle: Bundle
+    images: Outcome
+    texts: Outcome
+    agreement: Agreement
+
+
+def export(loaded: Loaded, name: str, samples: Samples, precision: str = "auto") -> Exported:
+    """Write, check against PyTorch, and install ``loaded`` as ``name``.
+
+    "auto" takes int8 for each tower where its vectors stay close enough (``Close.enough``) and
+    float32 elsewhere; "int8" demands it. Raises BadInput where a tower is of an unknown kind,
+    where int8 was demanded and is too far off, or where the bundle disagrees with PyTorch:
+    nothing is installed then.
+    """
+    if precision not in PRECISIONS:
+        raise BadInput("export-precision", precision=precision, known=", ".join(PRECISIONS))
+    folder, beside = place(name)
+    card = loaded.card(name)
+    towers = _towers(loaded, beside, samples)
+    _describe(loaded, beside)
+    for tower in towers:
+        save(tower.build(tower.weights).model, tower.path)
+    images, texts = (_reduced(tower, precision) for tower in towers)
+    reference = OpenClipEncoder(loaded, name, "cpu")
+    agreement = compare(OnnxEncoder(read_bundle(beside), "cpu"), reference, samples)
+    precisions = {"images": images.precision, "texts": texts.precision}
+    if not agreement.enough(precisions):
+        lowest = min(agreement.images.lowest, agreement.texts.lowest)
+        raise BadInput("export-differs", name=name, cosine=f"{lowest:.6f}")
+    bundle = finish(
+        beside,
+        folder,
+        name=name,
+        space=card.space,
+        languages=list(card.languages),
+        license=card.license,
+        precision=precisions,
+    )
+    return Exported(bundle, images, texts, agreement)
+
+
+@dataclass(frozen=True)
+class _Tower:
+    """One tower: the file that ``build`` makes of its ``weights``, the sample's vectors as that
+    file gives them, and the sample as float32 graphs take it."""
+
+    path: Path
+    build: Callable[..., Built]
+    weights: ImageTower | TextTower
+    vectors: Callable[[], Floats]
+    feeds: Callable[[], Iterator[Feed]]
+
+
+def _towers(loaded: Loaded, folder: Path, samples: Samples) -> tuple[_Tower, _Tower]:
+    visual, textual = _weights(loaded)
+    card = loaded.card(folder.name)
+
+    def feed_images() -> Iterator[Feed]:
+        for start in range(0, len(samples.images), BATCH):
+            yield {"image": preprocess(samples.images[start : start + BATCH], card)}
+
+    def feed_texts() -> Iterator[Feed]:
+        bundle = read_bundle(folder)
+        tokenizer = TextTokenizer(bundle.tokenizer, bundle.text)
+        for start in range(0, len(samples.texts), BATCH):
+            yield {"text": tokenizer(samples.texts[start : start + BATCH])[0]}
+
+    def encoder() -> OnnxEncoder:
+        return OnnxEncoder(read_bundle(folder), "cpu")
+
+    build = partial(image_graph, mean=card.mean, std=card.std)
+    return (
+        _Tower(folder / OPEN_CLIP.visual, build, visual,
+               lambda: encoder().encode_images(samples.images), feed_images),
+        _Tower(folder / OPEN_CLIP.textual, text_graph, textual,
+               lambda: encoder().encode_texts(samples.texts), feed_texts),
+    )  # fmt: skip
+
+
+def _weights(loaded: Loaded) -> tuple[ImageTower, TextTower]:
+    if isinstance(loaded.model, ChineseClip):
+        return chinese_clip_towers(loaded.model.model)
+    return image_tower(loaded.model), text_tower(loaded.model)
+
+
+def _reduced(tower: _Tower, precision: str) -> Outcome:
+    """The tower, whose file is float32, in int8 with as few layers left out as will do."""
+    if precision == "float32":
+        return Outcome("float32", (), None)
+    exact, found = tower.vectors(), None
+    balanced, plan = _balanced(tower)
+    for part in KEPT:
+        keep = plan.keep(int(part * len(plan.damage)))
+        save(tower.build(balanced, keep_float=keep).model, tower.path)
+        found = close(tower.vectors(), exact)
+        if found.enough("int8"):
+            return Outcome("int8", tuple(sorted(keep)), found)
+    if precision == "int8":
+        raise BadInput("export-int8", cosine=f"{found.lowest if found else 0:.4f}")
+    save(tower.build(tower.weights).model, tower.path)
+    return Outcome("float32", (), found)
+
+
+def _balanced(tower: _Tower) -> tuple[ImageTower | TextTower, Plan]:
+    """One float32 pass over the samples that keeps what goes into each layer."""
+    tapped = tower.build(tower.weights, taps=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "taps.onnx"
+        save(tapped.model, file)
+        return balance(tower.weights, observe(file, tapped.tapped, tower.feeds()))
+
+
+def _describe(loaded: Loaded, folder: Path) -> None:
+    """The files beside the towers, as open_clip's public exports have them."""
+    for part in (OPEN_CLIP.preprocess, OPEN_CLIP.tokenizer):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+    preprocess_cfg = {**loaded.preprocess, "size": [loaded.card(folder.name).image_size] * 2}
+    text = {"context_length": int(loaded.tokenizer.context_length), **loaded.config["text_cfg"]}
+    config = {**loaded.config, "text_cfg": text}
+    for part, told in ((CONFIG, config), (OPEN_CLIP.preprocess, preprocess_cfg)):
+        (folder / part).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    backend = getattr(loaded.tokenizer, "tokenizer", None)
+    if backend is None:
+        clip_tokenizer(loaded.tokenizer).save(str(folder / OPEN_CLIP.tokenizer))
+        return
+    backend.backend_tokenizer.save(str(folder / OPEN_CLIP.tokenizer))
+    padding = json.dumps({"pad_token": backend.pad_token}) + "\n"
+    (folder / OPEN_CLIP.tokenizer_config).write_text(padding, encoding="utf-8")

@@ -1,0 +1,248 @@
+"""Any open_clip model on PyTorch: the reference that exports are compared with, and the engine
+for GPUs. Needs the extra ``torch``."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soutu.encoders import chinese_clip
+from soutu.encoders.catalog import catalogue
+from soutu.encoders.preprocess import fit
+from soutu.errors import BadInput, MissingExtra, MissingModel, SoutuError
+from soutu.types import Floats, ModelCard, Rgb
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("cpu", "cuda", "mps")
+CPU_BATCH = 32
+# A picture of 224 px takes about 12 MB in the widest layer of ViT-L; a third of the memory that
+# is free is asked for, so that the activations of a layer and of the next fit together.
+GPU_BYTES_A_PIXEL = 256
+GPU_LARGEST = 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """``architecture`` as open_clip names it; ``weights`` is a tag, a file, or "random" with a
+    seed ("random:0"), which is for tests and speed measurements."""
+
+    architecture: str
+    weights: str
+
+    @property
+    def file(self) -> Path | None:
+        return Path(self.weights) if Path(self.weights).is_file() else None
+
+    @property
+    def space(self) -> str:
+        """Equal for equal weights, wherever their file lies."""
+        if self.file:
+            digest = hashlib.sha256()
+            with self.file.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    digest.update(block)
+            return f"{self.architecture}/sha256:{digest.hexdigest()[:16]}"
+        return f"{self.architecture}/{self.weights}"
+
+
+def source_of(name: str, weights: str | None = None) -> Source:
+    """``ViT-B-32``, ``ARCHITECTURE/TAG`` or ``ARCHITECTURE//path/to/checkpoint``; ``weights``
+    stands for what is behind the first slash."""
+    listed = catalogue().get(name)
+    architecture, _, given = (listed.source if listed else name).partition("/")
+    chosen = weights or given
+    if not chosen:
+        raise MissingModel("open-clip-weights", name=name)
+    return Source(architecture, chosen)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An open_clip model with its tokenizer and configuration."""
+
+    source: Source
+    model: Any
+    tokenizer: Any
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+
+    def card(self, name: str) -> ModelCard:
+        side = self.preprocess["size"]
+        width = side if isinstance(side, int) else int(side[0])
+        space = self.source.space
+        listed = next((m for m in catalogue().values() if m.source == space), None)
+        return ModelCard(
+            name=name,
+            dim=int(self.config["embed_dim"]),
+            image_size=width,
+            context_length=int(self.tokenizer.context_length),
+            mean=tuple(self.preprocess["mean"]),
+            std=tuple(self.preprocess["std"]),
+            interpolation=self.preprocess["interpolation"],
+            resize_mode=self.preprocess["resize_mode"],
+            languages=listed.languages if listed else (),
+            license=listed.license if listed else "",
+            space=space,
+            fingerprint=hashlib.sha256(space.encode()).hexdigest(),
+        )
+
+
+def load(source: Source, device: str = "cpu", *, quick_gelu: bool | None = None) -> Loaded:
+    """The model in evaluation mode, float32, on ``device``. ``quick_gelu`` None takes the
+    activation that the tag was trained with (OpenAI's weights: QuickGELU).
+
+    Weights are read as safetensors or with PyTorch's restricted unpickler, never otherwise.
+    Raises MissingExtra, MissingModel or BadInput.
+    """
+    try:
+        import open_clip
+        import torch
+    except ImportError as fault:
+        raise MissingExtra("extra-torch", fault=fault) from fault
+    if source.architecture.startswith(chinese_clip.PREFIX):
+        with _explained(source):
+            where = chinese_clip.repository(source.architecture, source.weights)
+            return Loaded(source, *chinese_clip.read(where))
+    config = open_clip.get_model_config(source.architecture)
+    if config is None:
+        raise MissingModel("open-clip-architecture", name=source.architecture)
+    seed = source.weights.partition("random:")[2] if source.weights.startswith("random:") else ""
+    tag = open_clip.get_pretrained_cfg(source.architecture, source.weights)
+    if not (seed or tag or source.file):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(source.architecture)) or "-"
+        raise MissingModel(
+            "open-clip-tag", name=source.architecture, weights=source.weights, tags=tags
+        )
+    quick = bool(tag.get("quick_gelu")) if quick_gelu is None and tag else bool(quick_gelu)
+    with _explained(source), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if seed:
+            torch.manual_seed(int(seed))
+        model = open_clip.create_model(
+            source.architecture,
+            pretrained=None if seed else source.weights,
+            device=device,
+            force_quick_gelu=quick,
+            pretrained_text=False,
+            weights_only=True,
+        )
+        tokenizer = open_clip.get_tokenizer(source.architecture)
+    return Loaded(source, model.eval(), tokenizer, config, dict(model.visual.preprocess_cfg))
+
+
+@contextmanager
+def _explained(source: Source) -> Iterator[None]:
+    """open_clip's many kinds of failure as ours."""
+    try:
+        yield
+    except SoutuError:
+        raise
+    except Exception as fault:  # hub, pickle and shape errors share no narrower base
+        said = " ".join(str(fault).split())[:300]
+        told = {"name": source.architecture, "weights": source.weights, "fault": said}
+        if source.file:
+            raise BadInput("checkpoint-unusable", **told) from fault
+        raise MissingModel("open-clip-load", **told) from fault
+
+
+def torch_device(device: str) -> str:
+    """``device``, or the best there is for "auto". One that is not there is an error."""
+    try:
+        import torch
+    except ImportError as fault:
+        raise MissingExtra("extra-torch", fault=fault) from fault
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if device not in there:
+        raise BadInput("device-unknown", device=device)
+    if not there[device]:
+        available = ", ".join(name for name, is_there in there.items() if is_there)
+        raise MissingExtra("device-absent-torch", device=device, available=available)
+    return device
+
+
+class OpenClipEncoder:
+    """``Encoder`` over open_clip. On a GPU it works in bfloat16 (float16 where the card has no
+    bfloat16), with batches that fit its memory and transfers from pinned memory."""
+
+    def __init__(self, loaded: Loaded, name: str, device: str = "auto") -> None:
+        import torch
+
+        self._device = torch_device(device)
+        self._loaded, self._card = loaded, loaded.card(name)
+        self._model = loaded.model.to(self._device)
+        self._half: torch.dtype | None = None
+        if self._device == "cuda":
+            self._half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    def encode_images(self, images: Sequence[Rgb]) -> Floats:
+        import torch
+
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._card.mean, self._card.std))
+        mean, std = mean.to(self._device), std.to(self._device)
+        vectors = [np.empty((0, self._card.dim), np.float32)]
+        step = self._batch()
+        for start in range(0, len(images), step):
+            pixels = np.stack([fit(image, self._card) for image in images[start : start + step]])
+            batch = self._sent(torch.from_numpy(pixels)).permute(0, 3, 1, 2)
+            normal = (batch.float() / 255 - mean) / std
+            vectors.append(self._run(self._model.encode_image, normal))
+        return np.concatenate(vectors)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        vectors = [np.empty((0, self._card.dim), np.float32)]
+        for start in range(0, len(texts), CPU_BATCH):
+            ids = self._loaded.tokenizer(list(texts[start : start + CPU_BATCH]))
+            vectors.append(self._run(self._model.encode_text, self._sent(ids)))
+        return np.concatenate(vectors)
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the device; to a GPU from pinned memory, without waiting for it."""
+        if self._device == "cuda":
+            return tensor.pin_memory().to("cuda", non_blocking=True)
+        return tensor.to(self._device)
+
+    def _run(self, tower: Any, batch: torch.Tensor) -> Floats:
+        import torch
+
+        half = torch.autocast(self._device, self._half) if self._half else nullcontext()
+        with torch.inference_mode(), half:
+            vectors = tower(batch).float()
+            unit = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        array: Floats = unit.cpu().numpy()
+        return array
+
+    def _batch(self) -> int:
+        """Pictures at once: what fits into a third of the GPU's free memory."""
+        if self._device != "cuda":
+            return CPU_BATCH
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        fitting = free // 3 // (self._card.image_size**2 * GPU_BYTES_A_PIXEL)
+        return int(min(GPU_LARGEST, max(1, fitting)))
+
+
+def open_encoder(name: str, weights: str | None = None, device: str = "auto") -> OpenClipEncoder:
+    """Load and wrap in one call; see ``source_of`` for the names."""
+    wanted = torch_device(device)
+    source = source_of(name, weights)
+    return OpenClipEncoder(load(source, wanted), name, wanted)
