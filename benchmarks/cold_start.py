@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.record import save
-from soutu.cli.demo import demo_data
+from soutu.sources.demo import demo_data
 
 DROP = Path("/proc/sys/vm/drop_caches")
 IMPORTS = ("numpy", "onnxruntime", "tokenizers", "yaml", "click", "soutu", "soutu.cli")
