@@ -16,7 +16,8 @@ PREFIX = "SOUTU_"
 @dataclass(frozen=True)
 class Config:
     """What a person can set. ``model`` None means the gallery's own, or the default for a
-    new one; ``expansions`` is a file of rules laid over the built-in ones."""
+    new one; ``expansions`` is a file of rules laid over the built-in ones. ``workers``
+    (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine."""
 
     model: str | None = None
     device: str = "auto"
@@ -25,6 +26,8 @@ class Config:
     expand: bool = True
     expansions: str | None = None
     max_pixels: int = 178_000_000
+    workers: int | None = None
+    batch: int | None = None
     journal: bool = True
 
 
@@ -92,10 +95,10 @@ def _typed(name: str, value: object, kind: str, source: str) -> object:
     if kind == "bool":
         if isinstance(value, bool) or text.lower() in {"true", "false", "1", "0", "yes", "no"}:
             return value if isinstance(value, bool) else text.lower() in {"true", "1", "yes"}
-    elif kind == "int":
+    elif kind in ("int", "int | None"):
         if not isinstance(value, bool) and text.isascii() and text.isdigit() and int(text) > 0:
             return int(text)
     elif isinstance(value, str) and text:
         return text
-    expected = {"bool": "true / false", "int": "1, 2, 3 …"}.get(kind, "text")
+    expected = {"bool": "true / false", "str | None": "text", "str": "text"}.get(kind, "1, 2, 3 …")
     raise BadConfig("config-value", source=source, name=name, value=value, expected=expected)

@@ -125,7 +125,7 @@ class Gallery:
     ) -> IndexReport:
         """Bring the index up to date with the folder. A captions file is remembered and read
         again by later calls without one."""
-        from soutu.indexing import index_folder
+        from soutu.indexing import Pace, index_folder
         from soutu.sources.captions import read_captions
         from soutu.sources.images import check_root
 
@@ -146,7 +146,7 @@ class Gallery:
             self._store,
             self.encoder,
             captions=read,
-            max_pixels=self.config.max_pixels,
+            pace=Pace(self.config.workers or 0, self.config.batch or 0, self.config.max_pixels),
             progress=progress,
         )
         if not gone:

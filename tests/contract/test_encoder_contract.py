@@ -121,3 +121,4 @@ def test_the_card_is_complete(encoder):
     assert card.space
     assert len(card.fingerprint) == 64
     assert card.image_size > 0
+    assert encoder.batch >= 1

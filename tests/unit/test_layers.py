@@ -80,7 +80,7 @@ def test_only_assemble_knows_implementations(path):
 
 def test_the_test_sees_imports():
     assert "errors" in imports(SOURCE / "types.py") + imports(SOURCE / "config.py")
-    assert "store.base" in imports(SOURCE / "indexing.py")
+    assert "store.base" in imports(SOURCE / "indexing" / "run.py")
 
 
 @pytest.mark.parametrize(

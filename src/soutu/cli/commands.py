@@ -47,6 +47,8 @@ def _open(folder: str | None, index_dir: str | None, **settings: object) -> Gall
 @click.option("--captions", metavar="FILE", help="CSV that begins image_path,caption.")
 @click.option("--encoding", metavar="NAME", help="Of the captions file, if not UTF-8.")
 @click.option("--max-pixels", type=int, metavar="N", help="Larger pictures are left out.")
+@click.option("--workers", type=int, metavar="N", help="Threads that decode (one a core).")
+@click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
 @_index_dir
 @_model
 @_device

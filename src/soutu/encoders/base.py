@@ -14,6 +14,11 @@ class Encoder(Protocol):
     @property
     def card(self) -> ModelCard: ...
 
+    @property
+    def batch(self) -> int:
+        """How many pictures it works on at once; more at a time gain nothing."""
+        ...
+
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
         """float32 (n, dim), unit rows, in order; (0, dim) for no images.
 

@@ -199,7 +199,7 @@ class OpenClipEncoder:
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._card.mean, self._card.std))
         mean, std = mean.to(self._device), std.to(self._device)
         vectors = [np.empty((0, self._card.dim), np.float32)]
-        step = self._batch()
+        step = self.batch
         for start in range(0, len(images), step):
             pixels = np.stack([fit(image, self._card) for image in images[start : start + step]])
             batch = self._sent(torch.from_numpy(pixels)).permute(0, 3, 1, 2)
@@ -230,8 +230,9 @@ class OpenClipEncoder:
         array: Floats = unit.cpu().numpy()
         return array
 
-    def _batch(self) -> int:
-        """Pictures at once: what fits into a third of the GPU's free memory."""
+    @property
+    def batch(self) -> int:
+        """On a GPU what fits into a third of its free memory."""
         if self._device != "cuda":
             return CPU_BATCH
         import torch

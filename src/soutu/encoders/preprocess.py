@@ -30,10 +30,15 @@ def preprocess(images: Sequence[Rgb], card: ModelCard) -> Floats:
 
 def fit(image: Rgb, card: ModelCard) -> Rgb:
     """uint8 (S, S, 3): the shortest side resized and the centre cut out, or squashed."""
-    picture, size = Image.fromarray(image), card.image_size
+    return np.asarray(fit_picture(Image.fromarray(image), card))
+
+
+def fit_picture(picture: Image.Image, card: ModelCard) -> Image.Image:
+    """The same from and to Pillow's own memory, which saves two copies of a large picture."""
+    size = card.image_size
     resampling = FILTERS[card.interpolation]
     if card.resize_mode == "squash":
-        return np.asarray(picture.resize((size, size), resampling))
+        return picture.resize((size, size), resampling)
     width, height = picture.size
     if width <= height:
         scaled = (size, int(size * height / width))
@@ -42,4 +47,4 @@ def fit(image: Rgb, card: ModelCard) -> Rgb:
     if scaled != picture.size:
         picture = picture.resize(scaled, resampling)
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    return picture.crop((left, top, left + size, top + size))

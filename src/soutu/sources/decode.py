@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import struct
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from soutu.errors import BadImage
+from soutu.sources.extras import WHOLE, develop, is_raw
 from soutu.sources.formats import open_picture
+from soutu.sources.gate import Gate
 from soutu.sources.pixels import to_rgb
 from soutu.sources.regular import NotRegular, TooLong, read_regular
 from soutu.types import Rgb
 
 MAX_PIXELS = 178_000_000
 MAX_BYTES = 2_000_000_000
+Cut = Callable[[Image.Image], Image.Image]
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,6 +37,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each EXIF orientation."""
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,25 @@ def read_file(path: Path, *, shown: str | None = None, max_bytes: int = MAX_BYTE
 
 
 def decode(
-    source: Path | bytes, *, max_pixels: int = MAX_PIXELS, shown: str | None = None
+    source: Path | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    shown: str | None = None,
+    least: int | None = None,
+    gate: Gate | None = None,
+    cut: Cut | None = None,
 ) -> Decoded:
     """Decode a file or its bytes to RGB: upright, first frame, transparency on white.
 
-    ``shown`` is the name for messages. Raises ``BadImage`` for anything that is not a
-    whole picture of at most ``max_pixels`` pixels; that limit is checked on the header,
-    before a pixel is decoded. Of a damaged note beside whole pixels Pillow may warn;
-    the filters belong to the application, so none is set here.
+    ``shown`` is the name for messages. With ``least`` a JPEG is decoded at 1/2, 1/4 or 1/8 of
+    its size if its shorter side keeps at least so many pixels: several times sooner, and
+    ``rgb`` is smaller than ``width`` × ``height``. ``gate`` bounds what several threads decode
+    at once, ``cut`` makes of the upright picture what ``rgb`` is to be.
+
+    Raises ``BadImage`` for anything that is not a whole picture of at most ``max_pixels``
+    pixels; that limit is checked on the header, before a pixel is decoded. Of a damaged note
+    beside whole pixels Pillow may warn; the filters belong to the application, so none is set
+    here.
     """
     if isinstance(source, bytes):
         name, data = shown or "(bytes)", source
@@ -93,7 +110,9 @@ def decode(
         name = shown or str(source)
         data = read_file(source, shown=name)
     try:
-        image = open_picture(io.BytesIO(data))
+        image = develop(data, name, max_pixels) if is_raw(name) else open_picture(data, name)
+    except BadImage:
+        raise
     except Exception as error:
         raise _damaged(error, name) from error
     if image is None:
@@ -103,15 +122,38 @@ def decode(
         # Hostile bytes draw nearly every class of exception out of a decoder (OSError,
         # SyntaxError, ValueError, struct.error, MemoryError …), so none is singled out.
         try:
-            image.load()
-            orientation, taken = _exif(image)
-            upright = to_rgb(image)
-            if orientation in _UPRIGHT:
-                upright = upright.transpose(_UPRIGHT[orientation])
-            rgb = np.asarray(upright, dtype=np.uint8)
+            whole = _reduce(image, least)
+            with gate.admit(image.width * image.height) if gate else nullcontext():
+                return _upright(image, whole, cut)
         except Exception as error:
             raise _damaged(error, name) from error
-    return Decoded(rgb, upright.width, upright.height, taken)
+
+
+def _upright(image: Image.Image, whole: tuple[int, int] | None, cut: Cut | None) -> Decoded:
+    """``whole``: the size that the file tells, where the picture is decoded at a smaller one."""
+    image.load()
+    orientation, taken = _exif(image)
+    upright = to_rgb(image)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    if whole is None:  # a TIFF's size is the upright picture's only once it is loaded
+        whole = upright.size
+    elif orientation in _SIDEWAYS:
+        whole = whole[1], whole[0]
+    return Decoded(np.asarray(cut(upright) if cut else upright, dtype=np.uint8), *whole, taken)
+
+
+def _reduce(image: Image.Image, least: int | None) -> tuple[int, int] | None:
+    """Let a JPEG's decoder leave out what is not needed, and return the whole picture's size; None
+    where nothing is left out. (Pillow's draft mode keeps the colours only of grey and RGB.)"""
+    shorter, whole = min(image.size), image.size
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return image.info.get(WHOLE)
+    if least is None or shorter < 2 * least:
+        return None
+    scale = least / shorter
+    image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
+    return whole
 
 
 def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:

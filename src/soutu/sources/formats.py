@@ -18,6 +18,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from soutu.sources.extras import is_heic, open_heic
+
 
 class _Tiff(TiffImagePlugin.TiffImageFile):
     def load_prepare(self) -> None:
@@ -41,8 +43,8 @@ _READERS: tuple[type[ImageFile.ImageFile], ...] = (
 )
 
 
-def open_picture(stream: BytesIO) -> ImageFile.ImageFile | None:
-    """Read the header of a picture; None if no reader knows the content.
+def open_picture(data: bytes, name: str) -> ImageFile.ImageFile | None:
+    """Read the header of a picture; None if no reader knows the content. ``name`` is for messages.
 
     A reader that knows the content but not the rest raises as it likes.
     ``Image.open`` is left out on purpose. It warns of large pictures by a limit that
@@ -50,11 +52,12 @@ def open_picture(stream: BytesIO) -> ImageFile.ImageFile | None:
     changed for one thread alone; and it would try formats, such as PostScript, that
     run far more code than a picture is worth.
     """
-    prefix = stream.read(16)
+    prefix, stream = data[:16], BytesIO(data)
+    if is_heic(data[:64]):
+        return open_heic(stream, name)
     for reader in _READERS:
         accepts = Image.OPEN[str(reader.format)][1]
         # A string is Pillow's way to say: mine, but I was built without that codec.
         if accepts is not None and accepts(prefix) is True:
-            stream.seek(0)
             return reader(stream)
     return None

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soutu.errors import BadImage, BadInput
+from soutu.sources.extras import HEIC, RAW
 
 SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"}
     | {"avif", "jp2", "j2k", "pnm", "ppm", "pgm", "pbm"}
+    | HEIC
+    | RAW
 )
 """File name endings that are taken for pictures, lower case, without the dot."""
 

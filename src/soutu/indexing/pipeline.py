@@ -1,0 +1,122 @@
+"""Reading, decoding, encoding and storing at the same time, in order and within bounds.
+
+Threads read and decode, one thread encodes, the caller stores: Pillow, hashing and the engines
+let go of Python's lock while they work. What comes out is in the order of what went in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeVar
+
+from soutu.encoders.base import Encoder
+from soutu.encoders.preprocess import fit_picture
+from soutu.sources.decode import MAX_PIXELS, Decoded, decode
+from soutu.sources.gate import Gate
+from soutu.types import Floats, Rgb
+
+IN_FLIGHT = 64_000_000  # bytes of files that are read and not yet decoded
+ENCODING = 2  # batches that are being encoded or wait for it
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as this many times the model's side
+# remains: at twice the side nothing measurable is lost (benchmarks/results/index_throughput.json).
+ROOM = 2
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """``workers`` threads decode, ``batch`` pictures are encoded at once; 0: chosen from the
+    machine and the encoder. Pictures of more than ``max_pixels`` are left out."""
+
+    workers: int = 0
+    batch: int = 0
+    max_pixels: int = MAX_PIXELS
+
+    def threads(self) -> int:
+        return self.workers or min(32, os.cpu_count() or 1)
+
+
+class Crew:
+    """The threads of one index run; a context manager that lets go of them, done or not."""
+
+    def __init__(self, encoder: Encoder, pace: Pace) -> None:
+        self._encoder, self._pace = encoder, pace
+        self._batch = pace.batch or encoder.batch
+        self._gate = Gate()
+        self._workers = ThreadPoolExecutor(pace.threads(), "soutu-decode")
+        self._engine = ThreadPoolExecutor(1, "soutu-encode")
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._workers.shutdown(cancel_futures=True)
+        self._engine.shutdown(cancel_futures=True)
+
+    def ordered(
+        self,
+        work: Callable[[Item], Made],
+        items: Iterable[Item],
+        weight: Callable[[Item], int],
+    ) -> Iterator[tuple[Item, Made]]:
+        """Each item with what ``work`` makes of it, in order. So many are worked on ahead that
+        one batch can be encoded meanwhile, as long as their ``weight`` is below the bound."""
+        ahead: deque[tuple[Item, Future[Made]]] = deque()
+        carried = 0
+        for item in items:
+            while ahead and (
+                len(ahead) >= self._batch + self._pace.threads()
+                or carried + weight(item) > IN_FLIGHT
+            ):
+                first, future = ahead.popleft()
+                yield first, future.result()
+                carried -= weight(first)
+            ahead.append((item, self._workers.submit(work, item)))
+            carried += weight(item)
+        while ahead:
+            first, future = ahead.popleft()
+            yield first, future.result()
+
+    def decode(self, source: bytes, shown: str) -> Decoded:
+        """A picture with its pixels already cut to the model's size, which is a hundredth of a
+        camera's. Raises BadImage."""
+        card = self._encoder.card
+        return decode(
+            source,
+            max_pixels=self._pace.max_pixels,
+            shown=shown,
+            least=ROOM * card.image_size,
+            gate=self._gate,
+            cut=lambda picture: fit_picture(picture, card),
+        )
+
+    def encoded(self, pictures: Iterable[tuple[Item, Rgb]]) -> Iterator[tuple[list[Item], Floats]]:
+        """The items in batches, with the vectors of their pictures, (n, dim) float32."""
+        pending: deque[tuple[list[Item], Future[Floats]]] = deque()
+        items: list[Item] = []
+        batch: list[Rgb] = []
+        for item, picture in pictures:
+            items.append(item)
+            batch.append(picture)
+            if len(batch) == self._batch:
+                pending.append((items, self._engine.submit(self._encoder.encode_images, batch)))
+                items, batch = [], []
+            while pending and (len(pending) >= ENCODING or pending[0][1].done()):
+                done, vectors = pending.popleft()
+                yield done, vectors.result()
+        if batch:
+            pending.append((items, self._engine.submit(self._encoder.encode_images, batch)))
+        for done, vectors in pending:
+            yield done, vectors.result()
