@@ -1,0 +1,187 @@
+"""From JPEG files to committed vectors, pictures a second: Soutu, rclip, a plain open_clip loop.
+
+``python -m benchmarks.index_throughput --rclip PATH/TO/rclip [--rounds 3]``. All use ViT-B-32-256
+with the same random weights on the same files, which are in the page cache, each as a new
+process that begins with an empty index; they take turns. Needs the extras ``torch`` and ``dev``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks import pictures, rclip
+from benchmarks.record import save
+from soutu.assemble import build_encoder, samples
+from soutu.encoders.base import Encoder
+from soutu.encoders.export.compare import close
+from soutu.encoders.export.export import export
+from soutu.encoders.open_clip import OpenClipEncoder, load, source_of
+from soutu.encoders.preprocess import fit_picture
+from soutu.indexing.pipeline import ROOM
+from soutu.sources.decode import decode
+from soutu.types import Rgb
+
+ARCHITECTURE, WEIGHTS = "ViT-B-32-256", "random:0"
+SETS = {"1 megapixel": (600, (1152, 864)), "12 megapixels": (200, (4000, 3000))}
+COMMAND = "from soutu.cli import main; main()"
+# What a script does that has no pipeline: one picture after another, torch.save at the end.
+LOOP = """
+import sys, torch, open_clip
+from pathlib import Path
+from PIL import Image
+torch.manual_seed(0)
+model, _, preprocess = open_clip.create_model_and_transforms(sys.argv[1])
+model.eval()
+vectors = []
+with torch.no_grad():
+    for path in sorted(Path(sys.argv[2]).glob("*.jpg"))[: int(sys.argv[3])]:
+        image = preprocess(Image.open(path)).unsqueeze(0)
+        vector = model.encode_image(image)
+        vectors.append(vector / vector.norm(dim=-1, keepdim=True))
+torch.save(torch.cat(vectors), sys.argv[4])
+"""
+
+
+def python(code: str, *arguments: str) -> float:
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.perf_counter() - start
+
+
+def ours(folder: Path) -> float:
+    shutil.rmtree(folder / ".soutu", ignore_errors=True)
+    return python(COMMAND, "index", str(folder), "--model", "bench")
+
+
+def loop(folder: Path, count: int) -> float:
+    with tempfile.TemporaryDirectory() as scratch:
+        return python(LOOP, ARCHITECTURE, str(folder), str(count), f"{scratch}/vectors.pt")
+
+
+def prepared(encoder: Encoder, file: Path) -> Rgb:
+    """As the pipeline does it."""
+    card = encoder.card
+    cut = partial(fit_picture, card=card)
+    return decode(file.read_bytes(), least=ROOM * card.image_size, cut=cut).rgb
+
+
+def engine_rate(encoder: Encoder, folder: Path, count: int = 256) -> float:
+    """Pictures a second on pixels that are ready, all cores."""
+    files = sorted(folder.glob("*.jpg"))[:64]
+    ready = [prepared(encoder, file) for file in files]
+    batch = [ready[i % len(ready)] for i in range(count)]
+    encoder.encode_images(batch[:32])
+    start = time.perf_counter()
+    encoder.encode_images(batch)
+    return count / (time.perf_counter() - start)
+
+
+def decoding(encoder: Encoder, folder: Path, count: int = 48) -> float:
+    """Seconds of one core to read, decode and fit a picture as the pipeline does."""
+    files = sorted(folder.glob("*.jpg"))[:count]
+    start = time.perf_counter()
+    for file in files:
+        prepared(encoder, file)
+    return (time.perf_counter() - start) / len(files)
+
+
+def closeness(folder: Path, loaded_name: str) -> dict[str, object]:
+    """What reduced-scale decoding and int8 change, as a part of the median distance between
+    different pictures."""
+    files = sorted(folder.glob("*.jpg"))[:40]
+    full = [decode(file).rgb for file in files]
+    told: dict[str, object] = {}
+    float32 = OpenClipEncoder(load(source_of(ARCHITECTURE, WEIGHTS)), "x", "cpu")
+    tiny, int8 = build_encoder("tiny", "cpu"), build_encoder(loaded_name, "cpu")
+    for name, encoder in (("ViT-B-32-256 float32", float32), ("tiny", tiny)):
+        reduced = [decode(file, least=ROOM * encoder.card.image_size).rgb for file in files]
+        found = close(encoder.encode_images(reduced), encoder.encode_images(full))
+        told[f"reduced-scale decoding, {name}"] = _part(found.moved, found.median)
+    found = close(int8.encode_images(full), float32.encode_images(full))
+    told["int8, ViT-B-32-256"] = _part(found.moved, found.median)
+    return told
+
+
+def _part(moved: float, median: float) -> dict[str, float]:
+    return {"part of the distance": round(moved, 5), "median cosine": round(median, 6)}
+
+
+Engines = dict[str, Callable[[Path], float]]
+
+
+def measure(folder: Path, engines: Engines, rounds: int) -> dict[str, float]:
+    """Median wall seconds of each; the loop, which is slow, runs once."""
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for number in range(rounds):
+        for name, run in engines.items():
+            if name == "open_clip loop" and number:
+                continue
+            seconds[name].append(run(folder))
+            print(f"  {name}: {seconds[name][-1]:.1f} s", flush=True)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rclip", type=Path, required=True, help="rclip's program")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "soutu-bench")
+    args = parser.parse_args()
+    os.environ["SOUTU_MODELS"] = str(args.data / "models")
+    loaded = load(source_of(ARCHITECTURE, WEIGHTS))
+    export(loaded, "bench", samples(), "int8")
+    home = rclip.prepare(args.data / "rclip", loaded)
+    encoder = build_encoder("bench", "cpu")
+    found: dict[str, object] = {}
+    cores = os.cpu_count() or 1
+    for name, (count, size) in SETS.items():
+        folder = pictures.write(args.data / name.replace(" ", "-"), count, size)
+        print(name, flush=True)
+        part = count // 4
+
+        def peer(where: Path) -> float:
+            rclip.forget(home)
+            return rclip.run(args.rclip, home, where, "-t", "1", "cat")
+
+        def plain(where: Path, part: int = part, count: int = count) -> float:
+            return loop(where, part) * count / part
+
+        engines: Engines = {"Soutu": ours, "rclip": peer, "open_clip loop": plain}
+        seconds = measure(folder, engines, args.rounds)
+        rates = {who: count / taken for who, taken in seconds.items()}
+        alone, decode_s = engine_rate(encoder, folder), decoding(encoder, folder)
+        allowed = cores / (cores / alone + decode_s)
+        found[name] = {
+            "pictures/s": {who: round(rate, 1) for who, rate in rates.items()},
+            "engine alone": round(alone, 1),
+            "decoding, core-ms a picture": round(1000 * decode_s, 1),
+            "engine and decoding allow": round(allowed, 1),
+            "times rclip": round(rates["Soutu"] / rates["rclip"], 2),
+            "times the loop": round(rates["Soutu"] / rates["open_clip loop"], 2),
+            "of the engine alone": round(rates["Soutu"] / alone, 3),
+            "of what is allowed": round(rates["Soutu"] / allowed, 3),
+        }
+        print(found[name], flush=True)
+    found["closeness"] = closeness(args.data / "12-megapixels", "bench")
+    print(found["closeness"])
+    told = {"model": f"{ARCHITECTURE}, {WEIGHTS}", "rounds": args.rounds}
+    print(save("index_throughput", {**told, **found}))
+
+
+if __name__ == "__main__":
+    main()
