@@ -1,7 +1,9 @@
-"""How long ``soutu search 灰猫`` takes from nothing, and what its imports cost.
+"""How long ``soutu search`` takes from nothing, and what its imports cost.
 
-``python -m benchmarks.cold_start [--runs 9]``. Every run is a new process. Files are in the
-page cache ("warm"), or dropped from it before each run where the system lets us ("dropped").
+``python -m benchmarks.cold_start [--runs 9] [--rclip PATH/TO/rclip]``. Every run is a new process.
+Files are in the page cache ("warm"), or dropped from it before each run where the system lets us
+("dropped"). With ``--rclip`` also ViT-B/32 in int8 on 300 and on 100,000 pictures, taking turns
+with rclip on 300; that needs the extras ``torch`` and ``dev``.
 """
 
 from __future__ import annotations
@@ -17,12 +19,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.record import save
+from soutu.assemble import build_encoder, create_store
 from soutu.sources.demo import demo_data
+from soutu.store.base import NewImage
 
 DROP = Path("/proc/sys/vm/drop_caches")
 IMPORTS = ("numpy", "onnxruntime", "tokenizers", "yaml", "click", "soutu", "soutu.cli")
 MAIN = "from soutu.cli import main; main()"
+COUNTS = (300, 100_000)
+STEP = 5000
+
+Figures = dict[str, object]
 
 
 def seconds(code: str, *arguments: str, before: Callable[[], object] | None = None) -> float:
@@ -47,11 +57,12 @@ def drop_cache() -> None:
     DROP.write_text("3")
 
 
-def measure(gallery: Path, runs: int) -> dict[str, object]:
+def measure(gallery: Path, runs: int) -> Figures:
+    """The embedded model on the demo's pictures."""
     search = ("search", "灰猫", "--gallery", str(gallery))
     seconds(MAIN, *search)
     warm = [seconds(MAIN, *search) for _ in range(runs)]
-    found: dict[str, object] = {"search, warm": figures(warm)}
+    found: Figures = {"search, warm": figures(warm)}
     if os.access(DROP, os.W_OK):
         dropped = [seconds(MAIN, *search, before=drop_cache) for _ in range(runs)]
         found["search, dropped page cache"] = figures(dropped)
@@ -64,9 +75,74 @@ def measure(gallery: Path, runs: int) -> dict[str, object]:
     return found
 
 
+def filled(root: Path, count: int, model: str) -> Path:
+    """A gallery of ``count`` pictures that are not there, with random vectors of ``model``."""
+    card = build_encoder(model, "cpu").card
+    root.mkdir()
+    store = create_store(root / ".soutu", card)
+    rng = np.random.default_rng(0)
+    with store.writer() as writer:
+        for start in range(0, count, STEP):
+            size = min(STEP, count - start)
+            vectors = rng.standard_normal((size, card.dim)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            rows = [
+                NewImage(f"{start}/{i}.jpg", 1, 1, (start + i).to_bytes(32, "big"), 1200, 900)
+                for i in range(size)
+            ]
+            writer.add_images(rows, vectors)
+    store.remember("root", str(root))
+    store.remember("model", model)
+    store.close()
+    return root
+
+
+def beside_rclip(program: Path, home: Path, runs: int) -> Figures:
+    """ViT-B/32 int8 beside rclip's float32 at the same (random) weights."""
+    from benchmarks import pictures, rclip
+    from soutu.assemble import samples
+    from soutu.encoders.export.export import export
+    from soutu.encoders.open_clip import load, source_of
+
+    os.environ["SOUTU_MODELS"] = str(home / "models")
+    export(load(source_of("ViT-B-32", "random:0")), "ViT-B-32", samples(), "int8")
+    theirs = rclip.prepare(home / "rclip", load(source_of("ViT-B-32-256", "random:0")))
+    photos = pictures.write(home / "photos", COUNTS[0], (640, 480))
+    rclip.run(program, theirs, photos, "-t", "1", "cat")
+    galleries = {count: filled(home / str(count), count, "ViT-B-32") for count in COUNTS}
+
+    def searches(before: Callable[[], object] | None) -> dict[str, list[float]]:
+        taken: dict[str, list[float]] = {"rclip, 300 pictures": []}
+        for _ in range(runs):
+            for count, gallery in galleries.items():
+                search = ("search", "cat", "--gallery", str(gallery), "-k", "1")
+                name = f"Soutu, {count:,} pictures"
+                taken.setdefault(name, []).append(seconds(MAIN, *search, before=before))
+            if before:
+                before()
+            run = rclip.run(program, theirs, photos, "-n", "-t", "1", "cat")
+            taken["rclip, 300 pictures"].append(run)
+        return taken
+
+    searches(None)
+    found: Figures = {}
+    states: dict[str, Callable[[], object] | None] = {"warm": None}
+    if os.access(DROP, os.W_OK):
+        states["dropped page cache"] = drop_cache
+    for state, before in states.items():
+        taken = searches(before)
+        peer = statistics.median(taken["rclip, 300 pictures"])
+        found[state] = {
+            name: {**figures(runs), "of rclip": round(statistics.median(runs) / peer, 3)}
+            for name, runs in taken.items()
+        }
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--rclip", type=Path, help="rclip's program, to be compared with")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         gallery = Path(folder)
@@ -74,6 +150,9 @@ def main() -> None:
         index = ("index", folder, "--model", "tiny")
         subprocess.run([sys.executable, "-c", MAIN, *index], check=True)
         found = measure(gallery, args.runs)
+    if args.rclip:
+        with tempfile.TemporaryDirectory() as folder:
+            found["ViT-B-32 int8"] = beside_rclip(args.rclip, Path(folder), args.runs)
     for name, value in found.items():
         print(f"{name}: {value}")
     print(save("cold_start", {"unit": "s", "runs": args.runs, **found}))

@@ -15,7 +15,7 @@ from soutu.encoders.export.from_open_clip import image_tower, text_tower
 from soutu.encoders.open_clip import Loaded
 
 MODEL = "ViT-B-32-256-datacomp_s34b_b86k"  # where rclip looks for its model
-VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+VOCABULARY = "tokenizer/bpe_simple_vocab_16e6.txt.gz"
 
 
 def prepare(home: Path, loaded: Loaded) -> Path:
@@ -28,6 +28,7 @@ def prepare(home: Path, loaded: Loaded) -> Path:
     (home / MODEL).mkdir(parents=True, exist_ok=True)
     for model, name in ((visual, "visual.onnx"), (textual, "textual.onnx")):
         onnx.save(_renamed(model), str(home / MODEL / name))
+    (home / VOCABULARY).parent.mkdir(exist_ok=True)
     shutil.copyfile(open_clip.tokenizer.default_bpe(), home / VOCABULARY)
     return home
 

@@ -54,8 +54,8 @@ class Gallery:
     that needs it.
     """
 
-    def __init__(self, root: Path, home: Path, config: Config) -> None:
-        self.root, self.home, self.config = root, home, config
+    def __init__(self, root: Path, home: Path, config: Config, *, once: bool = False) -> None:
+        self.root, self.home, self.config, self.once = root, home, config, once
         self.journal_fault: OSError | None = None
         self._store: LocalStore | None = None
 
@@ -67,10 +67,12 @@ class Gallery:
         model: str | None = None,
         index: str | Path | None = None,
         settings: Mapping[str, object] | None = None,
+        once: bool = False,
     ) -> Gallery:
         """The gallery of ``folder`` (None: of where we are): the one whose ``.soutu`` lies there
         or above, else a new one. ``index`` names another place for ``.soutu``'s content, for
-        read-only folders; ``settings`` are those of ``soutu.config.Config``."""
+        read-only folders; ``settings`` are those of ``soutu.config.Config``. ``once``: for a
+        process that ends after one search; its model is ready sooner and works slower."""
         start = absolute(Path(folder or "."))
         if index is None:
             home = find_home(start) or start / HOME
@@ -80,7 +82,7 @@ class Gallery:
             known = recall(home, "root")
             root = Path(known) if known and folder is None else start
         flags = {**(settings or {}), **({"model": model} if model else {})}
-        return cls(root, home, load_config(home, flags))
+        return cls(root, home, load_config(home, flags), once=once)
 
     @cached_property
     def model(self) -> str:
@@ -89,7 +91,7 @@ class Gallery:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return build_encoder(self.model, self.config.device)
+        return build_encoder(self.model, self.config.device, once=self.once)
 
     @cached_property
     def searcher(self) -> Searcher:

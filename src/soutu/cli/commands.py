@@ -34,10 +34,12 @@ _null = click.option("--null", "-0", is_flag=True, help="With --paths-only: NUL 
 Options = dict[str, object]
 
 
-def _open(folder: str | None, index_dir: str | None, **settings: object) -> Gallery:
+def _open(
+    folder: str | None, index_dir: str | None, settings: Options, *, once: bool = False
+) -> Gallery:
     from soutu.gallery import Gallery
 
-    gallery = Gallery.open(folder, index=index_dir, settings=settings)
+    gallery = Gallery.open(folder, index=index_dir, settings=settings, once=once)
     prefer_language(gallery.config.lang)
     return gallery
 
@@ -62,7 +64,7 @@ def index(
     **settings: object,
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
-    with _open(folder, index_dir, **settings) as gallery, _progress() as progress:
+    with _open(folder, index_dir, settings) as gallery, _progress() as progress:
         report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery)
     if as_json:
@@ -148,7 +150,7 @@ def search(
     """Find pictures by QUERY, Chinese or English, or by a picture · 以文或图搜图"""
     if (query is None) == (image is None):
         raise click.UsageError(say("query-or-image"))
-    with _open(gallery, index_dir, **settings) as opened:
+    with _open(gallery, index_dir, settings, once=True) as opened:
         result = opened.search(query) if image is None else opened.search(image=image)
     return _answer(result, opened, as_json=as_json, paths_only=paths_only, null=null)
 
@@ -165,7 +167,7 @@ def caption(
     image: str, gallery: str | None, index_dir: str | None, as_json: bool, **settings: object
 ) -> int:
     """Find the gallery's captions that fit the picture IMAGE · 以图找文字"""
-    with _open(gallery, index_dir, **settings) as opened:
+    with _open(gallery, index_dir, settings, once=True) as opened:
         result = opened.captions(image)
     return _answer(result, opened, as_json=as_json)
 
@@ -199,7 +201,7 @@ def _answer(
 @_json
 def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
     """Show what the gallery holds · 显示图库信息"""
-    found = _open(gallery, index_dir).info()
+    found = _open(gallery, index_dir, {}).info()
     if as_json:
         show_record(found)
         return

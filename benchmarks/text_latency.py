@@ -1,0 +1,87 @@
+"""One short query and eight variants of it through ViT-B/32's text tower, from text to vector.
+
+``python -m benchmarks.text_latency [--runs 30]``. The reference is float32 with all texts padded
+to 77 tokens, as public ONNX exports demand it. Needs the extras ``torch`` and ``dev``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.record import save
+from soutu.assemble import samples
+from soutu.encoders.export.export import export
+from soutu.encoders.onnx import OnnxEncoder
+from soutu.encoders.open_clip import load, source_of
+from soutu.types import Floats
+
+CONTEXT = 77
+QUERY = "a gray cat"  # five tokens with those of start and end
+VARIANTS = [
+    "a gray cat", "a photo of a gray cat", "grey cat", "a gray kitten", "a picture of a grey cat",
+    "gray tabby cat", "a cat with gray fur", "a small gray cat",
+]  # fmt: skip
+Encode = Callable[[list[str]], Floats]
+
+
+def padded(encoder: OnnxEncoder) -> Encode:
+    """Every text at the context's whole length."""
+
+    def encode(texts: list[str]) -> Floats:
+        return encoder._textual(*encoder._tokenizer(texts, CONTEXT))
+
+    return encode
+
+
+def milliseconds(encode: Encode, texts: list[str]) -> float:
+    start = time.perf_counter()
+    encode(texts)
+    return 1000 * (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=30)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as models:
+        os.environ["SOUTU_MODELS"] = models
+        loaded = load(source_of("ViT-B-32", "random:0"))
+        float32, int8 = (
+            OnnxEncoder(export(loaded, p, samples(), p).bundle, "cpu") for p in ("float32", "int8")
+        )
+        engines: dict[str, Encode] = {
+            "float32, padded to 77": padded(float32),
+            "float32, cut": float32.encode_texts,
+            "int8, cut (Soutu)": int8.encode_texts,
+        }
+        cosine = float((float32.encode_texts(VARIANTS) * int8.encode_texts(VARIANTS)).sum(1).min())
+        taken: dict[str, dict[str, list[float]]] = {name: {} for name in engines}
+        for number in range(args.runs + 3):
+            for name, encode in engines.items():
+                for kind, texts in (("one query", [QUERY]), ("eight variants", VARIANTS)):
+                    found = milliseconds(encode, texts)
+                    if number >= 3:  # the first rounds warm up
+                        taken[name].setdefault(kind, []).append(found)
+    table = {
+        name: {kind: round(statistics.median(runs), 2) for kind, runs in kinds.items()}
+        for name, kinds in taken.items()
+    }
+    slow, fast = table["float32, padded to 77"], table["int8, cut (Soutu)"]
+    times = {kind: round(slow[kind] / fast[kind], 1) for kind in fast}
+    for name, row in table.items():
+        print(f"{name:24} {row}")
+    print(f"times as fast: {times}; lowest cosine {cosine:.5f}")
+    told = {"unit": "ms", "runs": args.runs, "model": "ViT-B-32, random weights"}
+    print(save("text_latency", {**told, **table, "times as fast": times,
+                                "lowest cosine": round(float(np.float32(cosine)), 5)}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
