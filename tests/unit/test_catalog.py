@@ -21,7 +21,7 @@ def test_every_line_is_whole():
     assert len(sources) == len(set(sources)), "equal sources would be one vector space"
     for model in catalogue().values():
         assert model.source.count("/") == 1
-        assert model.repository is None or model.repository.count("/") == 1
+        assert all(name.count("/") == 1 for name in model.repositories)
         assert model.px in (224, 256)
         assert model.dim in (512, 768)
         assert 100 < model.parameters < 2000

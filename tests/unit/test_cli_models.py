@@ -53,7 +53,7 @@ def test_the_embedded_model_is_as_it_was_made(soutu):
 
 
 def test_a_known_model_is_pulled_from_the_hub(soutu, bundle_folder, monkeypatch):
-    with serve(Hub(catalogue()[DEFAULT].repository, bundle_folder)) as endpoint:
+    with serve(Hub(catalogue()[DEFAULT].repositories[0], bundle_folder)) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         code, out, err = soutu("models", "pull", DEFAULT)
     assert code == 0, err

@@ -14,7 +14,7 @@ from tests.conftest import write_bundle
 from tests.hub import COMMIT, Hub, serve
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
-REPOSITORY = catalogue()[DEFAULT].repository
+REPOSITORY = catalogue()[DEFAULT].repositories[0]
 
 
 @pytest.fixture
@@ -51,6 +51,20 @@ def test_a_model_is_fetched_once_and_described(hub):
     kept = json.loads((bundle.folder / "soutu.json").read_text())
     assert (kept["repository"], kept["revision"]) == (REPOSITORY, COMMIT)
     assert installed() == (DEFAULT,)
+
+
+def test_a_further_repository_is_asked_where_the_first_is_not_there(export, monkeypatch):
+    second = catalogue()[DEFAULT].repositories[1]
+    hub = Hub(second, export)
+    with serve(hub) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        bundle = pull(DEFAULT)
+        assert any(REPOSITORY in line for line in hub.requests), "in their order"
+        assert json.loads((bundle.folder / "soutu.json").read_text())["repository"] == second
+        hub.status = 404
+        remove(DEFAULT)
+        with pytest.raises(MissingModel, match=REPOSITORY):
+            pull(DEFAULT)
 
 
 def test_all_files_are_of_the_commit_that_was_asked_for(hub):

@@ -65,7 +65,7 @@ def all_three(workspace, *options):
 def test_from_a_hub_and_from_a_checkpoint_file_the_same(made, tmp_path, monkeypatch):
     folder, file = made
     monkeypatch.setenv("SOUTU_MODELS", str(tmp_path / "models"))
-    with serve(Hub(catalogue()[DEFAULT].repository, folder)) as endpoint:
+    with serve(Hub(catalogue()[DEFAULT].repositories[0], folder)) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         from_hub = all_three(workspace_at(tmp_path / "a"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -84,7 +84,7 @@ def _record(model: Listed) -> dict[str, object]:
     return {
         "name": model.name,
         "source": model.source,
-        "repository": model.repository,
+        "repositories": list(model.repositories),
         "px": model.px,
         "dim": model.dim,
         "parameters_millions": model.parameters,

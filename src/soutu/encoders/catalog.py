@@ -30,7 +30,7 @@ class Listed:
 
     name: str
     source: str
-    repository: str | None
+    repositories: tuple[str, ...]
     px: int
     dim: int
     parameters: float
@@ -56,7 +56,8 @@ def catalogue() -> dict[str, Listed]:
 
 def _listed(name: str, row: dict[str, object]) -> Listed:
     recall = row.pop("recall")
-    values = {**row, "languages": tuple(row["languages"])}  # type: ignore[arg-type]
+    lists: dict[str, object] = {key: tuple(row[key]) for key in ("languages", "repositories")}  # type: ignore[arg-type]
+    values = {**row, **lists}
     kept = Recall(**{str(k): v for k, v in recall.items()}) if isinstance(recall, dict) else None
     return Listed(name, recall=kept, **values)  # type: ignore[arg-type]
 

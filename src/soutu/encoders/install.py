@@ -27,7 +27,8 @@ TIMEOUT = 10  # seconds until a hub that does not answer is given up
 
 
 def pull(name: str, *, revision: str | None = None) -> Bundle:
-    """Fetch the known model ``name``, at a commit, branch or tag of its repository.
+    """Fetch the known model ``name``, at a commit, branch or tag of its repository; from a
+    further repository where the hub does not have the first.
 
     All files are of one commit, which is kept in the model's ``soutu.json`` with their sha256.
     ``HF_ENDPOINT`` names a mirror, ``HF_HUB_OFFLINE=1`` forbids to ask. Raises MissingModel, or
@@ -36,11 +37,11 @@ def pull(name: str, *, revision: str | None = None) -> Bundle:
     listed = catalogue().get(name)
     if listed is None:
         raise MissingModel("model-unknown", name=name, known=known_names())
-    if listed.repository is None:
+    if not listed.repositories:
         raise MissingModel("model-no-export", name=name, source=listed.source)
     folder = models_folder() / name
     beside = folder.with_name(folder.name + ".part")
-    commit = _download(listed, beside, revision)
+    repository, commit = _first(listed, beside, revision)
     shutil.rmtree(beside / ".cache", ignore_errors=True)
     return finish(
         beside,
@@ -49,7 +50,7 @@ def pull(name: str, *, revision: str | None = None) -> Bundle:
         space=listed.source,
         languages=list(listed.languages),
         license=listed.license,
-        repository=listed.repository,
+        repository=repository,
         revision=commit,
     )
 
@@ -99,7 +100,21 @@ def finish(beside: Path, folder: Path, **card: object) -> Bundle:
     return read_bundle(folder)
 
 
-def _download(listed: Listed, beside: Path, revision: str | None) -> str:
+def _first(listed: Listed, beside: Path, revision: str | None) -> tuple[str, str]:
+    """Download from the first repository that the hub gives; it and the commit."""
+    refused: MissingModel | None = None
+    for repository in listed.repositories:
+        try:
+            return repository, _download(listed, repository, beside, revision)
+        except MissingModel as fault:
+            if fault.code != "model-refused":
+                raise
+            refused = refused or fault
+    assert refused is not None
+    raise refused
+
+
+def _download(listed: Listed, repository: str, beside: Path, revision: str | None) -> str:
     """Bring the repository's files into ``beside``; returns the commit they are of."""
     from huggingface_hub import HfApi, snapshot_download
 
@@ -107,11 +122,11 @@ def _download(listed: Listed, beside: Path, revision: str | None) -> str:
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         found = HfApi(endpoint=endpoint).model_info(
-            str(listed.repository), revision=revision, files_metadata=True, timeout=TIMEOUT
+            repository, revision=revision, files_metadata=True, timeout=TIMEOUT
         )
         commit = str(found.sha)
         snapshot_download(
-            str(listed.repository),
+            repository,
             revision=commit,
             local_dir=beside,
             allow_patterns=PATTERNS,
@@ -119,23 +134,23 @@ def _download(listed: Listed, beside: Path, revision: str | None) -> str:
             etag_timeout=TIMEOUT,
         )
     except Exception as fault:  # over its versions the hub library's errors share no other base
-        raise _explained(listed, fault) from fault
+        raise _explained(listed, repository, fault) from fault
     promised = {s.rfilename: s.lfs.sha256 for s in found.siblings or [] if s.lfs}
     for file, digest in promised.items():
         if (beside / file).is_file() and sha256(beside / file) != digest:
             (beside / file).unlink()
-            raise RemoteUnavailable("model-hash", file=file, repository=listed.repository)
+            raise RemoteUnavailable("model-hash", file=file, repository=repository)
     return commit
 
 
-def _explained(listed: Listed, fault: Exception) -> SoutuError:
+def _explained(listed: Listed, repository: str, fault: Exception) -> SoutuError:
     """What the hub's answer means for the person."""
     response = getattr(fault, "response", None)
     status = getattr(response, "status_code", None)
     said = str(fault).strip().splitlines()
     fields = {
         "name": listed.name,
-        "repository": listed.repository,
+        "repository": repository,
         "folder": models_folder() / listed.name,
         "fault": said[0] if said else repr(fault),
     }
