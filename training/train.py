@@ -28,7 +28,7 @@ from training.nouns import Lang
 from training.validation import Validation
 
 RUNS = Path("training/runs")
-BALANCED = 0.75  # from this part of the steps on, rare things are seen as often as everyday ones
+BALANCED = 0.5  # from this part of the steps on, rare things are seen as often as everyday ones
 
 
 @dataclass(frozen=True)

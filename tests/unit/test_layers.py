@@ -21,7 +21,9 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FREE_SIBLINGS = {0}  # errors, types and config are one vocabulary
-IMPLEMENTATIONS = {"store.local", "encoders.onnx", "encoders.catalog", "query.rules"}
+IMPLEMENTATIONS = {
+    "store.local", "encoders.onnx", "encoders.open_clip", "encoders.catalog", "query.rules",
+}  # fmt: skip
 
 
 def modules() -> list[Path]:

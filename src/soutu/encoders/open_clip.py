@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from soutu.encoders import chinese_clip
 from soutu.encoders.catalog import catalogue
+from soutu.encoders.install import sha256
 from soutu.encoders.preprocess import fit
 from soutu.errors import BadInput, MissingExtra, MissingModel, SoutuError
 from soutu.types import Floats, ModelCard, Rgb
@@ -42,15 +44,11 @@ class Source:
     def file(self) -> Path | None:
         return Path(self.weights) if Path(self.weights).is_file() else None
 
-    @property
+    @cached_property
     def space(self) -> str:
         """Equal for equal weights, wherever their file lies."""
         if self.file:
-            digest = hashlib.sha256()
-            with self.file.open("rb") as opened:
-                while block := opened.read(1 << 20):
-                    digest.update(block)
-            return f"{self.architecture}/sha256:{digest.hexdigest()[:16]}"
+            return f"{self.architecture}/sha256:{sha256(self.file)[:16]}"
         return f"{self.architecture}/{self.weights}"
 
 
