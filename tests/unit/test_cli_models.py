@@ -138,3 +138,19 @@ def test_a_gallery_opened_with_another_model_names_both_and_the_cure(soutu, phot
     assert soutu("index", photos, "--model", "mine")[0] == 0
     assert soutu("search", "cat", "--gallery", photos, "--model", "mine")[0] == 0
     assert soutu("search", "cat", "--gallery", photos, "--model", "tiny")[0] == 0
+
+
+def test_an_index_of_one_precision_is_searched_with_another(soutu, small, photos):
+    name, file = small
+    for precision in ("float32", "int8"):
+        options = ("--precision", precision, "--name", precision)
+        assert soutu("models", "export", name, "--pretrained", file, *options)[0] == 0
+    assert soutu("index", photos, "--model", "float32")[0] == 0
+    found = [
+        json.loads(soutu("search", "cat", "--gallery", photos, "--model", model, "--json")[1])
+        for model in ("float32", "int8", f"torch:{name}/{file}")
+    ]
+    assert [hit["path"] for hit in found[0]["hits"]] == [hit["path"] for hit in found[2]["hits"]]
+    assert found[1]["hits"][0]["cosine"] == pytest.approx(found[0]["hits"][0]["cosine"], abs=0.02)
+    _, out, _ = soutu("info", "--gallery", photos, "--json")
+    assert len(json.loads(out)["spaces"]) == 1
