@@ -178,16 +178,18 @@ class Gallery:
         *,
         image: str | Path | Rgb | None = None,
         k: int | None = None,
+        where: str | None = None,
     ) -> SearchResult:
         """The ``k`` pictures nearest to a text, or to a picture (a path, or RGB uint8
-        (h, w, 3)). Exactly one of the two must be given."""
+        (h, w, 3)). Exactly one of the two must be given. ``where`` narrows the search:
+        ``"folder = '2024' and width > 2000"`` (its words: ``query/where.py``)."""
         if (text is None) == (image is None):
             raise TypeError("search takes a text or an image")
         k = self.config.k if k is None else k
         if text is not None:
-            return self._logged(self.searcher.search(text, k))
+            return self._logged(self.searcher.search(text, k, where=where))
         rgb, name = self._picture(image)
-        return self._logged(self.searcher.search_by_image(rgb, name, k))
+        return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
 
     def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:
         """The ``k`` captions nearest to a picture (a path, or RGB uint8 (h, w, 3))."""

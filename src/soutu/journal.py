@@ -29,6 +29,7 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "target": result.target,
         "query": result.query.raw,
         "terms": [asdict(term) for term in result.query.terms],
+        "filters": list(result.query.filters),
         "variants": [asdict(variant) for variant in result.variants],
         "fusion": result.fusion,
         "agreement": round(result.agreement, 6),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from soutu.encoders.base import Encoder
 from soutu.errors import BadQuery
+from soutu.filters import Filter
 from soutu.query.expand import Expander, variants
 from soutu.query.fuse import MEAN, mean_pool
 from soutu.store.base import Searchable
@@ -42,6 +43,22 @@ class _Asked:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A filter as it was said and as it is understood."""
+
+    text: str
+    filter: Filter
+
+
+def parsed(where: str | None) -> Wanted | None:
+    if where is None or not where.strip():
+        return None
+    from soutu.query.where import parse_where  # most searches have none
+
+    return Wanted(where.strip(), parse_where(where))
+
+
+@dataclass(frozen=True)
 class Searcher:
     """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone."""
 
@@ -49,13 +66,18 @@ class Searcher:
     store: Searchable
     expander: Expander | None = None
 
-    def search(self, text: str, k: int = 5) -> SearchResult:
-        """The ``k`` images nearest to ``text``. Raises BadQuery for an empty text or k < 1."""
-        return self._images(self._ask_text(text, k), k)
+    def search(self, text: str, k: int = 5, *, where: str | None = None) -> SearchResult:
+        """The ``k`` images nearest to ``text``, of those that ``where`` admits (see
+        ``query.where``). Raises BadQuery for an empty text, k < 1 or a malformed ``where``."""
+        wanted = parsed(where)
+        return self._images(self._ask_text(text, k), k, wanted)
 
-    def search_by_image(self, image: Rgb, name: str, k: int = 5) -> SearchResult:
+    def search_by_image(
+        self, image: Rgb, name: str, k: int = 5, *, where: str | None = None
+    ) -> SearchResult:
         """The ``k`` images nearest to a picture, uint8 (h, w, 3); ``name`` is what to log."""
-        return self._images(self._ask_image(image, name, k), k)
+        wanted = parsed(where)
+        return self._images(self._ask_image(image, name, k), k, wanted)
 
     def captions(self, image: Rgb, name: str, k: int = 5) -> SearchResult:
         """The ``k`` captions nearest to a picture, uint8 (h, w, 3)."""
@@ -91,15 +113,18 @@ class Searcher:
             vector = self.encoder.encode_images([image])[0]
         return _Asked(Query(name, (Term("image", name),)), (), vector, 1.0, clock)
 
-    def _images(self, asked: _Asked, k: int) -> SearchResult:
+    def _images(self, asked: _Asked, k: int, wanted: Wanted | None) -> SearchResult:
+        narrowed = wanted.filter if wanted else None
         with asked.clock.step("search_ms"), self.store.snapshot():
-            ranking: Ranking = self.store.search_images(asked.vector, k)
+            ranking: Ranking = self.store.search_images(asked.vector, k, narrowed)
             rows = self.store.images(ranking.ids.tolist())
             state = self.store.state()
         hits = [
             _hit(rank, score, row.paths, row.captions[0] if row.captions else "")
             for rank, (row, score) in enumerate(zip(rows, ranking.scores, strict=True), 1)
         ]
+        if wanted:
+            asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
         return self._result(asked, hits, state, "images")
 
     def _result(

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -238,3 +239,17 @@ def test_the_demo_answers_its_queries(soutu, tmp_path):
     assert f"{out.count('✓')} of 10" in out
     assert "images/005.jpg →\n  1." in out
     assert len((tmp_path / "demo" / ".soutu" / "journal.jsonl").read_text().splitlines()) == 11
+
+
+def test_a_search_is_narrowed_and_the_journal_says_so(soutu, photos):
+    assert soutu("index", photos, "--model", "tiny")[0] == 0
+    where = "folder = sub or name ~ '*.PNG'"
+    code, out, err = soutu("search", "cat", "-g", photos, "--where", where, "--paths-only")
+    assert code == 0, err
+    assert sorted(Path(line).name for line in out.splitlines()) == ["b.png", "c.webp"]
+    logged = (photos / ".soutu" / "journal.jsonl").read_text("utf-8").splitlines()[-1]
+    assert json.loads(logged)["filters"] == [where]
+    assert soutu("search", "cat", "-g", photos, "--where", "width > 100000")[0] == 1
+    code, _, err = soutu("search", "cat", "-g", photos, "--where", "colour = red")
+    assert code == 2
+    assert "folder, name, path" in err

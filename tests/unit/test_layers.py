@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "soutu"
 
 # Lowest first; a module imports only from lower layers, and siblings never from each other.
 LAYERS = [
-    {"errors", "types", "config"},
+    {"errors", "types", "config", "filters"},
     {"sources", "encoders", "store", "query"},
     {"indexing", "search", "journal"},
     {"evaluation", "distributed"},

@@ -86,3 +86,14 @@ def test_k_below_one_is_an_error(encoder, store, k):
 def test_the_same_search_gives_the_same_answer(encoder, store):
     first, again = (Searcher(encoder, store).search("gray cat", k=COUNT) for _ in range(2))
     assert first.hits == again.hits
+
+
+def test_saved_arrays_refuse_a_filter():
+    from soutu.errors import BadQuery
+    from soutu.filters import Compare
+    from soutu.store.arrays import ArrayStore
+    from tests.store_samples import DIM, card, unit
+
+    store = ArrayStore(unit(2, DIM), unit(2, DIM), ("a", "b"), ("x", "y"), card())
+    with pytest.raises(BadQuery, match="soutu index FOLDER"):
+        store.search_images(unit(DIM), 1, Compare("width", ">", 1))

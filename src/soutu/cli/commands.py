@@ -127,6 +127,7 @@ def _show_report(report: IndexReport, gallery: Gallery) -> None:
 @click.command()
 @click.argument("query", required=False)
 @click.option("--image", metavar="PATH", help="Search by a picture instead of a text.")
+@click.option("--where", metavar="FILTER", help="Narrow: \"folder = '2024' and width > 2000\".")
 @click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
 @_k
@@ -140,6 +141,7 @@ def _show_report(report: IndexReport, gallery: Gallery) -> None:
 def search(
     query: str | None,
     image: str | None,
+    where: str | None,
     gallery: str | None,
     index_dir: str | None,
     as_json: bool,
@@ -151,7 +153,7 @@ def search(
     if (query is None) == (image is None):
         raise click.UsageError(say("query-or-image"))
     with _open(gallery, index_dir, settings, once=True) as opened:
-        result = opened.search(query) if image is None else opened.search(image=image)
+        result = opened.search(query, image=image, where=where)
     return _answer(result, opened, as_json=as_json, paths_only=paths_only, null=null)
 
 

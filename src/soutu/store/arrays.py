@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
+from soutu.errors import BadQuery
+from soutu.filters import Filter
 from soutu.store.base import CaptionRow, ImageRow
 from soutu.store.checks import checked_query, checked_rows
 from soutu.store.ranking import contenders, exact_scores, top_k
@@ -40,7 +42,10 @@ class ArrayStore:
         """Nothing ever changes here: the generation is 0."""
         return IndexState(0, self.card.space, len(self._paths), len(self._captions))
 
-    def search_images(self, vector: Floats, k: int) -> Ranking:
+    def search_images(self, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
+        """BadQuery for a filter: of these pictures only paths and captions are known."""
+        if where is not None:
+            raise BadQuery("where-arrays")
         return self._search(self._images, vector, k)
 
     def search_captions(self, vector: Floats, k: int) -> Ranking:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from soutu.filters import Filter
 from soutu.types import Floats, IndexState, Ranking
 
 
@@ -87,10 +88,10 @@ class Searchable(Protocol):
         """What answers now; it counts only what a search can return."""
         ...
 
-    def search_images(self, vector: Floats, k: int) -> Ranking:
-        """The ``k`` images nearest to ``vector`` (float32 (dim,), unit) by inner product.
-        All of them where there are fewer, none for ``k`` below 1; ValueError for a vector
-        of another shape or one that is not finite."""
+    def search_images(self, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
+        """The ``k`` images nearest to ``vector`` (float32 (dim,), unit) by inner product, of
+        those that ``where`` admits. All of them where there are fewer, none for ``k`` below 1;
+        ValueError for a vector of another shape or one that is not finite."""
         ...
 
     def search_captions(self, vector: Floats, k: int) -> Ranking:

@@ -54,6 +54,11 @@ class Live:
     ids: Ids
     slots: Ids
 
+    def only(self, ids: Ids) -> Live:
+        """Those of them that are among ``ids``."""
+        kept = np.isin(self.ids, ids)
+        return Live(self.revision, self.ids[kept], self.slots[kept])
+
 
 def slot_counter(space: int, kind: Kind) -> str:
     """The name of the counter that hands out slots."""

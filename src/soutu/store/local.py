@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from soutu.errors import MissingIndex
+from soutu.filters import Filter
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 from soutu.store.checks import checked_query
 from soutu.store.home import (
@@ -160,8 +161,8 @@ class LocalStore:
                 self._count(CAPTIONS),
             )
 
-    def search_images(self, vector: Floats, k: int) -> Ranking:
-        return self._search(IMAGES, vector, k)
+    def search_images(self, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
+        return self._search(IMAGES, vector, k, where)
 
     def search_captions(self, vector: Floats, k: int) -> Ranking:
         return self._search(CAPTIONS, vector, k)
@@ -226,10 +227,14 @@ class LocalStore:
             finally:
                 run.close()
 
-    def _search(self, kind: Kind, vector: Floats, k: int) -> Ranking:
+    def _search(self, kind: Kind, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
         query = checked_query(vector, self.card.dim)
         with self.snapshot():
             live = self._current(kind)
+            if where is not None:
+                from soutu.store.where import matching_images
+
+                live = live.only(matching_images(self._connection(), where))
         # Slots are never given twice: this holds whatever a writer does meanwhile.
         slab = self._slabs[kind.name]
         if k < 1 or not len(live.ids):
