@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from soutu.encoders.base import Encoder
-    from soutu.indexing import IndexReport
+    from soutu.indexing import IndexPlan, IndexReport
     from soutu.store.local import LocalStore
     from soutu.types import Rgb
 
@@ -129,12 +129,8 @@ class Gallery:
         again by later calls without one."""
         from soutu.indexing import Pace, index_folder
         from soutu.sources.captions import read_captions
-        from soutu.sources.images import check_root
 
-        check_root(self.root)
-        known = recall(self.home, "root")
-        if known and Path(known) != self.root and self.home.parent != self.root:
-            raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
+        self._check_root()
         encoding = encoding or recall(self.home, "captions_encoding") or None
         file = absolute(Path(captions)) if captions else self._remembered_captions()
         gone = captions is None and file is not None and not file.is_file()
@@ -154,6 +150,29 @@ class Gallery:
         if not gone:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
+
+    def plan(self) -> IndexPlan:
+        """What ``index`` would do now. Nothing is written, and no index is made."""
+        from soutu.indexing import plan_index
+
+        self._check_root()
+        if recall(self.home, "root") is None:
+            return plan_index(self.root, None)
+        try:
+            with open_store(self.home, self.encoder.card.space) as store:
+                return plan_index(self.root, store)
+        except ModelMismatch:
+            with open_store(self.home) as store:
+                return plan_index(self.root, store, other_model=True)
+
+    def _check_root(self) -> None:
+        """The folder can be listed, and the index is its own."""
+        from soutu.sources.images import check_root
+
+        check_root(self.root)
+        known = recall(self.home, "root")
+        if known and Path(known) != self.root and self.home.parent != self.root:
+            raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
 
     def _remembered_captions(self) -> Path | None:
         kept = recall(self.home, "captions_file")

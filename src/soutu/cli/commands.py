@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soutu.cli.language import prefer_language, say
-from soutu.cli.render import show, show_json, show_paths, show_record
+from soutu.cli.render import plain, show, show_json, show_paths, show_record
 
 if TYPE_CHECKING:
     from soutu.gallery import Gallery
@@ -48,6 +48,7 @@ def _open(
 @click.argument("folder", required=False)
 @click.option("--captions", metavar="FILE", help="CSV that begins image_path,caption.")
 @click.option("--encoding", metavar="NAME", help="Of the captions file, if not UTF-8.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--max-pixels", type=int, metavar="N", help="Larger pictures are left out.")
 @click.option("--workers", type=int, metavar="N", help="Threads that decode (one a core).")
 @click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
@@ -59,16 +60,40 @@ def index(
     folder: str | None,
     captions: str | None,
     encoding: str | None,
+    dry_run: bool,
     index_dir: str | None,
     as_json: bool,
     **settings: object,
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
+    if dry_run:
+        _show_plan(_open(folder, index_dir, settings), as_json=as_json)
+        return
     with _open(folder, index_dir, settings) as gallery, _progress() as progress:
         report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery)
     if as_json:
         show_record(_counts(report))
+
+
+def _show_plan(gallery: Gallery, *, as_json: bool) -> None:
+    plan = gallery.plan()
+    if as_json:
+        counts = {"found": plan.found, "unreadable": len(plan.unreadable)}
+        show_record({"encode": plan.encode, "renamed": plan.renamed, "removed": plan.removed,
+                     "duplicates": plan.duplicates, **counts})  # fmt: skip
+        return
+    for path in plan.encode:
+        click.echo(f"+ {plain(path)}")
+    for old, new in plan.renamed:
+        click.echo(f"→ {plain(old)} → {plain(new)}")
+    for path in plan.removed:
+        click.echo(f"- {plain(path)}")
+    for path in plan.duplicates:
+        click.echo(f"= {plain(path)}")
+    counts = {name: len(getattr(plan, name)) for name in ("encode", "renamed", "removed")}
+    more = {"duplicates": len(plan.duplicates), "unreadable": len(plan.unreadable)}
+    click.echo(say("index-plan", folder=gallery.root, found=plan.found, **counts, **more), err=True)
 
 
 @contextmanager

@@ -76,6 +76,18 @@ class Change:
     time: str
 
 
+class Known(Protocol):
+    """What both sides can be asked: the index itself, and a run that is changing it."""
+
+    def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
+        """Image ids of those content hashes that are stored, whatever the space."""
+        ...
+
+    def images_without_vector(self) -> list[int]:
+        """Ids of images that have a path but no vector in this store's space, ascending."""
+        ...
+
+
 class Searchable(Protocol):
     """The reading side. A reader sees one consistent state per call; calls that belong
     together go into one ``snapshot``."""
@@ -114,19 +126,11 @@ class Searchable(Protocol):
         ...
 
 
-class Writer(Protocol):
+class Writer(Known, Protocol):
     """One index run, used by one thread. Each call is one transaction: when it returns, its
     rows are safe on disk and visible to readers; if it raises, none of it happened.
     Vectors are float32 (n, dim), row i for item i; another shape or a value that is not
     finite is a ValueError, an unknown id a KeyError."""
-
-    def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
-        """Image ids of those content hashes that are stored, whatever the space."""
-        ...
-
-    def images_without_vector(self) -> list[int]:
-        """Ids of images that have a path but no vector in this store's space, ascending."""
-        ...
 
     def add_images(self, images: Sequence[NewImage], vectors: Floats) -> list[int]:
         """Add pictures with their vectors; returns their ids. A content hash that is
@@ -169,7 +173,7 @@ class Writer(Protocol):
         ...
 
 
-class VectorStore(Searchable, Protocol):
+class VectorStore(Searchable, Known, Protocol):
     """Reading and writing."""
 
     def files(self) -> dict[str, StoredFile]:

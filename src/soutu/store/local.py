@@ -36,9 +36,11 @@ from soutu.store.reading import (
     all_caption_rows,
     caption_rows,
     change_rows,
+    ids_by_content,
     image_rows,
     slots_of,
     stored_files,
+    without_vector,
 )
 from soutu.store.rows import (
     check_version,
@@ -184,6 +186,14 @@ class LocalStore:
     def files(self) -> dict[str, StoredFile]:
         with self.snapshot():
             return stored_files(self._connection())
+
+    def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
+        with self.snapshot():
+            return ids_by_content(self._connection(), contents)
+
+    def images_without_vector(self) -> list[int]:
+        with self.snapshot():
+            return without_vector(self._connection(), self._space.id)
 
     def all_captions(self) -> list[CaptionRow]:
         with self.snapshot():

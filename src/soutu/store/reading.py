@@ -61,6 +61,22 @@ def stored_files(connection: sqlite3.Connection) -> dict[str, StoredFile]:
     return {file.path: file for file in files}
 
 
+def ids_by_content(connection: sqlite3.Connection, contents: Sequence[bytes]) -> dict[bytes, int]:
+    """Image ids of those content hashes that are stored."""
+    sql = "SELECT content, id FROM images WHERE content IN ({marks})"
+    return dict(select_in(connection, sql, list(contents)))
+
+
+def without_vector(connection: sqlite3.Connection, space: int) -> list[int]:
+    """Ids of images that have a path but no vector in ``space``, ascending."""
+    rows = connection.execute(
+        """SELECT DISTINCT image_id FROM paths WHERE image_id NOT IN
+            (SELECT owner FROM image_vectors WHERE space = ?) ORDER BY image_id""",
+        (space,),
+    )
+    return [row[0] for row in rows]
+
+
 def slots_of(
     connection: sqlite3.Connection, space: int, kind: Kind, ids: Sequence[int]
 ) -> dict[int, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile
 from soutu.store.checks import checked_rows
 from soutu.store.live import CAPTIONS, IMAGES, KINDS, REVISION, Kind, pack, slot_counter
-from soutu.store.reading import caption_row, slots_of
+from soutu.store.reading import caption_row, ids_by_content, slots_of, without_vector
 from soutu.store.rows import (
     advance,
     connect,
@@ -63,21 +63,16 @@ class LocalWriter:
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
         with guard(self._home):
-            return self._ids_by_content(contents)
+            return ids_by_content(self._connection, contents)
 
     def images_without_vector(self) -> list[int]:
         with guard(self._home):
-            rows = self._connection.execute(
-                """SELECT DISTINCT image_id FROM paths WHERE image_id NOT IN
-                    (SELECT owner FROM image_vectors WHERE space = ?) ORDER BY image_id""",
-                (self._space.id,),
-            )
-            return [row[0] for row in rows]
+            return without_vector(self._connection, self._space.id)
 
     def add_images(self, images: Sequence[NewImage], vectors: Floats) -> list[int]:
         rows = checked_rows(vectors, len(images), self._space.card.dim)
         with self._transaction():
-            known = self._ids_by_content([image.content for image in images])
+            known = ids_by_content(self._connection, [image.content for image in images])
             fresh = {i.content: i for i in images if i.content not in known}
             first = advance(self._connection, "image", len(fresh)) + 1
             known.update((content, id_) for id_, content in enumerate(fresh, first))
@@ -220,10 +215,6 @@ class LocalWriter:
         )
         if not self._noted:  # no path or caption says it: vectors for what was there before
             self._noted.append(("vectors", "", self._space.card.space))
-
-    def _ids_by_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
-        sql = "SELECT content, id FROM images WHERE content IN ({marks})"
-        return dict(select_in(self._connection, sql, list(contents)))
 
     def _stored_paths(self, paths: Sequence[str]) -> dict[str, int]:
         """Image ids of those of ``paths`` that are stored."""
