@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.record import save
+from benchmarks.record import machine, save
 from soutu.assemble import samples
 from soutu.encoders.bundle import read_bundle
 from soutu.encoders.export.export import export
@@ -152,6 +152,7 @@ def main() -> None:
         }
         for name, rate in rates.items()
     }
+    print(f"{machine()['cpu']}: {machine()['flags']}")
     for name, row in table.items():
         print(f"{name:22} {row}")
     told: dict[str, Any] = {"model": "ViT-B-32, random weights", "batch": args.batch}

@@ -10,19 +10,34 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
+# What decides how fast float32 and int8 products are.
+VECTOR = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx",
+    "asimd",
+    "sve",
+    "i8mm",
+)
 RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, object]:
     """Processor, cores, system and the versions that matter."""
     cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
+    info, flags = Path("/proc/cpuinfo"), []
     if info.exists():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         cpu = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), cpu)
+        listed = next((x.split(":", 1)[1] for x in lines if x.startswith("flags")), "")
+        flags = [flag for flag in listed.split() if flag.startswith(VECTOR)]
     packages = {name: version(name) for name in ("numpy", "onnxruntime", "tokenizers")}
     return {
         "cpu": cpu,
+        "flags": " ".join(flags),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
