@@ -1,5 +1,7 @@
 """The contract of every Encoder."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -122,3 +124,13 @@ def test_the_card_is_complete(encoder):
     assert len(card.fingerprint) == 64
     assert card.image_size > 0
     assert encoder.batch >= 1
+    assert encoder.lanes >= 1
+
+
+def test_several_threads_may_encode_at_once(encoder, exact):
+    images = [picture(i, 50, 60) for i in range(24)]
+    alone = encoder.encode_images(images)
+    with ThreadPoolExecutor(4) as pool:
+        parts = pool.map(encoder.encode_images, [images[i : i + 4] for i in range(0, 24, 4)])
+        together = np.concatenate([*parts])
+    assert (alone * together).sum(axis=1).min() > (0.99999 if exact else 0.999)

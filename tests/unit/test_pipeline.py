@@ -13,7 +13,7 @@ from soutu import Gallery
 from soutu.encoders.catalog import open_model
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.encoders.preprocess import fit
-from soutu.indexing.pipeline import IN_FLIGHT, Crew, Pace
+from soutu.indexing.pipeline import AHEAD, IN_FLIGHT, ROOM, Crew, Pace
 from soutu.sources.decode import decode
 from soutu.sources.gate import Gate
 from tests.conftest import picture
@@ -48,7 +48,7 @@ def test_no_more_is_taken_ahead_than_the_bounds_allow(encoder, weight):
 
     def items():
         nonlocal taken, most
-        for i in range(60):
+        for i in range(200):
             taken += 1
             most = max(most, taken)
             yield i
@@ -56,7 +56,7 @@ def test_no_more_is_taken_ahead_than_the_bounds_allow(encoder, weight):
     with Crew(encoder, Pace(workers=2, batch=8)) as crew:
         for _ in crew.ordered(lambda i: i, items(), lambda _: weight):
             taken -= 1
-    allowed = {0: 2 + 8, IN_FLIGHT // 3: 3, 2 * IN_FLIGHT: 1}[weight]
+    allowed = {0: AHEAD, IN_FLIGHT // 3: 3, 2 * IN_FLIGHT: 1}[weight]
     assert most <= allowed + 1, "one more may be held in the hand"
 
 
@@ -148,7 +148,7 @@ def test_reduced_scale_changes_next_to_nothing_in_a_vector(tmp_path, encoder):
     file = saved(tmp_path, photograph(2400, 1800))
     others = encoder.encode_images([picture(i, 300, 200) for i in range(6)])
     vectors = encoder.encode_images(
-        [decode(file).rgb, decode(file, least=2 * encoder.card.image_size).rgb]
+        [decode(file).rgb, decode(file, least=int(ROOM * encoder.card.image_size)).rgb]
     )
     between = np.median((1 - others @ others.T)[np.triu_indices(6, 1)])
     assert 1 - vectors[0] @ vectors[1] < 0.05 * between

@@ -19,6 +19,11 @@ class Encoder(Protocol):
         """How many pictures it works on at once; more at a time gain nothing."""
         ...
 
+    @property
+    def lanes(self) -> int:
+        """How many threads may call ``encode_images`` at the same time to use the machine fully."""
+        ...
+
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
         """float32 (n, dim), unit rows, in order; (0, dim) for no images.
 

@@ -191,6 +191,10 @@ class OpenClipEncoder:
     def card(self) -> ModelCard:
         return self._card
 
+    @property
+    def lanes(self) -> int:
+        return 1  # PyTorch's own threads, or the GPU, are busy with one batch
+
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
         import torch
 

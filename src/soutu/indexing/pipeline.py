@@ -1,6 +1,6 @@
 """Reading, decoding, encoding and storing at the same time, in order and within bounds.
 
-Threads read and decode, one thread encodes, the caller stores: Pillow, hashing and the engines
+Threads read and decode, others encode, the caller stores: Pillow, hashing and the engines
 let go of Python's lock while they work. What comes out is in the order of what went in.
 """
 
@@ -21,10 +21,12 @@ from soutu.sources.gate import Gate
 from soutu.types import Floats, Rgb
 
 IN_FLIGHT = 64_000_000  # bytes of files that are read and not yet decoded
-ENCODING = 2  # batches that are being encoded or wait for it
+AHEAD = 64  # pictures that may be ready before they are encoded, while the model is loaded say
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as this many times the model's side
-# remains: at twice the side nothing measurable is lost (benchmarks/results/index_throughput.json).
-ROOM = 2
+# remains. What that changes in a vector is at most 0.2 % of the distance between pictures
+# (benchmarks/results/index_throughput.json); at twice the side it would be a tenth of that, and a
+# megapixel would take twice as long.
+ROOM = 1.4
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -51,7 +53,7 @@ class Crew:
         self._batch = pace.batch or encoder.batch
         self._gate = Gate()
         self._workers = ThreadPoolExecutor(pace.threads(), "soutu-decode")
-        self._engine = ThreadPoolExecutor(1, "soutu-encode")
+        self._engine = ThreadPoolExecutor(encoder.lanes, "soutu-encode")
 
     def __enter__(self) -> Crew:
         return self
@@ -77,8 +79,7 @@ class Crew:
         carried = 0
         for item in items:
             while ahead and (
-                len(ahead) >= self._batch + self._pace.threads()
-                or carried + weight(item) > IN_FLIGHT
+                len(ahead) >= max(AHEAD, self._batch) or carried + weight(item) > IN_FLIGHT
             ):
                 first, future = ahead.popleft()
                 yield first, future.result()
@@ -97,7 +98,7 @@ class Crew:
             source,
             max_pixels=self._pace.max_pixels,
             shown=shown,
-            least=ROOM * card.image_size,
+            least=int(ROOM * card.image_size),
             gate=self._gate,
             cut=lambda picture: fit_picture(picture, card),
         )
@@ -113,7 +114,7 @@ class Crew:
             if len(batch) == self._batch:
                 pending.append((items, self._engine.submit(self._encoder.encode_images, batch)))
                 items, batch = [], []
-            while pending and (len(pending) >= ENCODING or pending[0][1].done()):
+            while pending and (len(pending) > self._encoder.lanes or pending[0][1].done()):
                 done, vectors = pending.popleft()
                 yield done, vectors.result()
         if batch:
