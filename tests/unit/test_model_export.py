@@ -43,6 +43,7 @@ def test_an_export_has_the_vectors_of_pytorch(tmp_path, kind, precision):
     assert agreement.texts.lowest > least
     assert agreement.overlap > 0.85
     assert verify(f"small-{kind}").whole
+    assert len({file.stat().st_mode for file in made.bundle.folder.rglob("*.*")}) == 1
 
 
 def test_both_precisions_share_a_space_and_not_a_fingerprint(tmp_path):

@@ -101,10 +101,11 @@ def test_what_is_unknown_says_what_is_known(tmp_path):
         open_encoder("ViT-B-32", "nothing", "cpu")
 
 
-def test_a_hub_that_is_not_there_says_what_to_do(monkeypatch):
+def test_a_hub_that_is_not_there_says_what_to_do_and_says_it_once(monkeypatch, caplog):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(MissingModel, match="could not be fetched"):
         open_encoder("ViT-B-32/laion2b_s34b_b79k", device="cpu")
+    assert not [r for r in caplog.records if r.name == "root"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

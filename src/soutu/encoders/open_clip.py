@@ -4,6 +4,7 @@ for GPUs. Needs the extra ``torch``."""
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -139,7 +140,9 @@ def load(source: Source, device: str = "cpu", *, quick_gelu: bool | None = None)
 
 @contextmanager
 def _explained(source: Source) -> Iterator[None]:
-    """open_clip's many kinds of failure as ours."""
+    """open_clip's many kinds of failure as ours; what it logs of them is told once."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         yield
     except SoutuError:
@@ -150,6 +153,8 @@ def _explained(source: Source) -> Iterator[None]:
         if source.file:
             raise BadInput("checkpoint-unusable", **told) from fault
         raise MissingModel("open-clip-load", **told) from fault
+    finally:
+        logging.disable(before)
 
 
 def torch_device(device: str) -> str:

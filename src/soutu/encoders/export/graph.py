@@ -137,3 +137,5 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     onnx.save(
         model, str(path), save_as_external_data=True, location=data.name, size_threshold=EXTERNAL
     )
+    if data.exists():
+        data.chmod(path.stat().st_mode)  # onnx makes it the owner's alone
