@@ -164,3 +164,12 @@ def test_a_tower_of_another_kind_is_named(tmp_path):
 def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(BadInput, match="auto, float32, int8"):
         export(load_small("clip", tmp_path), "x", SAMPLES, "int4")
+
+
+def test_damaged_layers_are_left_out_first_and_then_the_worst():
+    from soutu.encoders.export.quantize import Plan
+
+    plan = Plan({"good": 1e-4, "damaged": 5e-3, "fair": 1e-3})
+    assert plan.keep() == {"damaged"}
+    assert plan.keep(1) == {"damaged"}
+    assert plan.keep(2) == {"damaged", "fair"}
