@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ PREFIX = "SOUTU_"
 class Config:
     """What a person can set. ``model`` None means the gallery's own, or the default for a
     new one; ``expansions`` is a file of rules laid over the built-in ones. ``workers``
-    (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine."""
+    (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine.
+    ``recall`` is what fast searches of large galleries shall find of the exact ten best."""
 
     model: str | None = None
     device: str = "auto"
@@ -29,6 +31,7 @@ class Config:
     workers: int | None = None
     batch: int | None = None
     journal: bool = True
+    recall: float = 0.99
 
 
 def user_file() -> Path:
@@ -89,6 +92,14 @@ def _overlay(config: Config, values: Mapping[str, object], source: str) -> Confi
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
+_EXPECTED = {
+    "bool": "true / false",
+    "str | None": "text",
+    "str": "text",
+    "float": "0.5 … 0.999",
+}
+
+
 def _typed(name: str, value: object, kind: str, source: str) -> object:
     """``value`` as the field's type; the environment gives everything as text."""
     text = str(value).strip()
@@ -98,7 +109,11 @@ def _typed(name: str, value: object, kind: str, source: str) -> object:
     elif kind in ("int", "int | None"):
         if not isinstance(value, bool) and text.isascii() and text.isdigit() and int(text) > 0:
             return int(text)
+    elif kind == "float":
+        with suppress(ValueError):
+            if not isinstance(value, bool) and 0.5 <= float(text) < 1:
+                return float(text)
     elif isinstance(value, str) and text:
         return text
-    expected = {"bool": "true / false", "str | None": "text", "str": "text"}.get(kind, "1, 2, 3 …")
+    expected = _EXPECTED.get(kind, "1, 2, 3 …")
     raise BadConfig("config-value", source=source, name=name, value=value, expected=expected)

@@ -18,7 +18,7 @@ from soutu.assemble import (
     recall,
 )
 from soutu.config import Config, load_config
-from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch
+from soutu.errors import BadCaptions, BadInput, IndexCorrupt, MissingIndex, ModelMismatch
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
 from soutu.types import IndexState, ModelCard, SearchResult
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from soutu.encoders.base import Encoder
     from soutu.indexing import IndexPlan, IndexReport
     from soutu.store.local import LocalStore
+    from soutu.store.manifest import Manifest
     from soutu.types import Rgb
 
 JOURNAL = "journal.jsonl"
@@ -36,7 +37,8 @@ JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class GalleryInfo:
-    """What ``soutu info`` shows."""
+    """What ``soutu info`` shows. ``promises``: how the codes of images and captions were tuned,
+    and the recall that was reached; without codes searches are exact."""
 
     root: Path
     home: Path
@@ -45,6 +47,7 @@ class GalleryInfo:
     spaces: tuple[str, ...]
     captions_file: str
     bytes_on_disk: int
+    promises: Mapping[str, Manifest]
 
 
 class Gallery:
@@ -127,7 +130,7 @@ class Gallery:
     ) -> IndexReport:
         """Bring the index up to date with the folder. A captions file is remembered and read
         again by later calls without one."""
-        from soutu.indexing import Pace, index_folder
+        from soutu.indexing import Pace, index_folder, refresh_ann
         from soutu.sources.captions import read_captions
 
         self._check_root()
@@ -147,6 +150,7 @@ class Gallery:
             pace=Pace(self.config.workers or 0, self.config.batch or 0, self.config.max_pixels),
             progress=progress,
         )
+        report = replace(report, built=refresh_ann(self._store, self.encoder, self.config.recall))
         if not gone:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
@@ -245,6 +249,7 @@ class Gallery:
                 spaces=tuple(card.space for card in store.spaces()),
                 captions_file=store.recall("captions_file") or "",
                 bytes_on_disk=sum(p.stat().st_size for p in self.home.rglob("*") if p.is_file()),
+                promises=_promises(store),
             )
 
     def close(self) -> None:
@@ -263,3 +268,10 @@ class Gallery:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _promises(store: LocalStore) -> Mapping[str, Manifest]:
+    try:
+        return store.promises()
+    except IndexCorrupt:  # searches are exact then, as without codes
+        return {}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import picture, write_bundle
 
@@ -83,6 +84,25 @@ def test_info(indexed, soutu):
     shown = json.loads(soutu("info", "-g", indexed, "--json")[1])
     assert shown["state"]["images"] == 3
     assert shown["model"]["dim"] == 16
+    assert shown["promises"] == {}
+    assert "exact" in out
+
+
+def test_info_shows_the_promise_and_how_far_it_is_kept(indexed, soutu, monkeypatch):
+    pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
+    monkeypatch.setattr("soutu.store.due.EXACT_BELOW", 30)
+    monkeypatch.setattr("soutu.store.codes.lists_for", lambda slots: 1)
+    monkeypatch.setattr("soutu.store.promise.DEPTHS", (1,))
+    for number in range(40):  # Faiss wants more than three
+        Image.fromarray(picture(10 + number)).save(indexed / f"{number}.png")
+    code, _, err = soutu("index", indexed)
+    assert code == 0, err
+    assert "recall@1" in err
+    out = soutu("info", "-g", indexed)[1]
+    assert "recall@1" in out
+    kept = json.loads(soutu("info", "-g", indexed, "--json")[1])["promises"]["image"]
+    assert kept["target"] == 0.99
+    assert kept["levels"][0]["reached"]["text"]["queries"] == 320
 
 
 def test_an_index_elsewhere_for_a_read_only_folder(photos, tmp_path, soutu):

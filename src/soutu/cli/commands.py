@@ -12,7 +12,7 @@ from soutu.cli.language import prefer_language, say
 from soutu.cli.render import plain, show, show_json, show_paths, show_record
 
 if TYPE_CHECKING:
-    from soutu.gallery import Gallery
+    from soutu.gallery import Gallery, GalleryInfo
     from soutu.indexing import IndexReport
     from soutu.types import SearchResult
 
@@ -72,6 +72,8 @@ def index(
     with _open(folder, index_dir, settings) as gallery, _progress() as progress:
         report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery)
+    if report.built:
+        _show_promises(gallery.info(), err=True)
     if as_json:
         show_record(_counts(report))
 
@@ -250,6 +252,21 @@ def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
             size=f"{found.bytes_on_disk / 1e6:.1f}",
         )
     )
+    _show_promises(found)
+
+
+def _show_promises(found: GalleryInfo, *, err: bool = False) -> None:
+    if not found.promises:
+        click.echo(say("info-exact"), err=err)
+    for kind, manifest in found.promises.items():
+        for level in manifest.levels:
+            recall = ", ".join(
+                f"{queries} {one.recall:.4f} ({one.low:.4f} … {one.high:.4f})"
+                for queries, one in level.reached.items()
+            )
+            effort = {"lists": level.lists, "of": manifest.lists, "candidates": level.candidates}
+            kept = {"kind": kind, "slots": manifest.slots, "target": manifest.target}
+            click.echo(say("info-ann", **kept, k=level.k, recall=recall, **effort), err=err)
 
 
 COMMANDS = (index, search, caption, info)

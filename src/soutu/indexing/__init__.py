@@ -1,7 +1,8 @@
 """Bringing a store up to date with a folder."""
 
+from soutu.indexing.ann import refresh_ann
 from soutu.indexing.pipeline import Pace
 from soutu.indexing.plan import IndexPlan, plan_index
 from soutu.indexing.run import IndexReport, index_folder
 
-__all__ = ["IndexPlan", "IndexReport", "Pace", "index_folder", "plan_index"]
+__all__ = ["IndexPlan", "IndexReport", "Pace", "index_folder", "plan_index", "refresh_ann"]

@@ -27,7 +27,8 @@ TEXT_BATCH = 1024
 @dataclass(frozen=True)
 class IndexReport:
     """What a run did. ``found`` counts files with a picture's name; ``encoded`` pictures that the
-    model looked at; ``duplicates`` further files of content that is already there."""
+    model looked at; ``duplicates`` further files of content that is already there; ``built`` is
+    what ``refresh_ann`` built after it."""
 
     found: int
     encoded: int
@@ -39,6 +40,7 @@ class IndexReport:
     failed: tuple[BadImage, ...]
     caption_problems: tuple[BadCaptions, ...]
     generation: int
+    built: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

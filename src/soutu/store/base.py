@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -170,6 +170,13 @@ class Writer(Known, Protocol):
 
     def set_caption_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
         """Give existing captions vectors in this store's space."""
+        ...
+
+    def refresh_ann(self, phrases: Callable[[], Floats], *, target: float = 0.99) -> list[str]:
+        """Bring what makes large galleries fast up to date, if it is due; returns what was built
+        anew. Recall@10 against the exact search shall be ``target`` on text-like queries: the
+        gallery's captions, or ``phrases()`` (n, dim) where it has too few. ValueError for a
+        target that is not between 0 and 1."""
         ...
 
 

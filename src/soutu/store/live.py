@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from soutu.store.rows import counter, transaction, write
 from soutu.types import Ids
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Bits: TypeAlias = "NDArray[np.uint8]"
 
 REVISION = "revision"  # counts every transaction that changes what a search may return
 
@@ -58,6 +65,17 @@ class Live:
         """Those of them that are among ``ids``."""
         kept = np.isin(self.ids, ids)
         return Live(self.revision, self.ids[kept], self.slots[kept])
+
+    @cached_property
+    def bits(self) -> Bits:
+        """Bit ``slot % 8`` of byte ``slot // 8`` is set for each of the slots."""
+        marks = np.zeros(int(self.slots[-1]) + 1 if len(self.slots) else 0, bool)
+        marks[self.slots] = True
+        return np.packbits(marks, bitorder="little")
+
+
+NOTHING = Live(-1, np.empty(0, np.int64), np.empty(0, np.int64))
+"""What is searchable before anybody has looked."""
 
 
 def slot_counter(space: int, kind: Kind) -> str:

@@ -2,6 +2,7 @@
 
 .soutu/rows.db               what there is (store/rows.py)
 .soutu/spaces/<id>/*.f32     vectors of one model (store/slab.py)
+.soutu/spaces/<id>/*.ann.*   codes that make searching them fast (store/ann.py)
 .soutu/lock                  who is writing (store/lock.py)
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from soutu.errors import MissingIndex
 from soutu.filters import Filter
+from soutu.store.ann import EXACT_BELOW
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 from soutu.store.checks import checked_query
 from soutu.store.home import (
@@ -30,8 +32,8 @@ from soutu.store.home import (
     refuse_network_storage,
     unwritable,
 )
-from soutu.store.live import CAPTIONS, IMAGES, KINDS, REVISION, Kind, Live, count_live, load_live
-from soutu.store.ranking import contenders, top_k
+from soutu.store.live import CAPTIONS, IMAGES, KINDS, Kind
+from soutu.store.manifest import Manifest, read_manifest
 from soutu.store.reading import (
     all_caption_rows,
     caption_rows,
@@ -52,8 +54,8 @@ from soutu.store.rows import (
     setting,
     transaction,
 )
-from soutu.store.slab import Slab
-from soutu.store.spaces import Space, add_space, all_spaces, find_space
+from soutu.store.spaces import Space, add_space, all_spaces, find_space, folder_of
+from soutu.store.view import Views
 from soutu.types import Floats, Ids, IndexState, ModelCard, Ranking
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HOME", "LocalStore", "find_home"]
 
+ONCE_EXACT_BELOW = 500_000  # where scanning takes less time than importing Faiss
+
 
 class LocalStore:
     """Implements ``VectorStore`` for one space of the gallery at ``home``.
@@ -71,13 +75,13 @@ class LocalStore:
     thread's at a time. Usable as a context manager.
     """
 
-    def __init__(self, home: Path, space: Space) -> None:
+    def __init__(self, home: Path, space: Space, *, once: bool = False) -> None:
         """Use ``create_or_open`` or ``open``."""
         self.home = home
         self.card = space.card
         self._space = space
-        self._slabs = {k.name: Slab(space.folder / k.slab, space.card.dim) for k in KINDS}
-        self._live: dict[str, Live] = {}
+        below = ONCE_EXACT_BELOW if once else EXACT_BELOW
+        self._views = {k.name: Views(home, space, k, exact_below=below) for k in KINDS}
         self._threads = threading.local()
         self._connections: list[sqlite3.Connection] = []
 
@@ -95,17 +99,18 @@ class LocalStore:
             return cls(home, add_space(connection, home, card))
 
     @classmethod
-    def open(cls, home: Path, space: str | None = None) -> LocalStore:
+    def open(cls, home: Path, space: str | None = None, *, once: bool = False) -> LocalStore:
         """The store for reading, in ``space`` or the one last indexed with. MissingIndex where
         there is none, ModelMismatch where it lacks that space, IndexCorrupt where it was made
-        by a newer Soutu or lies on a network."""
+        by a newer Soutu or lies on a network. ``once``: for one search, which a scan answers
+        before an index of codes would be loaded."""
         home = absolute(home)
         if not (home / DATABASE).is_file():
             raise MissingIndex("index-missing", folder=str(home.parent))
         refuse_network_storage(home)
         with _connected(home) as connection:
             check_version(connection, home)
-            return cls(home, find_space(connection, home, space))
+            return cls(home, find_space(connection, home, space), once=once)
 
     @staticmethod
     def peek(home: Path, key: str) -> str | None:
@@ -137,8 +142,8 @@ class LocalStore:
         while self._connections:
             self._connections.pop().close()
         self._threads = threading.local()
-        for slab in self._slabs.values():
-            slab.close()
+        for views in self._views.values():
+            views.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -209,6 +214,14 @@ class LocalStore:
         with self.snapshot():
             return [space.card for space in all_spaces(self._connection(), self.home)]
 
+    def promises(self) -> dict[str, Manifest]:
+        """How the codes of images and captions were tuned; only kinds that have codes. A damaged
+        manifest is IndexCorrupt."""
+        with self.snapshot():
+            folder = folder_of(self._connection(), self.home, self._space)
+        kept = {kind.name: read_manifest(folder, kind.name) for kind in KINDS}
+        return {name: manifest for name, manifest in kept.items() if manifest}
+
     def recall(self, key: str) -> str | None:
         """What was remembered under ``key``."""
         with self.snapshot():
@@ -239,39 +252,22 @@ class LocalStore:
 
     def _search(self, kind: Kind, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
         query = checked_query(vector, self.card.dim)
+        views = self._views[kind.name]
         with self.snapshot():
-            live = self._current(kind)
-            if where is not None:
-                from soutu.store.where import matching_images
-
-                live = live.only(matching_images(self._connection(), where))
-        # Slots are never given twice: this holds whatever a writer does meanwhile.
-        slab = self._slabs[kind.name]
-        if k < 1 or not len(live.ids):
-            return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
-        near = contenders(slab.scan(query, live.slots), k, query)
-        return top_k(slab.exact(query, live.slots[near]), live.ids[near], k)
-
-    def _current(self, kind: Kind) -> Live:
-        """What is searchable in the state that this thread sees."""
-        connection = self._connection()
-        live = self._live.get(kind.name)
-        if live is None or live.revision != counter(connection, REVISION):
-            live = self._live[kind.name] = load_live(connection, self._space.id, kind)
-        return live
+            view = views.current(self._connection())
+            among = views.among(self._connection(), view, where) if where is not None else None
+        # A slot never changes its vector while its slab is mapped, whatever a writer does.
+        return view.search(query, k, among)
 
     def _count(self, kind: Kind) -> int:
-        connection = self._connection()
-        live = self._live.get(kind.name)
-        if live is not None and live.revision == counter(connection, REVISION):
-            return len(live.ids)
-        return count_live(connection, self._space.id, kind)
+        return self._views[kind.name].count(self._connection())
 
     def _vectors(self, kind: Kind, ids: Sequence[int]) -> Floats:
         with self.snapshot():
+            view = self._views[kind.name].current(self._connection())
             slots = slots_of(self._connection(), self._space.id, kind, ids)
-        wanted: Ids = np.array([slots[int(id_)] for id_ in ids], dtype=np.int64)
-        return self._slabs[kind.name].take(wanted)
+            wanted: Ids = np.array([slots[int(id_)] for id_ in ids], dtype=np.int64)
+            return view.slab.take(wanted)
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)

@@ -71,6 +71,12 @@ def find_space(connection: sqlite3.Connection, home: Path, space: str | None) ->
     return known[name]
 
 
+def folder_of(connection: sqlite3.Connection, home: Path, space: Space) -> Path:
+    """Where the vectors of ``space`` lie in the state that the connection sees."""
+    found = connection.execute("SELECT folder FROM spaces WHERE id = ?", (space.id,)).fetchone()
+    return home / "spaces" / found[0] if found else space.folder
+
+
 def all_spaces(connection: sqlite3.Connection, home: Path) -> list[Space]:
     """Every space, in the order of first use."""
     return list(_rows(connection, home).values())

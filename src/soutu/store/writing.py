@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile
 from soutu.store.checks import checked_rows
+from soutu.store.due import refresh
 from soutu.store.live import CAPTIONS, IMAGES, KINDS, REVISION, Kind, pack, slot_counter
 from soutu.store.reading import caption_row, ids_by_content, slots_of, without_vector
 from soutu.store.rows import (
@@ -159,6 +160,12 @@ class LocalWriter:
                 (self._space.id,),
             )
             return [caption_row(row) for row in rows]
+
+    def refresh_ann(self, phrases: Callable[[], Floats], *, target: float = 0.99) -> list[str]:
+        if not 0 < target < 1:
+            raise ValueError(f"a recall to be reached lies between 0 and 1, not at {target}")
+        with guard(self._home):
+            return refresh(self._connection, self._space, phrases, target)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

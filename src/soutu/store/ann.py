@@ -1,0 +1,77 @@
+"""Approximate search: which of a million slots are worth scoring exactly.
+
+A Faiss index of short codes (``recipe``) over the slots of a slab. It is derived: where it is
+absent, out of date or damaged, the slab is scanned, and the answer is the same. Codes only
+choose candidates; scores always come from the stored vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soutu.errors import IndexCorrupt
+from soutu.store.live import Bits
+from soutu.store.manifest import Level, Manifest, file_checksum, manifest_path, read_manifest
+from soutu.types import Floats, Ids
+
+EXACT_BELOW = 20_000  # vectors; a scan of so many takes a millisecond or two
+
+
+class Ann:
+    """An index loaded from its file; several threads may search at once."""
+
+    def __init__(self, index: Any, manifest: Manifest) -> None:  # noqa: ANN401  (Faiss has no types)
+        self.manifest = manifest
+        self._index = index
+
+    @classmethod
+    def load(cls, folder: Path, kind: str) -> Ann | None:
+        """The index of this kind in ``folder``; None where there is none or Faiss is not
+        installed. IndexCorrupt("ann-damaged") where a file is not what was written."""
+        manifest = read_manifest(folder, kind)
+        if manifest is None:
+            return None
+        path = folder / manifest.file
+        try:
+            import faiss
+
+            # First: what Faiss reads it believes.
+            if file_checksum(path) != manifest.checksum:
+                raise IndexCorrupt("ann-damaged", file=str(path))
+            with open(path, "rb") as file:
+                return cls(faiss.read_index(faiss.PyCallbackIOReader(file.read)), manifest)
+        except ImportError:
+            return None
+        except (OSError, RuntimeError) as fault:  # RuntimeError: what Faiss raises
+            raise IndexCorrupt("ann-damaged", file=str(path)) from fault
+
+    def level(self, k: int) -> Level | None:
+        """The effort that keeps the promise for ``k`` results; None for more than it was made
+        for."""
+        return next((level for level in self.manifest.levels if k <= level.k), None)
+
+    def candidates(
+        self, query: Floats, level: Level, bits: Bits | None = None, *, everywhere: bool = False
+    ) -> Ids:
+        """Slots, ascending, that are likely to hold the best answers to ``query`` (dim,).
+        ``bits``: only slots whose bit is set count. ``everywhere``: no list is left out."""
+        import faiss
+
+        limits = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
+        lists = self.manifest.lists if everywhere else level.lists
+        effort = faiss.SearchParametersIVF(nprobe=lists, **limits)
+        _, found = self._index.search(query[None], level.candidates, params=effort)
+        slots: Ids = np.sort(found[0][found[0] >= 0])
+        return slots
+
+
+def stamp(folder: Path, kind: str) -> tuple[int, int] | None:
+    """Changes whenever another index takes the place of this one; None where there is none."""
+    try:
+        found = manifest_path(folder, kind).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_ino

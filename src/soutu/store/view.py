@@ -1,0 +1,125 @@
+"""What one search sees: which slots answer, their vectors, and the codes that make it fast."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from soutu.errors import IndexCorrupt
+from soutu.filters import Filter
+from soutu.store.ann import Ann, stamp
+from soutu.store.live import NOTHING, REVISION, Kind, Live, count_live, load_live
+from soutu.store.ranking import contenders, top_k
+from soutu.store.rows import counter
+from soutu.store.slab import Slab
+from soutu.store.spaces import Space, folder_of
+from soutu.types import Floats, Ids, Ranking
+
+# A code is scanned in the time in which a thirtieth of a scattered vector is read and scored.
+SCATTERED = 30
+FILTERS = 8  # whose answers are kept, for a person who pages through them
+
+
+@dataclass(frozen=True)
+class View:
+    """One state of one kind, whose files lie in ``folder``. ``ann`` covers the slots below
+    ``ann.manifest.slots``; whether they are live is for ``live`` to say. ``stamp`` tells which
+    index ``ann`` was loaded from."""
+
+    live: Live
+    folder: Path
+    slab: Slab
+    ann: Ann | None = None
+    stamp: tuple[int, int] | None = None
+
+    def search(self, query: Floats, k: int, among: Live | None = None) -> Ranking:
+        """The best ``k``, of all or of those ``among`` them."""
+        live = self.live if among is None else among
+        if k < 1 or not len(live.ids):
+            return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
+        slots = self._near(query, k, live, narrowed=among is not None)
+        near = slots[contenders(self.slab.scan(query, slots), k, query)]
+        ids = live.ids[np.searchsorted(live.slots, near)]
+        return top_k(self.slab.exact(query, near), ids, k)
+
+    def _near(self, query: Floats, k: int, live: Live, *, narrowed: bool) -> Ids:
+        """The slots to be scored: candidates, and all that the codes do not cover yet."""
+        level = self.ann.level(k) if self.ann else None
+        if self.ann is None or level is None:
+            return live.slots
+        covered = int(np.searchsorted(live.slots, self.ann.manifest.slots))
+        if covered * SCATTERED <= self.ann.manifest.slots or covered <= level.candidates:
+            return live.slots
+        bits = None if covered == self.ann.manifest.slots else live.bits
+        # What a filter admits may lie far from the query, in lists that are rarely scanned.
+        found = self.ann.candidates(query, level, bits, everywhere=narrowed)
+        return np.concatenate([found, live.slots[covered:]])
+
+
+class Views:
+    """The latest view of one kind in one space, kept for as long as it is the latest. Several
+    threads may ask at once."""
+
+    def __init__(self, home: Path, space: Space, kind: Kind, *, exact_below: int) -> None:
+        """Below ``exact_below`` slots the vectors are scanned, whatever else there is."""
+        self._home, self._space, self._kind = home, space, kind
+        self._exact_below = exact_below
+        self._view = self._blank(space.folder)
+        self._among: dict[Filter, Live] = {}
+
+    def current(self, connection: sqlite3.Connection) -> View:
+        """What the connection's transaction sees."""
+        view = self._view  # another thread may put a later one there meanwhile
+        if view.live.revision != counter(connection, REVISION):
+            view = self._view = self._reload(connection, view)
+        if len(view.live.slots) >= self._exact_below:
+            view = self._view = _with_ann(view, self._kind)
+        return view
+
+    def among(self, connection: sqlite3.Connection, view: View, where: Filter) -> Live:
+        """What ``where`` admits of ``view``."""
+        kept = self._among.get(where)
+        if kept is None or kept.revision != view.live.revision:
+            from soutu.store.where import matching_images
+
+            if len(self._among) >= FILTERS:
+                self._among.clear()
+            kept = self._among[where] = view.live.only(matching_images(connection, where))
+        return kept
+
+    def count(self, connection: sqlite3.Connection) -> int:
+        live = self._view.live
+        if live.revision == counter(connection, REVISION):
+            return len(live.ids)
+        return count_live(connection, self._space.id, self._kind)
+
+    def close(self) -> None:
+        """Let go of the files; the next call would open them again."""
+        self._view.slab.close()
+        self._view = self._blank(self._view.folder)
+
+    def _blank(self, folder: Path) -> View:
+        return View(NOTHING, folder, Slab(folder / self._kind.slab, self._space.card.dim))
+
+    def _reload(self, connection: sqlite3.Connection, view: View) -> View:
+        folder = folder_of(connection, self._home, self._space)
+        if folder != view.folder:  # compacted: slots mean other vectors now
+            view = self._blank(folder)
+        view = replace(view, live=load_live(connection, self._space.id, self._kind))
+        if len(view.live.slots):
+            view.slab.rows(int(view.live.slots[-1]) + 1)  # mapped while it is sure to be there
+        return view
+
+
+def _with_ann(view: View, kind: Kind) -> View:
+    found = stamp(view.folder, kind.name)
+    if found == view.stamp:
+        return view
+    try:
+        ann = Ann.load(view.folder, kind.name) if found else None
+    except IndexCorrupt:  # doctor names it and the next run mends it; scanning is right meanwhile
+        ann = None
+    return replace(view, ann=ann, stamp=found)
