@@ -210,7 +210,7 @@ def test_rows_are_written_ahead_and_synced(home):
     with closing(connect(home, writing=True)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-        create_tables(connection, home)  # a second time does nothing
+        create_tables(connection)  # a second time does nothing
 
 
 def test_counters_go_on_and_a_rolled_back_one_does_not_count(home):

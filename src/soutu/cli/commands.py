@@ -1,4 +1,4 @@
-"""index, search, caption, info."""
+"""index, search, caption."""
 
 from __future__ import annotations
 
@@ -8,40 +8,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.language import prefer_language, say
+from soutu.cli.language import say
+from soutu.cli.options import (
+    Options,
+    device_option,
+    gallery_option,
+    index_option,
+    json_option,
+    k_option,
+    model_option,
+    null_option,
+    open_gallery,
+    paths_option,
+)
 from soutu.cli.render import plain, show, show_json, show_paths, show_record
+from soutu.cli.upkeep import show_promises
 
 if TYPE_CHECKING:
-    from soutu.gallery import Gallery, GalleryInfo
+    from soutu.gallery import Gallery
     from soutu.indexing import IndexReport
     from soutu.types import SearchResult
 
 NOTHING_FOUND = 1
-
-_gallery = click.option(
-    "--gallery", "-g", metavar="FOLDER", help="Where the pictures are (or above)."
-)
-_index_dir = click.option(
-    "--index", "index_dir", metavar="DIR", help="Keep the index there instead of in .soutu."
-)
-_model = click.option("--model", metavar="NAME", help="Model name, or the path of a bundle.")
-_device = click.option("--device", metavar="NAME", help="auto, cpu, cuda, mps or coreml.")
-_k = click.option("-k", type=int, metavar="N", help="How many results (5).")
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
-_paths = click.option("--paths-only", is_flag=True, help="Only the paths, one a line.")
-_null = click.option("--null", "-0", is_flag=True, help="With --paths-only: NUL after each path.")
-
-Options = dict[str, object]
-
-
-def _open(
-    folder: str | None, index_dir: str | None, settings: Options, *, once: bool = False
-) -> Gallery:
-    from soutu.gallery import Gallery
-
-    gallery = Gallery.open(folder, index=index_dir, settings=settings, once=once)
-    prefer_language(gallery.config.lang)
-    return gallery
 
 
 @click.command()
@@ -52,10 +40,10 @@ def _open(
 @click.option("--max-pixels", type=int, metavar="N", help="Larger pictures are left out.")
 @click.option("--workers", type=int, metavar="N", help="Threads that decode (one a core).")
 @click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
-@_index_dir
-@_model
-@_device
-@_json
+@index_option
+@model_option
+@device_option
+@json_option
 def index(
     folder: str | None,
     captions: str | None,
@@ -67,13 +55,13 @@ def index(
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
     if dry_run:
-        _show_plan(_open(folder, index_dir, settings), as_json=as_json)
+        _show_plan(open_gallery(folder, index_dir, settings), as_json=as_json)
         return
-    with _open(folder, index_dir, settings) as gallery, _progress() as progress:
+    with open_gallery(folder, index_dir, settings) as gallery, _progress() as progress:
         report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery)
     if report.built:
-        _show_promises(gallery.info(), err=True)
+        show_promises(gallery.info(), err=True)
     if as_json:
         show_record(_counts(report))
 
@@ -157,14 +145,14 @@ def _show_report(report: IndexReport, gallery: Gallery) -> None:
 @click.option("--where", metavar="FILTER", help="Narrow: \"folder = '2024' and width > 2000\".")
 @click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
-@_k
-@_gallery
-@_index_dir
-@_model
-@_device
-@_json
-@_paths
-@_null
+@k_option
+@gallery_option
+@index_option
+@model_option
+@device_option
+@json_option
+@paths_option
+@null_option
 def search(
     query: str | None,
     image: str | None,
@@ -179,24 +167,24 @@ def search(
     """Find pictures by QUERY, Chinese or English, or by a picture · 以文或图搜图"""
     if (query is None) == (image is None):
         raise click.UsageError(say("query-or-image"))
-    with _open(gallery, index_dir, settings, once=True) as opened:
+    with open_gallery(gallery, index_dir, settings, once=True) as opened:
         result = opened.search(query, image=image, where=where)
     return _answer(result, opened, as_json=as_json, paths_only=paths_only, null=null)
 
 
 @click.command()
 @click.argument("image")
-@_k
-@_gallery
-@_index_dir
-@_model
-@_device
-@_json
+@k_option
+@gallery_option
+@index_option
+@model_option
+@device_option
+@json_option
 def caption(
     image: str, gallery: str | None, index_dir: str | None, as_json: bool, **settings: object
 ) -> int:
     """Find the gallery's captions that fit the picture IMAGE · 以图找文字"""
-    with _open(gallery, index_dir, settings, once=True) as opened:
+    with open_gallery(gallery, index_dir, settings, once=True) as opened:
         result = opened.captions(image)
     return _answer(result, opened, as_json=as_json)
 
@@ -224,49 +212,4 @@ def _answer(
     return 0
 
 
-@click.command()
-@_gallery
-@_index_dir
-@_json
-def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
-    """Show what the gallery holds · 显示图库信息"""
-    found = _open(gallery, index_dir, {}).info()
-    if as_json:
-        show_record(found)
-        return
-    state, model = found.state, found.model
-    click.echo(
-        say(
-            "info",
-            root=found.root,
-            home=found.home,
-            model=model.name,
-            dim=model.dim,
-            languages=", ".join(model.languages) or "?",
-            license=model.license or "?",
-            spaces=", ".join(found.spaces),
-            images=state.images,
-            captions=state.captions,
-            captions_file=found.captions_file or "-",
-            generation=state.generation,
-            size=f"{found.bytes_on_disk / 1e6:.1f}",
-        )
-    )
-    _show_promises(found)
-
-
-def _show_promises(found: GalleryInfo, *, err: bool = False) -> None:
-    if not found.promises:
-        click.echo(say("info-exact"), err=err)
-    for kind, manifest in found.promises.items():
-        for level in manifest.levels:
-            recall = ", ".join(
-                f"{queries} {one.recall:.4f} ({one.low:.4f} … {one.high:.4f})"
-                for queries, one in level.reached.items()
-            )
-            effort = {"lists": level.lists, "of": manifest.lists, "candidates": level.candidates}
-            kept = {"kind": kind, "slots": manifest.slots, "target": manifest.target}
-            click.echo(say("info-ann", **kept, k=level.k, recall=recall, **effort), err=err)
-
-
-COMMANDS = (index, search, caption, info)
+COMMANDS = (index, search, caption)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from soutu.encoders.base import Encoder
+from collections.abc import Callable, Sequence
+
 from soutu.query.phrases import phrases
 from soutu.store.base import VectorStore
 from soutu.types import Floats
@@ -10,14 +11,16 @@ from soutu.types import Floats
 PHRASES = 640
 
 
-def refresh_ann(store: VectorStore, encoder: Encoder, target: float) -> tuple[str, ...]:
+def refresh_ann(
+    store: VectorStore, encode: Callable[[Sequence[str]], Floats], target: float
+) -> tuple[str, ...]:
     """Bring what makes searches fast up to date where it is due; returns what was built. Its
-    recall is tuned on the gallery's captions, or on phrases that people search for. Readers go
-    on meanwhile with what there was, or with scanning. Raises IndexCorrupt when another process
-    is writing."""
+    recall is tuned on the gallery's captions, or on phrases that people search for, which
+    ``encode`` then makes vectors of. Readers go on meanwhile with what there was, or with
+    scanning. Raises IndexCorrupt when another process is writing."""
 
     def texts() -> Floats:
-        return encoder.encode_texts(phrases(PHRASES))
+        return encode(phrases(PHRASES))
 
     with store.writer() as writer:
         return tuple(writer.refresh_ann(texts, target=target))

@@ -17,23 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from soutu.errors import MissingIndex
 from soutu.filters import Filter
 from soutu.store.ann import EXACT_BELOW
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 from soutu.store.checks import checked_query
-from soutu.store.home import (
-    DATABASE,
-    HOME,
-    absolute,
-    find_home,
-    make_private_file,
-    make_private_folder,
-    refuse_network_storage,
-    unwritable,
-)
+from soutu.store.home import HOME, absolute, find_home, unwritable
 from soutu.store.live import CAPTIONS, IMAGES, KINDS, Kind
 from soutu.store.manifest import Manifest, read_manifest
+from soutu.store.opening import create_or_find, find, peek, remember
 from soutu.store.reading import (
     all_caption_rows,
     caption_rows,
@@ -44,23 +35,15 @@ from soutu.store.reading import (
     stored_files,
     without_vector,
 )
-from soutu.store.rows import (
-    check_version,
-    connect,
-    counter,
-    create_tables,
-    guard,
-    set_setting,
-    setting,
-    transaction,
-)
-from soutu.store.spaces import Space, add_space, all_spaces, find_space, folder_of
+from soutu.store.rows import connect, counter, guard, setting
+from soutu.store.spaces import Space, all_spaces, folder_of
 from soutu.store.view import Views
 from soutu.types import Floats, Ids, IndexState, ModelCard, Ranking
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from soutu.store.compact import Compacted
     from soutu.store.writing import LocalWriter
 
 __all__ = ["HOME", "LocalStore", "find_home"]
@@ -91,40 +74,22 @@ class LocalStore:
         where they are not there. IndexCorrupt where ``home`` cannot be written or lies on a
         network; ModelMismatch where the space has vectors of another length."""
         home = absolute(home)
-        refuse_network_storage(home)
-        make_private_folder(home)
-        make_private_file(home / DATABASE)
-        with _connected(home, writing=True) as connection:
-            create_tables(connection, home)
-            return cls(home, add_space(connection, home, card))
+        return cls(home, create_or_find(home, card))
 
     @classmethod
     def open(cls, home: Path, space: str | None = None, *, once: bool = False) -> LocalStore:
         """The store for reading, in ``space`` or the one last indexed with. MissingIndex where
         there is none, ModelMismatch where it lacks that space, IndexCorrupt where it was made
-        by a newer Soutu or lies on a network. ``once``: for one search, which a scan answers
-        before an index of codes would be loaded."""
+        by a newer Soutu or lies on a network; one of an older Soutu is brought up to date.
+        ``once``: for one search, which a scan answers before an index of codes would be loaded."""
         home = absolute(home)
-        if not (home / DATABASE).is_file():
-            raise MissingIndex("index-missing", folder=str(home.parent))
-        refuse_network_storage(home)
-        with _connected(home) as connection:
-            check_version(connection, home)
-            return cls(home, find_space(connection, home, space), once=once)
+        return cls(home, find(home, space), once=once)
 
     @staticmethod
     def peek(home: Path, key: str) -> str | None:
         """What the index at ``home`` remembers under ``key``, without opening it; None where
         there is no index."""
-        home = absolute(home)
-        if not (home / DATABASE).is_file():
-            return None
-        with _connected(home) as connection:
-            try:
-                check_version(connection, home)
-            except MissingIndex:  # its making was cut short
-                return None
-            return setting(connection, key)
+        return peek(home, key)
 
     def __enter__(self) -> LocalStore:
         return self
@@ -230,8 +195,7 @@ class LocalStore:
     def remember(self, key: str, value: str) -> None:
         """Keep a text with the gallery: its captions file, its root folder, its model. A path
         that is no valid Unicode is kept as it is."""
-        with _connected(self.home, writing=True) as connection, transaction(connection):
-            set_setting(connection, key, value)
+        remember(self.home, key, value)
 
     @contextmanager
     def writer(self) -> Iterator[LocalWriter]:
@@ -249,6 +213,15 @@ class LocalStore:
                 run.finish()
             finally:
                 run.close()
+
+    def compact(self) -> Compacted:
+        """Give back the room of what is gone; see ``store.compact``. IndexCorrupt while an index
+        run goes on, or where there is no room to write the vectors anew."""
+        from soutu.store.compact import compact
+        from soutu.store.lock import write_lock
+
+        with write_lock(self.home):
+            return compact(self.home)
 
     def _search(self, kind: Kind, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
         query = checked_query(vector, self.card.dim)
@@ -275,14 +248,3 @@ class LocalStore:
             connection = self._threads.connection = connect(self.home)
             self._connections.append(connection)
         return connection
-
-
-@contextmanager
-def _connected(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection for one purpose."""
-    connection = connect(home, writing=writing)
-    try:
-        with guard(home):
-            yield connection
-    finally:
-        connection.close()

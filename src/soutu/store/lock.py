@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -31,21 +32,19 @@ else:
 
 
 @contextmanager
-def write_lock(home: Path) -> Iterator[None]:
+def write_lock(home: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold the write lock of the index at ``home``. IndexCorrupt("index-locked") if another
-    writer, in this process or elsewhere, has it; the file says who. It stays when the lock
-    goes: whoever removed it could remove the next writer's."""
+    writer, in this process or elsewhere, has it for ``patience`` seconds; the file says
+    who. It stays when the lock goes: whoever removed it could remove the next writer's."""
     path = home / _NAME
     try:
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        try:
-            _take(handle)
-        except OSError:
+        if not _taken(handle, time.monotonic() + patience):
             pid, since = _holder(path)
-            raise IndexCorrupt("index-locked", home=str(home), pid=pid, since=since) from None
+            raise IndexCorrupt("index-locked", home=str(home), pid=pid, since=since)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
@@ -53,6 +52,17 @@ def write_lock(home: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)  # which unlocks
+
+
+def _taken(handle: int, until: float) -> bool:
+    while True:
+        try:
+            _take(handle)
+            return True
+        except OSError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.05)
 
 
 def _holder(path: Path) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.store.home import DATABASE
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Field: TypeAlias = "int | str | bytes"
 
@@ -25,7 +26,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "counters": ("name", "value"),
     "spaces": ("id", "space", "folder", "card", "since"),
     "images": ("id", "content", "width", "height", "taken"),
-    "paths": ("path", "size", "mtime_ns", "image_id"),
+    "paths": ("path", "size", "mtime_ns", "image_id", "name"),
     "captions": ("id", "image_id", "text", "tags", "position"),
     "image_vectors": ("space", "owner", "slot"),
     "caption_vectors": ("space", "owner", "slot"),
@@ -46,7 +47,7 @@ _CREATE = (
         checksum BLOB NOT NULL)""",
     """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
-        checksum BLOB NOT NULL) WITHOUT ROWID""",
+        name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX paths_by_image ON paths (image_id)",
     """CREATE TABLE captions (id INTEGER PRIMARY KEY,
         image_id INTEGER NOT NULL REFERENCES images, text TEXT NOT NULL, tags TEXT NOT NULL,
@@ -117,25 +118,37 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def create_tables(connection: sqlite3.Connection, home: Path) -> None:
-    """Make the tables unless they are there; IndexCorrupt for those of a newer Soutu."""
-    if _version(connection) == 0:
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables unless there are some."""
+    if version_of(connection) == 0:
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
-            if _version(connection) == 0:  # another process may have been quicker
+            if version_of(connection) == 0:  # another process may have been quicker
                 for statement in _CREATE:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    check_version(connection, home)
 
 
-def check_version(connection: sqlite3.Connection, home: Path) -> None:
-    """MissingIndex if there are no tables yet, IndexCorrupt if a newer Soutu made them."""
-    version = _version(connection)
+def check_version(connection: sqlite3.Connection, home: Path) -> int:
+    """The version of the tables. MissingIndex if there are none yet, IndexCorrupt if a newer
+    Soutu made them."""
+    version = version_of(connection)
     if version == 0:
         raise MissingIndex("index-missing", folder=str(home.parent))
     if version > SCHEMA_VERSION:
         raise IndexCorrupt("index-newer", home=str(home), found=version, understood=SCHEMA_VERSION)
+    return version
+
+
+def folded(text: str) -> str:
+    """``text`` as texts are compared: NFC, without case; bytes that are no text are question
+    marks."""
+    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode()).casefold()
+
+
+def folded_name(path: str) -> str:
+    """The file's name in ``path``, folded."""
+    return folded(path.rpartition("/")[2])
 
 
 def checksum(table: str, *fields: Field) -> bytes:
@@ -209,5 +222,5 @@ def select_in(
         yield from connection.execute(sql.format(marks=",".join("?" * len(part))), part)
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])

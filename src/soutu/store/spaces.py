@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
@@ -75,6 +76,36 @@ def folder_of(connection: sqlite3.Connection, home: Path, space: Space) -> Path:
     """Where the vectors of ``space`` lie in the state that the connection sees."""
     found = connection.execute("SELECT folder FROM spaces WHERE id = ?", (space.id,)).fetchone()
     return home / "spaces" / found[0] if found else space.folder
+
+
+def next_folder(space: Space) -> Path:
+    """The name of the folder that takes the place of this one: ``NAME``, ``NAME-2``, …"""
+    name, _, number = space.folder.name.partition("-")
+    return space.folder.with_name(f"{name}-{int(number or 1) + 1}")
+
+
+def sweep(connection: sqlite3.Connection, home: Path) -> bool:
+    """Remove the folders that others of the same name have taken the place of, or were about to
+    when they were stopped; False while a reader may still look at one. What no space explains
+    is left alone."""
+    current = {space.folder for space in all_spaces(connection, home)}
+    names = {folder.name.partition("-")[0] for folder in current}
+    left = [
+        folder
+        for folder in (home / "spaces").iterdir()
+        if folder not in current and folder.name.partition("-")[0] in names
+    ]
+    if not left:
+        return True
+    # A full checkpoint is done when every reader sees the latest state.
+    connection.execute("PRAGMA busy_timeout = 1000")
+    busy = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]
+    connection.execute("PRAGMA busy_timeout = 10000")
+    if busy:
+        return False
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def all_spaces(connection: sqlite3.Connection, home: Path) -> list[Space]:

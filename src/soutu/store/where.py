@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from soutu.filters import TAG, All, Any, Compare, Filter, Not
-from soutu.store.rows import Field
+from soutu.store.rows import Field, folded
 from soutu.types import Ids
 
 Sql = tuple[str, list[Field]]
@@ -73,13 +73,22 @@ def _compare(one: Compare) -> Sql:
 
 
 def _of_path(field: str, operator: str, value: str) -> Sql:
-    """``=`` of paths and folders goes through the index of paths, and so do a million rows."""
+    """What can be said in SQL alone is: a million rows need 0.1 s then, and 1 s through Python."""
     raw = os.fsencode(value.rstrip("/") if field == "folder" else value)
     if operator == "=" and field == "path":
         return "p.path = ?", [raw]
     if operator == "=" and field == "folder":  # "0" follows "/" in ASCII
         return "p.path >= ? AND p.path < ?", [raw + b"/", raw + b"0"]
-    return f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", value]
+    exact: Sql = f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", value]
+    if field != "name":
+        return exact
+    wanted = folded(value)
+    if operator == "=":  # which minds case, and stored names have none
+        return f"p.name = ? AND {exact[0]}", [wanted, *exact[1]]
+    if operator == "contains":
+        return "instr(p.name, ?) > 0", [wanted]
+    # Between brackets GLOB and fnmatch understand different things.
+    return exact if "[" in wanted else ("p.name GLOB ?", [wanted])
 
 
 def _in_captions(test: str, values: list[Field]) -> Sql:
@@ -105,7 +114,7 @@ def _match(how: str, value: bytes | str | None, wanted: str) -> bool:
         text = {"folder": folder, "name": name}.get(part[0], text)
         if operator == "=":
             return text == wanted
-    text, wanted = text.casefold(), wanted.casefold()
+    text, wanted = folded(text), folded(wanted)
     if operator == "~":
         return _pattern(wanted).match(text) is not None
     return wanted in text if operator == "contains" else text == wanted

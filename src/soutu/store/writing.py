@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from soutu.store.reading import caption_row, ids_by_content, slots_of, without_v
 from soutu.store.rows import (
     advance,
     connect,
+    folded_name,
     guard,
     select_in,
     set_setting,
@@ -28,7 +30,7 @@ from soutu.store.rows import (
     write,
 )
 from soutu.store.slab import SlabWriter
-from soutu.store.spaces import DEFAULT, Space
+from soutu.store.spaces import DEFAULT, Space, folder_of, sweep
 from soutu.types import Floats
 
 
@@ -37,12 +39,15 @@ class LocalWriter:
 
     def __init__(self, home: Path, space: Space) -> None:
         self._home = home
-        self._space = space
         self._generation: int | None = None  # of this run, once it has changed something
         self._noted: list[tuple[str, str, str]] = []  # changes of the transaction under way
         self._slabs: dict[str, SlabWriter] = {}
         self._connection = connect(home, writing=True)
         try:
+            sweep(self._connection, home)
+            # Where its vectors lie now: they may have been compacted since it was opened.
+            self._space = replace(space, folder=folder_of(self._connection, home, space))
+            space = self._space
             for kind in KINDS:
                 self._slabs[kind.name] = SlabWriter(space.folder / kind.slab, space.card.dim)
         except BaseException:
@@ -250,5 +255,6 @@ class LocalWriter:
                 raise KeyError(id_)
 
 
-def _path_row(file: StoredFile) -> tuple[bytes, int, int, int]:
-    return os.fsencode(file.path), int(file.size), int(file.mtime_ns), int(file.image_id)
+def _path_row(file: StoredFile) -> tuple[bytes, int, int, int, str]:
+    numbers = int(file.size), int(file.mtime_ns), int(file.image_id)
+    return os.fsencode(file.path), *numbers, folded_name(file.path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,36 +18,23 @@ from soutu.assemble import (
     recall,
 )
 from soutu.config import Config, load_config
-from soutu.errors import BadCaptions, BadInput, IndexCorrupt, MissingIndex, ModelMismatch
+from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch
+from soutu.gallery import upkeep
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
-from soutu.types import IndexState, ModelCard, SearchResult
+from soutu.types import SearchResult
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from soutu.encoders.base import Encoder
+    from soutu.gallery.upkeep import GalleryInfo
     from soutu.indexing import IndexPlan, IndexReport
+    from soutu.store.compact import Compacted
     from soutu.store.local import LocalStore
-    from soutu.store.manifest import Manifest
-    from soutu.types import Rgb
+    from soutu.types import Floats, Rgb
 
 JOURNAL = "journal.jsonl"
-
-
-@dataclass(frozen=True)
-class GalleryInfo:
-    """What ``soutu info`` shows. ``promises``: how the codes of images and captions were tuned,
-    and the recall that was reached; without codes searches are exact."""
-
-    root: Path
-    home: Path
-    model: ModelCard
-    state: IndexState
-    spaces: tuple[str, ...]
-    captions_file: str
-    bytes_on_disk: int
-    promises: Mapping[str, Manifest]
 
 
 class Gallery:
@@ -150,7 +137,7 @@ class Gallery:
             pace=Pace(self.config.workers or 0, self.config.batch or 0, self.config.max_pixels),
             progress=progress,
         )
-        report = replace(report, built=refresh_ann(self._store, self.encoder, self.config.recall))
+        report = replace(report, built=refresh_ann(self._store, self._encode, self.config.recall))
         if not gone:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
@@ -240,17 +227,17 @@ class Gallery:
     def info(self) -> GalleryInfo:
         """What this gallery holds. Needs no model."""
         self._require_index()
-        with open_store(self.home) as store:
-            return GalleryInfo(
-                root=self.root,
-                home=self.home,
-                model=store.card,
-                state=store.state(),
-                spaces=tuple(card.space for card in store.spaces()),
-                captions_file=store.recall("captions_file") or "",
-                bytes_on_disk=sum(p.stat().st_size for p in self.home.rglob("*") if p.is_file()),
-                promises=_promises(store),
-            )
+        return upkeep.info(self.root, self.home)
+
+    def compact(self) -> Compacted:
+        """Give back the room of pictures, captions and vectors that are gone. Files that come
+        back later are encoded again."""
+        self._require_index()
+        self.close()
+        return upkeep.compact(self.home, self._encode, self.config.recall)
+
+    def _encode(self, texts: Sequence[str]) -> Floats:
+        return self.encoder.encode_texts(texts)
 
     def close(self) -> None:
         if self._store is not None:
@@ -268,10 +255,3 @@ class Gallery:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _promises(store: LocalStore) -> Mapping[str, Manifest]:
-    try:
-        return store.promises()
-    except IndexCorrupt:  # searches are exact then, as without codes
-        return {}

@@ -1,0 +1,77 @@
+"""info, compact: looking after an index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from soutu.cli.language import say
+from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
+from soutu.cli.render import show_record
+
+if TYPE_CHECKING:
+    from soutu.gallery import GalleryInfo
+
+
+@click.command()
+@gallery_option
+@index_option
+@json_option
+def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
+    """Show what the gallery holds · 显示图库信息"""
+    found = open_gallery(gallery, index_dir, {}).info()
+    if as_json:
+        show_record(found)
+        return
+    state, model = found.state, found.model
+    click.echo(
+        say(
+            "info",
+            root=found.root,
+            home=found.home,
+            model=model.name,
+            dim=model.dim,
+            languages=", ".join(model.languages) or "?",
+            license=model.license or "?",
+            spaces=", ".join(found.spaces),
+            images=state.images,
+            captions=state.captions,
+            captions_file=found.captions_file or "-",
+            generation=state.generation,
+            size=f"{found.bytes_on_disk / 1e6:.1f}",
+        )
+    )
+    show_promises(found)
+
+
+def show_promises(found: GalleryInfo, *, err: bool = False) -> None:
+    if not found.promises:
+        click.echo(say("info-exact"), err=err)
+    for kind, manifest in found.promises.items():
+        for level in manifest.levels:
+            recall = ", ".join(
+                f"{queries} {one.recall:.4f} ({one.low:.4f} … {one.high:.4f})"
+                for queries, one in level.reached.items()
+            )
+            effort = {"lists": level.lists, "of": manifest.lists, "candidates": level.candidates}
+            kept = {"kind": kind, "slots": manifest.slots, "target": manifest.target}
+            click.echo(say("info-ann", **kept, k=level.k, recall=recall, **effort), err=err)
+
+
+@click.command()
+@gallery_option
+@index_option
+@json_option
+def compact(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
+    """Give back the room of what is gone · 收回已删除内容占用的空间"""
+    done = open_gallery(gallery, index_dir, {}).compact()
+    if as_json:
+        show_record(done)
+        return
+    sizes = {"before": f"{done.before / 1e6:.1f}", "after": f"{done.after / 1e6:.1f}"}
+    counts = {"images": done.images, "captions": done.captions, "vectors": done.vectors}
+    click.echo(say("compacted", **counts, **sizes), err=True)
+
+
+COMMANDS = (info, compact)
