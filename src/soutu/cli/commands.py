@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +23,7 @@ from soutu.cli.options import (
 )
 from soutu.cli.render import plain, show, show_json, show_paths, show_record
 from soutu.cli.upkeep import show_promises
+from soutu.errors import SoutuError
 
 if TYPE_CHECKING:
     from soutu.gallery import Gallery
@@ -37,6 +38,7 @@ NOTHING_FOUND = 1
 @click.option("--captions", metavar="FILE", help="CSV that begins image_path,caption.")
 @click.option("--encoding", metavar="NAME", help="Of the captions file, if not UTF-8.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--watch", is_flag=True, help="Go on, and index again whenever something changes.")
 @click.option("--max-pixels", type=int, metavar="N", help="Larger pictures are left out.")
 @click.option("--workers", type=int, metavar="N", help="Threads that decode (one a core).")
 @click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
@@ -49,6 +51,7 @@ def index(
     captions: str | None,
     encoding: str | None,
     dry_run: bool,
+    watch: bool,
     index_dir: str | None,
     as_json: bool,
     **settings: object,
@@ -57,13 +60,25 @@ def index(
     if dry_run:
         _show_plan(open_gallery(folder, index_dir, settings), as_json=as_json)
         return
-    with open_gallery(folder, index_dir, settings) as gallery, _progress() as progress:
-        report = gallery.index(captions, encoding=encoding, progress=progress)
-    _show_report(report, gallery)
-    if report.built:
-        show_promises(gallery.info(), err=True)
-    if as_json:
-        show_record(_counts(report))
+    with open_gallery(folder, index_dir, settings) as gallery:
+        if watch:
+            _watch(gallery, captions, encoding, as_json=as_json)
+            return
+        with _progress() as progress:
+            report = gallery.index(captions, encoding=encoding, progress=progress)
+    _show_report(report, gallery, as_json=as_json)
+
+
+def _watch(gallery: Gallery, captions: str | None, encoding: str | None, *, as_json: bool) -> None:
+    """Until Ctrl-C, which is how this is meant to end."""
+    click.echo(say("watching", folder=gallery.root), err=True)
+    with suppress(KeyboardInterrupt):
+        for done in gallery.watch(captions, encoding=encoding):
+            if isinstance(done, SoutuError):
+                click.echo(say("error", message=done), err=True)
+            else:
+                _show_report(done, gallery, as_json=as_json)
+    click.echo(say("watched", folder=gallery.root), err=True)
 
 
 def _show_plan(gallery: Gallery, *, as_json: bool) -> None:
@@ -132,11 +147,15 @@ def _counts(report: IndexReport) -> Options:
     }
 
 
-def _show_report(report: IndexReport, gallery: Gallery) -> None:
+def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> None:
     for problem in (*report.failed, *report.caption_problems):
         click.echo(say("skipped", message=problem), err=True)
     counts = {name: value for name, value in _counts(report).items() if name != "generation"}
     click.echo(say("indexed", folder=gallery.root, model=gallery.model, **counts), err=True)
+    if report.built:
+        show_promises(gallery.info(), err=True)
+    if as_json:
+        show_record(_counts(report))
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,14 @@ from soutu.assemble import (
     recall,
 )
 from soutu.config import Config, load_config
-from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch
+from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch, SoutuError
 from soutu.gallery import upkeep
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
 from soutu.types import SearchResult
 
 if TYPE_CHECKING:
+    from threading import Event
     from types import TracebackType
 
     from soutu.encoders.base import Encoder
@@ -141,6 +142,36 @@ class Gallery:
         if not gone:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
+
+    def watch(
+        self,
+        captions: str | Path | None = None,
+        *,
+        encoding: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        stop: Event | None = None,
+    ) -> Iterator[IndexReport | SoutuError]:
+        """``index``, and again whenever a picture, a folder or the captions file has changed:
+        the report of each run, or why it could not be done. While another process writes, it is
+        tried again. Ends when ``stop`` is set. Raises MissingExtra without watchfiles."""
+        from soutu.indexing import ticks
+
+        self._check_root()
+        file = absolute(Path(captions)) if captions else self._remembered_captions()
+        due, told = True, ""
+        for changed in ticks(self.root, ignored=self.home, also=file, stop=stop):
+            if not (due or changed):
+                continue
+            try:
+                report = self.index(captions, encoding=encoding, progress=progress)
+            except SoutuError as fault:
+                due = fault.code == "index-locked"
+                if fault.code != told:
+                    yield fault
+                told = fault.code if due else ""
+            else:
+                due, told = False, ""
+                yield report
 
     def plan(self) -> IndexPlan:
         """What ``index`` would do now. Nothing is written, and no index is made."""
