@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOME", "LocalStore", "find_home"]
 
-ONCE_EXACT_BELOW = 500_000  # where scanning takes less time than importing Faiss
+ONCE_EXACT_BELOW = 100_000  # where scanning takes less time than importing Faiss
 
 
 class LocalStore:
