@@ -15,8 +15,8 @@ from soutu.errors import (
     RemoteUnavailable,
     SoutuError,
 )
-from soutu.gallery import Gallery, GalleryInfo
-from soutu.types import Hit, IndexState, ModelCard, Query, SearchResult, Term, Variant
+from soutu.gallery import Gallery
+from soutu.types import GalleryInfo, Hit, IndexState, ModelCard, Query, SearchResult, Term, Variant
 
 __all__ = [
     "BadCaptions",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from soutu.assemble import (
     build_encoder,
     build_expander,
     create_store,
+    open_embeddings,
     open_store,
     recall,
 )
@@ -21,30 +22,19 @@ from soutu.config import Config, load_config
 from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
-from soutu.types import IndexState, ModelCard, SearchResult
+from soutu.types import GalleryInfo, SearchResult
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from soutu.encoders.base import Encoder
     from soutu.indexing import IndexPlan, IndexReport
+    from soutu.indexing.importing import ImportReport
+    from soutu.store.exchange.export import ExportReport
     from soutu.store.local import LocalStore
     from soutu.types import Rgb
 
 JOURNAL = "journal.jsonl"
-
-
-@dataclass(frozen=True)
-class GalleryInfo:
-    """What ``soutu info`` shows."""
-
-    root: Path
-    home: Path
-    model: ModelCard
-    state: IndexState
-    spaces: tuple[str, ...]
-    captions_file: str
-    bytes_on_disk: int
 
 
 class Gallery:
@@ -164,6 +154,43 @@ class Gallery:
         except ModelMismatch:
             with open_store(self.home) as store:
                 return plan_index(self.root, store, other_model=True)
+
+    def import_embeddings(
+        self,
+        path: str | Path,
+        *,
+        form: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ImportReport:
+        """Index the embeddings in ``path`` (its format: ``store/exchange/formats.py``) without
+        encoding anything. They are of the model that this gallery was opened with, or that a file
+        there names. All rows are checked before anything is written."""
+        from soutu.indexing.importing import check_embeddings, import_embeddings
+
+        self._check_root()
+        source, made = open_embeddings(Path(path), form, self.config.model)
+        check_embeddings(source, made.card.dim)
+        self.close()
+        self.__dict__.pop("encoder", None)
+        self.model = made.model
+        self._store = create_store(self.home, made.card)
+        self._remember(None, None)
+        workers, dim = self.config.workers or 0, made.card.dim
+        return import_embeddings(
+            self.root, self._store, source, dim, workers=workers, progress=progress
+        )
+
+    def export_embeddings(self, folder: str | Path, *, form: str = "npy") -> ExportReport:
+        """Write what is indexed into ``folder``, as "npy", "pt" or "parquet": the vectors of the
+        model asked for, or of the one last indexed with. A folder that holds anything but an
+        earlier export is refused."""
+        from soutu.store.exchange.export import export_embeddings
+        from soutu.store.features import Described
+
+        self._require_index()
+        space = self.encoder.card.space if self.config.model else None
+        with open_store(self.home, space) as store:
+            return export_embeddings(store, Path(folder), form, Described(self.model, store.card))
 
     def _check_root(self) -> None:
         """The folder can be listed, and the index is its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -117,3 +118,16 @@ class SearchResult:
     index_state: IndexState
     target: str = "images"
     timings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GalleryInfo:
+    """What ``soutu info`` shows."""
+
+    root: Path
+    home: Path
+    model: ModelCard
+    state: IndexState
+    spaces: tuple[str, ...]
+    captions_file: str
+    bytes_on_disk: int

@@ -69,7 +69,7 @@ def index(
     if dry_run:
         _show_plan(_open(folder, index_dir, settings), as_json=as_json)
         return
-    with _open(folder, index_dir, settings) as gallery, _progress() as progress:
+    with _open(folder, index_dir, settings) as gallery, _progress("indexing") as progress:
         report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery)
     if as_json:
@@ -97,8 +97,8 @@ def _show_plan(gallery: Gallery, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error; nothing where that is no terminal."""
+def _progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, called ``doing``; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -117,7 +117,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(say("indexing"), total=None, rate="")
+        task = bar.add_task(say(doing), total=None, rate="")
 
         def update(done: int, total: int) -> None:
             speed = bar.tasks[0].speed
