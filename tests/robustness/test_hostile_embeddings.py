@@ -54,6 +54,7 @@ HOSTILE = {
     "inst": b"(S'touch {ran}'\nios\nsystem\n.",
     "stack global": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0btouch {ran}\x85R.",
     "getattr": pickle.dumps(Call(getattr, "", "join")),
+    "terminal": b"cos\n\x1b]0;title\x07\n.",
     "extension": b"\x80\x02\x82\x01.",
     "persistent": b"\x80\x02Pabc\n.",
     "recursive": pickle.dumps(recursive()),
@@ -93,6 +94,7 @@ def test_a_hostile_pickle_is_refused_unrun(tmp_path, name):
         tracemalloc.stop()
     assert caught.value.code == "import-pickle"
     assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
     assert caught.value.message("zh")
     assert not ran.exists()
 

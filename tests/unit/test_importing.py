@@ -255,6 +255,13 @@ def test_no_rows_at_all(gallery, tmp_path):
         gallery.import_embeddings(tmp_path / "x")
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"model": "tiny", "dim": 8}'])
+def test_a_model_json_of_another_program_says_nothing(photos, given, text):
+    (given / "model.json").write_text(text)
+    with pytest.raises(MissingModel, match="--model NAME"):
+        Gallery.open(photos).import_embeddings(given)
+
+
 @pytest.mark.parametrize(
     ("asked", "code"), [(None, "import-model-unnamed"), ("ViT-B-32", "import-model-unknown")]
 )

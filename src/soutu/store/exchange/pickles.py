@@ -56,8 +56,8 @@ def _check(data: bytes) -> None:
     for count, (instruction, argument, _) in enumerate(pickletools.genops(data)):
         name = instruction.name
         if name not in _ADMITTED:
-            told = argument if isinstance(argument, str) else ""
-            raise pickle.UnpicklingError(f"instruction {name} {told:.80}".strip())
+            told = ascii(argument[:80]) if isinstance(argument, str) else ""
+            raise pickle.UnpicklingError(f"instruction {name} {told}".strip())
         if name in _CONTAINERS:
             containers += 1
             if containers > 1:
