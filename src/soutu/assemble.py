@@ -17,7 +17,7 @@ from soutu.encoders.catalog import (
     open_model,
 )
 from soutu.encoders.onnx import OnnxEncoder
-from soutu.errors import BadInput
+from soutu.errors import BadInput, MissingModel
 from soutu.query.rules import load_rules
 from soutu.store.local import LocalStore
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from soutu.encoders.export.export import Exported
     from soutu.encoders.install import Verified
     from soutu.query.expand import Expander
+    from soutu.store.exchange.rows import Embeddings
+    from soutu.store.features import Described
     from soutu.types import ModelCard
 
 RULES = "expansions.yaml"
@@ -43,6 +45,7 @@ __all__ = [
     "describe_model",
     "export_model",
     "installed_models",
+    "open_embeddings",
     "open_store",
     "pull_model",
     "recall",
@@ -97,6 +100,44 @@ def describe_model(name: str) -> tuple[ModelCard | None, Path | None]:
     there = is_path(name) or embedded_folder(name) or (models_folder() / name).is_dir()
     bundle = open_model(name) if there else None
     return (bundle.card, bundle.folder) if bundle else (None, None)
+
+
+def open_embeddings(
+    place: Path, form: str | None, asked: str | None
+) -> tuple[Embeddings, Described]:
+    """Embeddings in files, and the model that made them: the one ``asked`` for, else the one that
+    a file there names. BadInput where these are two, MissingModel where none is known, and what
+    ``formats.open_embeddings`` raises."""
+    from soutu.store.exchange import formats
+    from soutu.store.features import Described
+
+    source = formats.open_embeddings(place, form)
+    said = source.described
+    name = asked or (said.model if said else None)
+    if name is None:
+        raise MissingModel("import-model-unnamed", path=place)
+    card = _card(name, said)
+    if said and said.card.space != card.space:
+        spaces = {"said": said.card.space, "space": card.space}
+        raise BadInput("import-model-differs", path=place, model=name, made=said.model, **spaces)
+    return source, Described(name, card)
+
+
+def _card(name: str, said: Described | None) -> ModelCard:
+    """The card of the model ``name``: as it is installed, or as a file says. MissingModel."""
+    told = said.card if said and name in (said.model, said.card.name) else None
+    try:
+        card = None if name.startswith(TORCH) else describe_model(name)[0]
+    except MissingModel:
+        if told is None:
+            raise
+        card = None
+    card = card or told
+    if card is None and name.startswith(TORCH):
+        card = build_encoder(name).card
+    if card is None:
+        raise MissingModel("import-model-unknown", model=name)
+    return card
 
 
 def installed_models() -> tuple[str, ...]:

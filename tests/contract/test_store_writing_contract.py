@@ -223,3 +223,15 @@ def test_a_snapshot_does_not_see_what_is_written_meanwhile(store):
         assert store.images([a])[0].paths == ("a.jpg",)
         assert store.state().images == 1
     assert everything(store) == ["b.jpg"]
+
+
+def test_readers_know_which_captions_lack_a_vector(store):
+    a, b = add(store, [picture("a.jpg"), picture("b.jpg")])
+    with store.writer() as writer:
+        writer.replace_captions([NewCaption(a, "猫"), NewCaption(b, "狗"), NewCaption(a, "a cat")])
+        waiting = writer.captions_without_vector()
+        assert store.captions_without_vector() == waiting
+        writer.set_caption_vectors([waiting[1].id], unit(1, DIM))
+        assert [row.text for row in store.captions_without_vector()] == ["猫", "a cat"]
+        writer.detach(["a.jpg"])
+    assert store.captions_without_vector() == []

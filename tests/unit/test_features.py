@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,4 +91,27 @@ def test_a_pickle_inside_an_array_file_is_never_run(features, tmp_path):
     save_features(tmp_path, features)
     np.save(tmp_path / "image_features.npy", np.array([print], dtype=object), allow_pickle=True)
     with pytest.raises(IndexCorrupt):
+        load_features(tmp_path)
+
+
+@pytest.mark.parametrize(("layout", "endings"), [("npy", {"npy", "json"}), ("pt", {"pt", "pkl"})])
+def test_one_layout_can_be_had_alone(features, tmp_path, layout, endings):
+    if layout == "pt":
+        pytest.importorskip("torch", reason="torch is not installed")
+    written = save_features(tmp_path, features, (layout,))
+    assert {name.rpartition(".")[2] for name in written if name != "model.json"} == endings
+    assert len(written) == 5
+
+
+def test_without_captions_there_are_no_files_of_texts(features, tmp_path):
+    alone = replace(features, captions=(), texts=features.texts[:0])
+    written = save_features(tmp_path, alone, ("npy",))
+    assert written == ["image_features.npy", "image_paths.json", "model.json"]
+
+
+@pytest.mark.parametrize("text", ['"text"', "[1]", "{}", "3"])
+def test_a_model_file_that_holds_something_else_is_named(features, tmp_path, text):
+    save_features(tmp_path, features)
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(IndexCorrupt, match="extract_embeddings"):
         load_features(tmp_path)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +20,7 @@ from soutu.cli.options import (
     open_gallery,
     paths_option,
 )
+from soutu.cli.progress import progress_bar
 from soutu.cli.render import plain, show, show_json, show_paths, show_record
 from soutu.cli.upkeep import show_promises
 from soutu.errors import SoutuError
@@ -64,7 +64,7 @@ def index(
         if watch:
             _watch(gallery, captions, encoding, as_json=as_json)
             return
-        with _progress() as progress:
+        with progress_bar("indexing") as progress:
             report = gallery.index(captions, encoding=encoding, progress=progress)
     _show_report(report, gallery, as_json=as_json)
 
@@ -99,37 +99,6 @@ def _show_plan(gallery: Gallery, *, as_json: bool) -> None:
     counts = {name: len(getattr(plan, name)) for name in ("encode", "renamed", "removed")}
     more = {"duplicates": len(plan.duplicates), "unreadable": len(plan.unreadable)}
     click.echo(say("index-plan", folder=gallery.root, found=plan.found, **counts, **more), err=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(say("indexing"), total=None, rate="")
-
-        def update(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.0f}/s" if speed else ""
-            bar.update(task, completed=done, total=total, rate=rate)
-
-        yield update
 
 
 def _counts(report: IndexReport) -> Options:

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from soutu.cli import commands, demo, models, upkeep
+from soutu.cli import commands, demo, exchange, models, upkeep
 from soutu.cli.language import choose_language, say
 from soutu.errors import SoutuError
 
@@ -24,7 +24,13 @@ def cli(lang: str | None) -> None:
         choose_language(lang)
 
 
-for _command in (*commands.COMMANDS, *upkeep.COMMANDS, demo.demo, models.models):
+for _command in (
+    *commands.COMMANDS,
+    *upkeep.COMMANDS,
+    *exchange.COMMANDS,
+    demo.demo,
+    models.models,
+):
     cli.add_command(_command)
 
 

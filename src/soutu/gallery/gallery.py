@@ -2,112 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soutu import journal
-from soutu.assemble import (
-    DEFAULT,
-    build_encoder,
-    build_expander,
-    create_store,
-    open_store,
-    recall,
-)
-from soutu.config import Config, load_config
-from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch, SoutuError
+from soutu.assemble import create_store, open_embeddings, open_store, recall
+from soutu.errors import BadCaptions, Missing, ModelMismatch, SoutuError
 from soutu.gallery import upkeep
-from soutu.search import Searcher
-from soutu.store.home import HOME, absolute, find_home
+from soutu.gallery.opened import Opened
+from soutu.store.home import absolute
 from soutu.types import SearchResult
 
 if TYPE_CHECKING:
     from threading import Event
-    from types import TracebackType
 
-    from soutu.encoders.base import Encoder
     from soutu.gallery.upkeep import GalleryInfo
     from soutu.indexing import IndexPlan, IndexReport
+    from soutu.indexing.importing import ImportReport
     from soutu.store.compact import Compacted
-    from soutu.store.local import LocalStore
+    from soutu.store.exchange.export import ExportReport
     from soutu.types import Floats, Rgb
 
 JOURNAL = "journal.jsonl"
 
 
-class Gallery:
-    """``Gallery.open(folder)``, then ``index``, ``search`` and ``captions``.
-
-    Usable as a context manager. Opening is cheap: the model is loaded by the first call
-    that needs it.
-    """
-
-    def __init__(self, root: Path, home: Path, config: Config, *, once: bool = False) -> None:
-        self.root, self.home, self.config, self.once = root, home, config, once
-        self.journal_fault: OSError | None = None
-        self._store: LocalStore | None = None
-
-    @classmethod
-    def open(
-        cls,
-        folder: str | Path | None = None,
-        *,
-        model: str | None = None,
-        index: str | Path | None = None,
-        settings: Mapping[str, object] | None = None,
-        once: bool = False,
-    ) -> Gallery:
-        """The gallery of ``folder`` (None: of where we are): the one whose ``.soutu`` lies there
-        or above, else a new one. ``index`` names another place for ``.soutu``'s content, for
-        read-only folders; ``settings`` are those of ``soutu.config.Config``. ``once``: for a
-        process that ends after one search; its model is ready sooner and works slower."""
-        start = absolute(Path(folder or "."))
-        if index is None:
-            home = find_home(start) or start / HOME
-            root = home.parent
-        else:
-            home = absolute(Path(index))
-            known = recall(home, "root")
-            root = Path(known) if known and folder is None else start
-        flags = {**(settings or {}), **({"model": model} if model else {})}
-        return cls(root, home, load_config(home, flags), once=once)
-
-    @cached_property
-    def model(self) -> str:
-        """The model's name: the one asked for, else the gallery's own, else the default."""
-        return self.config.model or recall(self.home, "model") or DEFAULT
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        return build_encoder(self.model, self.config.device, once=self.once)
-
-    @cached_property
-    def searcher(self) -> Searcher:
-        store = self.store  # first: without an index there is no need to look for a model
-        return Searcher(self.encoder, store, build_expander(self.config, self.home))
-
-    @property
-    def store(self) -> LocalStore:
-        """The opened index. Raises MissingIndex, or ModelMismatch where it holds no vectors
-        of this gallery's model."""
-        if self._store is None:
-            self._require_index()
-            card = self.encoder.card
-            try:
-                self._store = open_store(self.home, card.space)
-            except ModelMismatch as fault:
-                asked = {"model": self.model, "space": card.space, "folder": self.root}
-                known = fault.fields["known"]
-                raise ModelMismatch("gallery-model", known=known, **asked) from fault
-        return self._store
-
-    def _require_index(self) -> None:
-        """Said before a model is looked for: without an index no model would help."""
-        if recall(self.home, "root") is None:
-            raise MissingIndex("index-missing", folder=self.root)
+class Gallery(Opened):
+    """``Gallery.open(folder)``, then ``index``, ``search`` and ``captions``."""
 
     def index(
         self,
@@ -187,31 +110,46 @@ class Gallery:
             with open_store(self.home) as store:
                 return plan_index(self.root, store, other_model=True)
 
-    def _check_root(self) -> None:
-        """The folder can be listed, and the index is its own."""
-        from soutu.sources.images import check_root
+    def import_embeddings(
+        self,
+        path: str | Path,
+        *,
+        form: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ImportReport:
+        """Index the embeddings in ``path`` (its format: ``store/exchange/formats.py``) without
+        encoding anything. They are of the model that this gallery was opened with, or that a file
+        there names. All rows are checked before anything is written."""
+        from soutu.indexing import refresh_ann
+        from soutu.indexing.importing import check_embeddings, import_embeddings
 
-        check_root(self.root)
-        known = recall(self.home, "root")
-        if known and Path(known) != self.root and self.home.parent != self.root:
-            raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
+        self._check_root()
+        source, made = open_embeddings(Path(path), form, self.config.model)
+        check_embeddings(source, made.card.dim)
+        self.close()
+        self.__dict__.pop("encoder", None)
+        self.model = made.model
+        self._store = create_store(self.home, made.card)
+        self._remember(None, None)
+        workers, dim = self.config.workers or 0, made.card.dim
+        report = import_embeddings(
+            self.root, self._store, source, dim, workers=workers, progress=progress
+        )
+        with suppress(Missing):  # without the model, codes are built by a run that has it
+            refresh_ann(self._store, self._encode, self.config.recall)
+        return report
 
-    def _remembered_captions(self) -> Path | None:
-        kept = recall(self.home, "captions_file")
-        return self.root / kept if kept else None
+    def export_embeddings(self, folder: str | Path, *, form: str = "npy") -> ExportReport:
+        """Write what is indexed into ``folder``, as "npy", "pt" or "parquet": the vectors of the
+        model asked for, or of the one last indexed with. A folder that holds anything but an
+        earlier export is refused."""
+        from soutu.store.exchange.export import export_embeddings
+        from soutu.store.features import Described
 
-    def _remember(self, captions: Path | None, encoding: str | None) -> None:
-        """Written before the run, so that one that is stopped can be gone on with."""
-        name = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
-        known = {"model": name, "root": str(self.root)}
-        if captions:
-            inside = captions.is_relative_to(self.root)
-            # A gallery that is moved as a whole finds its captions again.
-            file = captions.relative_to(self.root) if inside else captions
-            known |= {"captions_file": file.as_posix(), "captions_encoding": encoding or ""}
-        for key, value in known.items():
-            if self.store.recall(key) != value:
-                self.store.remember(key, value)
+        self._require_index()
+        space = self.encoder.card.space if self.config.model else None
+        with open_store(self.home, space) as store:
+            return export_embeddings(store, Path(folder), form, Described(self.model, store.card))
 
     def search(
         self,
@@ -269,20 +207,3 @@ class Gallery:
 
     def _encode(self, texts: Sequence[str]) -> Floats:
         return self.encoder.encode_texts(texts)
-
-    def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-        self.__dict__.pop("searcher", None)
-
-    def __enter__(self) -> Gallery:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        fault: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -28,7 +28,7 @@ def scan(root: Path, known: Mapping[str, StoredFile]) -> Scan:
     files, unreadable = _split(walk(root))
     if known and not files:
         raise BadInput("index-empty", folder=root, count=len(known))
-    stale = [file for file in files if not _same(known.get(file.path), file)]
+    stale = [file for file in files if not same_file(known.get(file.path), file)]
     gone = {path: known[path].image_id for path in _gone(known, files, unreadable)}
     return Scan(len(files), stale, gone, unreadable)
 
@@ -44,7 +44,8 @@ def _split(found: Iterable[ImageFile | BadImage]) -> tuple[list[ImageFile], list
     return files, problems
 
 
-def _same(known: StoredFile | None, file: ImageFile) -> bool:
+def same_file(known: StoredFile | None, file: ImageFile) -> bool:
+    """Whether ``file`` looks as it did when it was stored: its content need not be read."""
     return known is not None and (known.size, known.mtime_ns) == (file.size, file.mtime_ns)
 
 

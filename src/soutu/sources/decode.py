@@ -37,7 +37,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each EXIF orientation."""
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)
+"""The orientations that exchange width and height."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,13 @@ def decode(
 def _upright(image: Image.Image, whole: tuple[int, int] | None, cut: Cut | None) -> Decoded:
     """``whole``: the size that the file tells, where the picture is decoded at a smaller one."""
     image.load()
-    orientation, taken = _exif(image)
+    orientation, taken = read_exif(image)
     upright = to_rgb(image)
     if orientation in _UPRIGHT:
         upright = upright.transpose(_UPRIGHT[orientation])
     if whole is None:  # a TIFF's size is the upright picture's only once it is loaded
         whole = upright.size
-    elif orientation in _SIDEWAYS:
+    elif orientation in SIDEWAYS:
         whole = whole[1], whole[0]
     return Decoded(np.asarray(cut(upright) if cut else upright, dtype=np.uint8), *whole, taken)
 
@@ -173,7 +174,7 @@ def _damaged(error: Exception, name: str) -> BadImage:
     return BadImage("image-damaged", path=name, reason=reason)
 
 
-def _exif(image: Image.Image) -> tuple[int, str]:
+def read_exif(image: Image.Image) -> tuple[int, str]:
     """Orientation (1 if not told) and time taken. Call after load(): PNG may keep its
     EXIF behind the pixels, and TIFF turns itself upright and then drops the tag."""
     try:

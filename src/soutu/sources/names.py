@@ -51,6 +51,17 @@ class Names:
             raise LeavesRoot(name)
         return None
 
+    def spelled(self, name: str) -> str | None:
+        """The path below the root that ``name`` spells, POSIX, whether there is a file or not;
+        None where it leads outside."""
+        if "://" in name:
+            return None
+        for base in self._bases:
+            inside = self._inside(os.path.normpath(os.path.join(base, name)))  # noqa: PTH118
+            if inside:
+                return inside
+        return None
+
     def _inside(self, path: str) -> str | None:
         for root in self._roots:
             if path == root:

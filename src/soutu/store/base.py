@@ -87,6 +87,10 @@ class Known(Protocol):
         """Ids of images that have a path but no vector in this store's space, ascending."""
         ...
 
+    def captions_without_vector(self) -> list[CaptionRow]:
+        """Captions whose image has a path and that have no vector in this space, in file order."""
+        ...
+
 
 class Searchable(Protocol):
     """The reading side. A reader sees one consistent state per call; calls that belong
@@ -162,10 +166,6 @@ class Writer(Known, Protocol):
         """Make these all the captions there are, in this order. A caption (image, text) that
         is already stored keeps its id and its vectors; of several equal ones the first counts.
         New ones are found by ``search_captions`` once they have a vector."""
-        ...
-
-    def captions_without_vector(self) -> list[CaptionRow]:
-        """Captions whose image has a path and that have no vector in this space, in file order."""
         ...
 
     def set_caption_vectors(self, ids: Sequence[int], vectors: Floats) -> None:

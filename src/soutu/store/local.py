@@ -28,6 +28,7 @@ from soutu.store.opening import create_or_find, find, peek, remember
 from soutu.store.reading import (
     all_caption_rows,
     caption_rows,
+    captions_without_vector,
     change_rows,
     ids_by_content,
     image_rows,
@@ -164,6 +165,10 @@ class LocalStore:
     def images_without_vector(self) -> list[int]:
         with self.snapshot():
             return without_vector(self._connection(), self._space.id)
+
+    def captions_without_vector(self) -> list[CaptionRow]:
+        with self.snapshot():
+            return captions_without_vector(self._connection(), self._space.id)
 
     def all_captions(self) -> list[CaptionRow]:
         with self.snapshot():

@@ -77,6 +77,18 @@ def without_vector(connection: sqlite3.Connection, space: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def captions_without_vector(connection: sqlite3.Connection, space: int) -> list[CaptionRow]:
+    """Captions whose image has a path and that have no vector in ``space``, in file order."""
+    rows = connection.execute(
+        """SELECT id, image_id, text, tags FROM captions WHERE id NOT IN
+            (SELECT owner FROM caption_vectors WHERE space = ?)
+            AND EXISTS (SELECT 1 FROM paths WHERE paths.image_id = captions.image_id)
+            ORDER BY position, id""",
+        (space,),
+    )
+    return [caption_row(row) for row in rows]
+
+
 def slots_of(
     connection: sqlite3.Connection, space: int, kind: Kind, ids: Sequence[int]
 ) -> dict[int, int]:

@@ -18,7 +18,12 @@ from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile
 from soutu.store.checks import checked_rows
 from soutu.store.due import refresh
 from soutu.store.live import CAPTIONS, IMAGES, KINDS, REVISION, Kind, pack, slot_counter
-from soutu.store.reading import caption_row, ids_by_content, slots_of, without_vector
+from soutu.store.reading import (
+    captions_without_vector,
+    ids_by_content,
+    slots_of,
+    without_vector,
+)
 from soutu.store.rows import (
     advance,
     connect,
@@ -157,14 +162,7 @@ class LocalWriter:
 
     def captions_without_vector(self) -> list[CaptionRow]:
         with guard(self._home):
-            rows = self._connection.execute(
-                """SELECT id, image_id, text, tags FROM captions WHERE id NOT IN
-                    (SELECT owner FROM caption_vectors WHERE space = ?)
-                    AND EXISTS (SELECT 1 FROM paths WHERE paths.image_id = captions.image_id)
-                    ORDER BY position, id""",
-                (self._space.id,),
-            )
-            return [caption_row(row) for row in rows]
+            return captions_without_vector(self._connection, self._space.id)
 
     def refresh_ann(self, phrases: Callable[[], Floats], *, target: float = 0.99) -> list[str]:
         if not 0 < target < 1:

@@ -1,0 +1,137 @@
+"""A gallery that has been opened: where it is, which model it has, and its index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soutu.assemble import DEFAULT, build_encoder, build_expander, open_store, recall
+from soutu.config import Config, load_config
+from soutu.errors import BadInput, MissingIndex, ModelMismatch
+from soutu.search import Searcher
+from soutu.store.home import HOME, absolute, find_home
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from soutu.encoders.base import Encoder
+    from soutu.store.local import LocalStore
+
+
+class Opened:
+    """What all of a gallery's work needs: its settings, its model, its index.
+
+    Usable as a context manager. Opening is cheap: the model is loaded by the first call
+    that needs it.
+    """
+
+    def __init__(self, root: Path, home: Path, config: Config, *, once: bool = False) -> None:
+        self.root, self.home, self.config, self.once = root, home, config, once
+        self.journal_fault: OSError | None = None
+        self._store: LocalStore | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        model: str | None = None,
+        index: str | Path | None = None,
+        settings: Mapping[str, object] | None = None,
+        once: bool = False,
+    ) -> Self:
+        """The gallery of ``folder`` (None: of where we are): the one whose ``.soutu`` lies there
+        or above, else a new one. ``index`` names another place for ``.soutu``'s content, for
+        read-only folders; ``settings`` are those of ``soutu.config.Config``. ``once``: for a
+        process that ends after one search; its model is ready sooner and works slower."""
+        start = absolute(Path(folder or "."))
+        if index is None:
+            home = find_home(start) or start / HOME
+            root = home.parent
+        else:
+            home = absolute(Path(index))
+            known = recall(home, "root")
+            root = Path(known) if known and folder is None else start
+        flags = {**(settings or {}), **({"model": model} if model else {})}
+        return cls(root, home, load_config(home, flags), once=once)
+
+    @cached_property
+    def model(self) -> str:
+        """The model's name: the one asked for, else the gallery's own, else the default."""
+        return self.config.model or recall(self.home, "model") or DEFAULT
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return build_encoder(self.model, self.config.device, once=self.once)
+
+    @cached_property
+    def searcher(self) -> Searcher:
+        store = self.store  # first: without an index there is no need to look for a model
+        return Searcher(self.encoder, store, build_expander(self.config, self.home))
+
+    @property
+    def store(self) -> LocalStore:
+        """The opened index. Raises MissingIndex, or ModelMismatch where it holds no vectors
+        of this gallery's model."""
+        if self._store is None:
+            self._require_index()
+            card = self.encoder.card
+            try:
+                self._store = open_store(self.home, card.space)
+            except ModelMismatch as fault:
+                asked = {"model": self.model, "space": card.space, "folder": self.root}
+                known = fault.fields["known"]
+                raise ModelMismatch("gallery-model", known=known, **asked) from fault
+        return self._store
+
+    def _require_index(self) -> None:
+        """Said before a model is looked for: without an index no model would help."""
+        if recall(self.home, "root") is None:
+            raise MissingIndex("index-missing", folder=self.root)
+
+    def _check_root(self) -> None:
+        """The folder can be listed, and the index is its own."""
+        from soutu.sources.images import check_root
+
+        check_root(self.root)
+        known = recall(self.home, "root")
+        if known and Path(known) != self.root and self.home.parent != self.root:
+            raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
+
+    def _remembered_captions(self) -> Path | None:
+        kept = recall(self.home, "captions_file")
+        return self.root / kept if kept else None
+
+    def _remember(self, captions: Path | None, encoding: str | None) -> None:
+        """Written before the run, so that one that is stopped can be gone on with."""
+        name = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
+        known = {"model": name, "root": str(self.root)}
+        if captions:
+            inside = captions.is_relative_to(self.root)
+            # A gallery that is moved as a whole finds its captions again.
+            file = captions.relative_to(self.root) if inside else captions
+            known |= {"captions_file": file.as_posix(), "captions_encoding": encoding or ""}
+        for key, value in known.items():
+            if self.store.recall(key) != value:
+                self.store.remember(key, value)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        self.__dict__.pop("searcher", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
