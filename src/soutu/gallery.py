@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from soutu.assemble import (
     recall,
 )
 from soutu.config import Config, load_config
-from soutu.errors import BadCaptions, BadInput, MissingIndex, ModelMismatch
+from soutu.errors import BadCaptions, BadInput, IndexCorrupt, MissingIndex, ModelMismatch
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
 from soutu.types import IndexState, ModelCard, SearchResult
@@ -26,6 +27,7 @@ from soutu.types import IndexState, ModelCard, SearchResult
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from soutu.doctor import Health
     from soutu.encoders.base import Encoder
     from soutu.indexing import IndexPlan, IndexReport
     from soutu.store.local import LocalStore
@@ -78,8 +80,11 @@ class Gallery:
             home = find_home(start) or start / HOME
             root = home.parent
         else:
-            home = absolute(Path(index))
-            known = recall(home, "root")
+            home, known = absolute(Path(index)), None
+            with suppress(
+                IndexCorrupt
+            ):  # which ``doctor`` must be able to open; others will say it
+                known = recall(home, "root")
             root = Path(known) if known and folder is None else start
         flags = {**(settings or {}), **({"model": model} if model else {})}
         return cls(root, home, load_config(home, flags), once=once)
@@ -246,6 +251,15 @@ class Gallery:
                 captions_file=store.recall("captions_file") or "",
                 bytes_on_disk=sum(p.stat().st_size for p in self.home.rglob("*") if p.is_file()),
             )
+
+    def doctor(self, *, repair: bool = False) -> Health:
+        """What is wrong with the index, and with ``repair`` what was done about it; one ``index``
+        brings back what a repair could not keep. Raises MissingIndex, or IndexCorrupt where
+        a repair is kept from writing. Needs no model."""
+        from soutu.doctor import examine_gallery
+
+        self.close()
+        return examine_gallery(self.root, self.home, repair=repair)
 
     def close(self) -> None:
         if self._store is not None:

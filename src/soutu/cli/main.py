@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from soutu.cli import commands, demo, models
+from soutu.cli import commands, demo, doctor, models
 from soutu.cli.language import choose_language, say
 from soutu.errors import SoutuError
 
@@ -24,7 +24,7 @@ def cli(lang: str | None) -> None:
         choose_language(lang)
 
 
-for _command in (*commands.COMMANDS, demo.demo, models.models):
+for _command in (*commands.COMMANDS, doctor.doctor, demo.demo, models.models):
     cli.add_command(_command)
 
 

@@ -30,8 +30,6 @@ class Space:
 def add_space(connection: sqlite3.Connection, home: Path, card: ModelCard) -> Space:
     """The space of ``card``, made if it is not there. The card kept is the one last used.
     ModelMismatch if the space has vectors of another length."""
-    from hashlib import blake2b
-
     with transaction(connection):
         found = _rows(connection, home).get(card.space)
         if found is not None and found.card.dim != card.dim:
@@ -42,7 +40,7 @@ def add_space(connection: sqlite3.Connection, home: Path, card: ModelCard) -> Sp
             return found
         last = connection.execute("SELECT max(id) FROM spaces").fetchone()[0] or 0
         number = found.id if found else last + 1
-        name = blake2b(card.space.encode(), digest_size=8).hexdigest()
+        name = folder_name(card.space)
         folder = home / "spaces" / name
         make_private_folder(folder.parent)
         make_private_folder(folder)
@@ -53,6 +51,13 @@ def add_space(connection: sqlite3.Connection, home: Path, card: ModelCard) -> Sp
         when = since[0] if since else datetime.now(timezone.utc).isoformat(timespec="seconds")
         write(connection, "spaces", [(number, card.space, name, _to_json(card), when)])
     return Space(number, folder, card)
+
+
+def folder_name(space: str) -> str:
+    """What the folder of a space is called: a name of any letters and length has one."""
+    from hashlib import blake2b
+
+    return blake2b(space.encode(), digest_size=8).hexdigest()
 
 
 def find_space(connection: sqlite3.Connection, home: Path, space: str | None) -> Space:
