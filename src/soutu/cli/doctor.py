@@ -59,7 +59,7 @@ def _record(health: Health) -> dict[str, object]:
     if done is None:
         return record
     counts = {"restored": done.restored, "removed": done.removed, "vectors": done.vectors}
-    return {**record, **counts, "kept": [str(path) for path in done.kept]}
+    return {**record, **counts, "forgot": done.forgot, "kept": [str(path) for path in done.kept]}
 
 
 def _show(findings: Iterable[Finding]) -> None:
@@ -73,7 +73,7 @@ def _show(findings: Iterable[Finding]) -> None:
             places = (plain(part) for part in (one.where, one.key, one.detail) if part)
             click.echo(f"    {' · '.join(places)}")
         if len(found) > SHOWN:
-            click.echo(f"    {say('doctor-more', count=len(found) - SHOWN)}")
+            click.echo("    " + say("doctor-more", count=len(found) - SHOWN))
 
 
 def _conclude(health: Health, gallery: Gallery) -> None:
@@ -89,6 +89,8 @@ def _conclude(health: Health, gallery: Gallery) -> None:
             click.echo(f"    {plain(str(path))}")
         if any(finding.harm for finding in done.found):
             click.echo(say("doctor-index", folder=folder))
+        if done.forgot:
+            click.echo(say("doctor-forgot", folder=folder))
     if health.healthy:
         rows = sum(health.checked.values())
         click.echo(say("doctor-healthy", home=gallery.home, rows=rows))

@@ -48,6 +48,7 @@ class Mending:
     restored: int = 0
     removed: int = 0
     vectors: int = 0
+    forgot: bool = False  # settings that nothing else tells, such as the captions file
     _counted: dict[str, int] = field(default_factory=dict)  # what damaged counters said
 
     def mend(self, settings: Settings) -> None:
@@ -92,6 +93,8 @@ class Mending:
             self.vectors += 1
             return
         self._note(table, row, why)
+        if table == "meta" and row[0] not in (b"root", b"model", b"space"):
+            self.forgot = True
         if table == "counters" and isinstance(row[0], bytes) and isinstance(row[1], int):
             self._counted[row[0].decode("utf-8", "replace")] = row[1]
 
@@ -145,6 +148,7 @@ class Mending:
     def _set_anew(self, settings: Settings) -> None:
         absent = [key for key in _NEEDED if setting(self.connection, key) is None]
         known = settings(sorted(space_folders(self.home))) if absent else {}
+        self.forgot |= len(absent) == len(_NEEDED)  # all settings are gone
         for key in absent:
             if key in known:
                 set_setting(self.connection, key, known[key])

@@ -10,6 +10,8 @@ from soutu.store.home import make_private_file, sync_folder
 from soutu.store.rows import TABLES
 from soutu.store.sealed import Row
 
+_HEX = ("content", "checksum")
+
 
 class Notes:
     """One JSON line for each row, in a file that is made with the first."""
@@ -25,9 +27,10 @@ class Notes:
         return self.path if self.count else None
 
     def add(self, table: str, row: Row, why: str) -> None:
-        """``why``: checksum, ownerless, or unreadable."""
+        """``why``: "checksum" (damaged), "ownerless", "taken" (its key or content belongs to
+        another row by now), or "sealed anew" (kept, on other evidence than its checksum)."""
         columns = (*TABLES[table], "checksum")
-        values = {name: _readable(value) for name, value in zip(columns, row, strict=False)}
+        values = {name: _readable(name, value) for name, value in zip(columns, row, strict=False)}
         note = {"table": table, "why": why, "row": values}
         self._lines.append(json.dumps(note, ensure_ascii=False))
         self.count += 1
@@ -45,10 +48,12 @@ class Notes:
         self._lines.clear()
 
 
-def _readable(value: object) -> object:
+def _readable(name: str, value: object) -> object:
     """As JSON can say it; bytes that are no text also as hexadecimal digits, to lose nothing."""
     if not isinstance(value, bytes):
         return value
+    if name in _HEX:
+        return value.hex()
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -80,7 +80,7 @@ def _fill(fresh: sqlite3.Connection, home: Path, notes: Notes) -> None:
             for table in tables:
                 for row in _walk(old, table):
                     if not _whole(table, row, slabs) and not _put(fresh, table, row):
-                        notes.add(table, row, "unreadable")
+                        notes.add(table, row, "taken")
 
 
 @contextmanager

@@ -3,10 +3,12 @@ then its rows are mended (``mending.py``) and the files beside them put in order
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from errno import EACCES
 from pathlib import Path
 
 from soutu.store.examine import examine
@@ -28,18 +30,22 @@ _DERIVED = {"doctor-packed"}  # computed from the rest: no copy is worth keeping
 class Repaired:
     """``found`` is what there was to mend. ``restored`` rows are again what they were; ``removed``
     ones are gone, and written down; ``vectors`` are to be computed anew. ``kept`` are the files
-    that tell: a copy of the database as it was, and what was removed."""
+    that tell: a copy of the database as it was, and what was removed. ``forgot``: the gallery
+    may have had settings, such as its captions file, that it no longer knows."""
 
     found: tuple[Finding, ...]
     restored: int
     removed: int
     vectors: int
     kept: tuple[Path, ...]
+    forgot: bool
 
 
 def repair(home: Path, settings: Settings) -> Repaired:
     """Mend all that ``examine`` finds at ``home`` (absolute). Searching may go on meanwhile.
     IndexCorrupt where another process is writing, or ``home`` cannot be written."""
+    if not os.access(home, os.W_OK):
+        raise unwritable(home, PermissionError(EACCES, os.strerror(EACCES)))
     with write_lock(home), guard(home):
         stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
         notes = Notes(home / f"repair-{stamp}.jsonl")
@@ -61,7 +67,7 @@ def repair(home: Path, settings: Settings) -> Repaired:
         if notes.count:
             kept.append(notes.path)
         counts = (mending.restored, mending.removed, mending.vectors)
-        return Repaired(tuple(found), *counts, tuple(kept))
+        return Repaired(tuple(found), *counts, tuple(kept), mending.forgot)
 
 
 def _copy(home: Path, target: Path) -> Path:
