@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from soutu.store.base import NewCaption, Writer
+from soutu.store.examine import examine
 from soutu.store.home import DATABASE
 from soutu.store.local import LocalStore
 from soutu.store.repair import Repaired, repair
@@ -112,3 +113,15 @@ def flip_text(home: Path, text: bytes, bits: int = 1) -> int:
         flip(home / DATABASE, start + len(text) - 1, bits)
         found, start = found + 1, data.find(text, start + 1)
     return found
+
+
+def named(home: Path) -> set[tuple[str, str]]:
+    """(code, table or file) of everything found."""
+    return {(finding.code, finding.where) for finding in examine(home)[0]}
+
+
+def assert_mended(home: Path, answers: object) -> None:
+    assert named(home) == set()
+    bring_up_to_date(home)
+    assert everything(home) == answers
+    assert named(home) == set()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from soutu.errors import IndexCorrupt
 from soutu.store.examine import examine
 from soutu.store.flipped import restored
 from soutu.store.home import DATABASE
@@ -261,8 +262,6 @@ def test_notes_lose_no_byte(tmp_path):
 
 
 def test_a_repair_that_cannot_write_leaves_everything_as_it_was(home, monkeypatch):
-    from soutu.errors import IndexCorrupt
-
     edit(home, "UPDATE captions SET text = 'x' WHERE id = 7")
 
     def full(self):
@@ -276,4 +275,19 @@ def test_a_repair_that_cannot_write_leaves_everything_as_it_was(home, monkeypatc
         assert connection.execute(sql).fetchone() == ("x",)
     monkeypatch.undo()
     assert mended(home).removed == 1
+    assert found(home) == []
+
+
+def test_an_index_of_a_newer_soutu_is_left_alone(home):
+    edit(home, "CREATE TABLE IF NOT EXISTS newer (id INTEGER)", "DROP INDEX paths_by_image")
+    edit(home, "PRAGMA user_version = 2")
+    before = (home / DATABASE).read_bytes()
+    for attempt in (lambda: examine(home), lambda: mended(home)):
+        with pytest.raises(IndexCorrupt) as caught:
+            attempt()
+        assert caught.value.code == "index-newer"
+    assert (home / DATABASE).read_bytes() == before
+    edit(home, "PRAGMA user_version = 1")
+    assert [f.detail for f in found(home)] == ["the definition of paths_by_image"]
+    mended(home)
     assert found(home) == []

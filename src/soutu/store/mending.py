@@ -119,8 +119,10 @@ class Mending:
         """The fields of a space of which more than a bit is wrong, if name, folder and card
         agree and a vector fits: a wrong length would stand in the way of every later run."""
         number, *texts, _ = row
+        if not all(isinstance(text, bytes) for text in texts):
+            return None
         try:
-            space, folder, card, since = (bytes(text).decode() for text in texts)
+            space, folder, card, since = (text.decode() for text in texts)
             agree = card_from_json(card).space == space and folder_name(space) == folder
         except (TypeError, ValueError):
             return None
