@@ -117,3 +117,16 @@ class SearchResult:
     index_state: IndexState
     target: str = "images"
     timings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a gallery that is not as it should be. ``code`` names its wording, ``where``
+    is a table or a file, ``key`` what is meant in it, ``detail`` what was seen. ``harm``: answers
+    are missing or may be wrong; without it, the finding is for information."""
+
+    code: str
+    where: str
+    key: str = ""
+    detail: str = ""
+    harm: bool = True

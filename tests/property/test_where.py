@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from soutu.errors import BadQuery
@@ -153,6 +153,13 @@ def written(wanted):
 
 @settings(max_examples=300, deadline=None)
 @given(FILTERS)
+@example(Compare("folder", "=", ""))
+@example(Compare("folder", "!=", ""))
+@example(Compare("name", "~", "*/*"))
+@example(Compare("name", "=", "b.JPG"))
+@example(Compare("name", "=", "b.jpg"))
+@example(Compare("name", "~", "B.j?G"))
+@example(Compare("name", "contains", ""))
 def test_what_is_said_is_what_is_found(store, wanted):
     parsed = parse_where(written(wanted))
     expected = {row.path for row in ROWS if holds(row, wanted)}

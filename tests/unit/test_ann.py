@@ -13,8 +13,10 @@ from soutu.filters import Compare
 from soutu.store import due, local, view
 from soutu.store.ann import Ann
 from soutu.store.base import NewCaption
+from soutu.store.examine import examine
 from soutu.store.local import LocalStore
 from soutu.store.manifest import read_manifest
+from soutu.store.repair import repair
 from tests.cones import cones
 from tests.store_samples import card, pictures
 
@@ -212,6 +214,24 @@ def test_damage_is_noticed_scanned_around_and_mended(home, victim, place):
         with store.writer() as writer:
             assert writer.refresh_ann(lambda: GALLERY.texts[:300]) == ["image"]
     assert Ann.load(folder(home), "image") is not None
+
+
+@pytest.mark.parametrize("victim", ["codes", "manifest"])
+def test_a_doctor_names_damaged_codes_and_repair_clears_the_way(home, victim):
+    assert examine(home)[0] == []
+    manifest = read_manifest(folder(home), "image")
+    path = folder(home) / (manifest.file if victim == "codes" else "image.ann.json")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    [finding] = examine(home)[0]
+    assert (finding.code, finding.harm) == ("doctor-ann", True)
+    assert finding.where.endswith("image.ann.json")
+    done = repair(home, lambda _: {})
+    assert done.kept == (), "nothing that cannot be had again was touched"
+    assert examine(home)[0] == []
+    with LocalStore.open(home) as store, store.writer() as writer:
+        assert writer.refresh_ann(lambda: GALLERY.texts[:300]) == ["image"]
 
 
 def test_codes_half_written_are_swept(home):

@@ -3,14 +3,18 @@
 import shutil
 import threading
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from soutu.errors import IndexCorrupt
 from soutu.store.base import NewCaption
+from soutu.store.examine import examine
 from soutu.store.local import LocalStore
+from soutu.store.repair import repair
 from soutu.store.verify import verify
+from tests.damaged import edit
 from tests.store_samples import DIM, card, pictures, unit
 
 COUNT = 40
@@ -96,6 +100,31 @@ def test_writing_goes_on_after_it(home):
         store.compact()
         assert store.search_images(unit(1, DIM, seed=200)[0], 1).ids.tolist() == [new]
     assert list(verify(home)) == []
+
+
+def test_another_bundle_of_the_model_finds_its_vectors_where_they_lie_now(home):
+    with LocalStore.open(home) as store:
+        before = answers(store)
+        store.compact()
+    with LocalStore.create_or_open(home, replace(card(), fingerprint="1" * 64)) as store:
+        assert answers(store) == before
+    assert len(folders(home)) == 2
+
+
+def test_a_doctor_finds_it_healthy_and_knows_its_folders(home):
+    with LocalStore.open(home) as store:
+        before = answers(store)
+        store.compact()
+    assert examine(home)[0] == []
+    current = next((home / "spaces").glob("3*"))
+    # More than a bit of the space's row is wrong: name, folder and card still prove it.
+    edit(home, "UPDATE spaces SET since = 'long ago' WHERE folder LIKE '3%'")
+    assert [finding.code for finding in examine(home)[0]] == ["doctor-spaces"]
+    repair(home, lambda _: {})
+    assert examine(home)[0] == []
+    assert current.is_dir()
+    with LocalStore.open(home) as store:
+        assert answers(store) == before
 
 
 def test_a_reader_in_an_older_state_keeps_its_vectors(home):

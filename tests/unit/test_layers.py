@@ -15,6 +15,7 @@ LAYERS = [
     {"indexing", "search", "journal"},
     {"evaluation", "distributed"},
     {"assemble"},
+    {"doctor"},
     {"gallery"},
     {"client", "server"},
     {"cli"},

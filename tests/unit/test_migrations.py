@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from soutu.doctor import examine_gallery
 from soutu.errors import IndexCorrupt
 from soutu.filters import Compare
+from soutu.store.examine import examine
 from soutu.store.home import DATABASE
 from soutu.store.local import LocalStore
 from soutu.store.lock import write_lock
 from soutu.store.rows import SCHEMA_VERSION
+from soutu.store.structure import definitions
 from soutu.store.verify import verify
 from tests.store_samples import DIM, card, pictures, unit
 
@@ -57,6 +60,21 @@ def test_nothing_is_lost(home, how):
         pass
     assert version(home) == SCHEMA_VERSION
     check(home)
+
+
+def test_it_is_then_as_one_made_today(home):
+    with LocalStore.open(home):
+        pass
+    assert examine(home)[0] == []
+    with closing(sqlite3.connect(home / DATABASE)) as connection:
+        made = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL"))
+    assert made == definitions()
+
+
+def test_a_doctor_brings_it_up_to_date_first(home):
+    health = examine_gallery(home.parent, home)
+    assert health.healthy, health.found
+    assert version(home) == SCHEMA_VERSION
 
 
 def test_what_is_new_works_on_old_rows(home):

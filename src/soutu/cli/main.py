@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from soutu.cli import commands, demo, exchange, models, upkeep
+from soutu.cli import commands, demo, doctor, exchange, models, upkeep
 from soutu.cli.language import choose_language, say
 from soutu.errors import SoutuError
 
@@ -28,6 +28,7 @@ for _command in (
     *commands.COMMANDS,
     *upkeep.COMMANDS,
     *exchange.COMMANDS,
+    doctor.doctor,
     demo.demo,
     models.models,
 ):

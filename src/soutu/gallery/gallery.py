@@ -19,6 +19,7 @@ from soutu.types import SearchResult
 if TYPE_CHECKING:
     from threading import Event
 
+    from soutu.doctor import Health
     from soutu.gallery.upkeep import GalleryInfo
     from soutu.indexing import IndexPlan, IndexReport
     from soutu.indexing.importing import ImportReport
@@ -204,6 +205,19 @@ class Gallery(Opened):
         self._require_index()
         self.close()
         return upkeep.compact(self.home, self._encode, self.config.recall)
+
+    def doctor(self, *, repair: bool = False) -> Health:
+        """What is wrong with the index, and with ``repair`` what was done about it; one ``index``
+        brings back what a repair could not keep. Raises MissingIndex, or IndexCorrupt where
+        a repair is kept from writing. Needs no model."""
+        from soutu.doctor import examine_gallery
+
+        self.close()
+        health = examine_gallery(self.root, self.home, repair=repair)
+        if repair:
+            with suppress(SoutuError):  # searches are exact until a run can build the codes
+                upkeep.refresh(self.home, self._encode, self.config.recall)
+        return health
 
     def _encode(self, texts: Sequence[str]) -> Floats:
         return self.encoder.encode_texts(texts)

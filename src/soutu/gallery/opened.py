@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soutu.assemble import DEFAULT, build_encoder, build_expander, open_store, recall
 from soutu.config import Config, load_config
-from soutu.errors import BadInput, MissingIndex, ModelMismatch
+from soutu.errors import BadInput, IndexCorrupt, MissingIndex, ModelMismatch
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
 
@@ -53,8 +54,9 @@ class Opened:
             home = find_home(start) or start / HOME
             root = home.parent
         else:
-            home = absolute(Path(index))
-            known = recall(home, "root")
+            home, known = absolute(Path(index)), None
+            with suppress(IndexCorrupt):  # which ``doctor`` must be able to open; others say it
+                known = recall(home, "root")
             root = Path(known) if known and folder is None else start
         flags = {**(settings or {}), **({"model": model} if model else {})}
         return cls(root, home, load_config(home, flags), once=once)

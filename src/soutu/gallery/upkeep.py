@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from soutu.assemble import open_store
 from soutu.errors import IndexCorrupt
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from soutu.store.local import LocalStore
     from soutu.store.manifest import Manifest
     from soutu.types import Floats
+
+
+Encode: TypeAlias = "Callable[[Sequence[str]], Floats]"
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,17 @@ def _promises(store: LocalStore) -> Mapping[str, Manifest]:
         return {}
 
 
-def compact(home: Path, encode: Callable[[Sequence[str]], Floats], target: float) -> Compacted:
-    """Compact the index at ``home``, and build the codes of its vectors anew where they lie now."""
+def compact(home: Path, encode: Encode, target: float) -> Compacted:
+    """Compact the index at ``home``, and build the codes of its vectors where they lie now."""
+    with open_store(home) as store:
+        done = store.compact()
+    refresh(home, encode, target)
+    return done
+
+
+def refresh(home: Path, encode: Encode, target: float) -> tuple[str, ...]:
+    """Build the codes of the index at ``home`` where they are due."""
     from soutu.indexing import refresh_ann
 
     with open_store(home) as store:
-        done = store.compact()
-        refresh_ann(store, encode, target)
-    return done
+        return refresh_ann(store, encode, target)

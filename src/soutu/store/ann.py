@@ -14,7 +14,7 @@ import numpy as np
 
 from soutu.errors import IndexCorrupt
 from soutu.store.live import Bits
-from soutu.store.manifest import Level, Manifest, file_checksum, manifest_path, read_manifest
+from soutu.store.manifest import Level, Manifest, manifest_path, read_manifest
 from soutu.types import Floats, Ids
 
 EXACT_BELOW = 20_000  # vectors; a scan of so many takes a millisecond or two
@@ -39,7 +39,7 @@ class Ann:
             import faiss
 
             # First: what Faiss reads it believes.
-            if file_checksum(path) != manifest.checksum:
+            if not manifest.is_whole(folder):
                 raise IndexCorrupt("ann-damaged", file=str(path))
             with open(path, "rb") as file:
                 return cls(faiss.read_index(faiss.PyCallbackIOReader(file.read)), manifest)

@@ -65,9 +65,9 @@ class NewCaption:
 
 @dataclass(frozen=True)
 class Change:
-    """One line of the changes table. ``kind`` is added, changed, renamed, removed, captions
-    or vectors; ``other`` is the new path of a rename, ``+new -gone`` for captions, and the
-    space for vectors; ``time`` is UTC, ISO 8601."""
+    """One line of the changes table. ``kind`` is added, changed, renamed, removed, captions,
+    vectors or repaired; ``other`` is the new path of a rename, ``+new -gone`` for captions, the
+    space for vectors, and the name of a repair's notes; ``time`` is UTC, ISO 8601."""
 
     generation: int
     kind: str

@@ -13,7 +13,7 @@ from soutu.errors import IndexCorrupt
 from soutu.store.ann import EXACT_BELOW
 from soutu.store.codes import build, tidy
 from soutu.store.live import CAPTIONS, IMAGES, KINDS, Kind, load_live, slot_counter
-from soutu.store.manifest import Manifest, file_checksum, read_manifest
+from soutu.store.manifest import read_manifest
 from soutu.store.promise import Queries
 from soutu.store.rows import counter
 from soutu.store.slab import Slab
@@ -50,16 +50,9 @@ def _due(space: Space, kind: Kind, slots: int, target: float) -> bool:
         manifest = read_manifest(space.folder, kind.name)
     except IndexCorrupt:
         return True
-    if manifest is None or manifest.target != target or _damaged(space, manifest):
+    if manifest is None or manifest.target != target or not manifest.is_whole(space.folder):
         return True
     return slots - manifest.slots > max(5_000, slots // 20)
-
-
-def _damaged(space: Space, manifest: Manifest) -> bool:
-    try:
-        return file_checksum(space.folder / manifest.file) != manifest.checksum
-    except OSError:
-        return True
 
 
 def _queries(

@@ -91,10 +91,10 @@ def load_live(connection: sqlite3.Connection, space: int, kind: Kind) -> Live:
         (space, kind.name, revision),
     ).fetchone()
     if found is None:
-        return _from_tables(connection, space, kind)
+        return from_tables(connection, space, kind)
     ids, slots = np.frombuffer(found[0], "<i8").reshape(2, -1)
     if len(slots) and not 0 <= slots.min() <= slots.max() < _allotted(connection, space, kind):
-        return _from_tables(connection, space, kind)  # damaged, and only a copy
+        return from_tables(connection, space, kind)  # damaged, and only a copy
     return Live(revision, ids, slots)
 
 
@@ -120,12 +120,13 @@ def pack(connection: sqlite3.Connection) -> None:
         for space in spaces:
             for kind in KINDS:
                 if (space, kind.name) not in fresh:
-                    live = _from_tables(connection, space, kind)
+                    live = from_tables(connection, space, kind)
                     pairs = np.stack([live.ids, live.slots]).astype("<i8").tobytes()
                     write(connection, "packed", [(space, kind.name, revision, pairs)])
 
 
-def _from_tables(connection: sqlite3.Connection, space: int, kind: Kind) -> Live:
+def from_tables(connection: sqlite3.Connection, space: int, kind: Kind) -> Live:
+    """What is searchable, told by the tables alone."""
     rows = connection.execute(kind.live, (space,)).fetchall()
     pairs = np.array(rows, dtype=np.int64).reshape(-1, 2)
     order = np.argsort(pairs[:, 1])

@@ -53,6 +53,13 @@ class Manifest:
     built: str
     seconds: float
 
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the index file in ``folder`` is what was written."""
+        try:
+            return file_checksum(folder / self.file) == self.checksum
+        except OSError:
+            return False
+
 
 def manifest_path(folder: Path, kind: str) -> Path:
     return folder / f"{kind}.ann.json"

@@ -18,6 +18,10 @@ from soutu.store.rows import SCHEMA_VERSION, checksum, connect, folded_name, gua
 PATIENCE = 60.0  # seconds to wait for another process that is about the same thing
 _ROWS = 10_000
 
+_PATHS_2 = """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
+        name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID"""
+
 
 def migrate(home: Path, found: int) -> None:
     """Bring the index at ``home`` from version ``found`` to ``SCHEMA_VERSION``. IndexCorrupt where
@@ -39,19 +43,17 @@ def migrate(home: Path, found: int) -> None:
 def _names(connection: sqlite3.Connection) -> None:
     """From 1 to 2: each path has its file's name beside it, folded, so that a name pattern need
     not go through Python for each of a million paths."""
-    connection.execute(
-        """CREATE TABLE paths_2 (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
-            mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
-            name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID"""
-    )
-    rows = connection.execute("SELECT path, size, mtime_ns, image_id, checksum FROM paths")
+    # SQLite keeps the words of a definition, and doctor compares them: the new table is made
+    # under its own name.
+    connection.execute("ALTER TABLE paths RENAME TO paths_1")
+    connection.execute(_PATHS_2)
+    rows = connection.execute("SELECT path, size, mtime_ns, image_id, checksum FROM paths_1")
     while batch := rows.fetchmany(_ROWS):
         connection.executemany(
-            "INSERT INTO paths_2 VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO paths VALUES (?, ?, ?, ?, ?, ?)",
             [(*fields, *_named(fields, seal)) for *fields, seal in batch],
         )
-    connection.execute("DROP TABLE paths")
-    connection.execute("ALTER TABLE paths_2 RENAME TO paths")
+    connection.execute("DROP TABLE paths_1")
     connection.execute("CREATE INDEX paths_by_image ON paths (image_id)")
 
 

@@ -36,7 +36,7 @@ def create_or_find(home: Path, card: ModelCard) -> Space:
     make_private_file(home / DATABASE)
     with connected(home, writing=True) as connection:
         create_tables(connection)
-    _bring_up_to_date(home)
+    bring_up_to_date(home)
     with connected(home, writing=True) as connection:
         return add_space(connection, home, card)
 
@@ -46,7 +46,7 @@ def find(home: Path, space: str | None) -> Space:
     if not (home / DATABASE).is_file():
         raise MissingIndex("index-missing", folder=str(home.parent))
     refuse_network_storage(home)
-    _bring_up_to_date(home)
+    bring_up_to_date(home)
     with connected(home) as connection:
         return find_space(connection, home, space)
 
@@ -81,7 +81,8 @@ def connected(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connecti
         connection.close()
 
 
-def _bring_up_to_date(home: Path) -> None:
+def bring_up_to_date(home: Path) -> None:
+    """Bring an index that an older Soutu made to the schema of this one."""
     with connected(home) as connection:
         version = check_version(connection, home)
     if version < SCHEMA_VERSION:

@@ -17,9 +17,14 @@ from typing import Any, TypeAlias
 from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.store.home import DATABASE
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 2  # a format of another number must also differ in ``CREATE`` (structure.py)
 
 Field: TypeAlias = "int | str | bytes"
+
+FAULTS = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file raises; the second where SQLite's own words quote what is no text."""
+
+_PASSING = ("locked", "busy", "unable to open", "disk", "readonly")
 
 TABLES: dict[str, tuple[str, ...]] = {
     "meta": ("key", "value"),
@@ -35,7 +40,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 """The columns of each table, key first; a column ``checksum`` (8 bytes) follows in each."""
 
-_CREATE = (
+CREATE = (
     """CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL,
         checksum BLOB NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL,
@@ -98,11 +103,15 @@ def guard(home: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise  # a fault of ours, not of the file
-    except sqlite3.DatabaseError as error:
-        undecodable = "decode" in str(error)
-        passing = isinstance(error, sqlite3.OperationalError) and not undecodable
-        code = "index-failed" if passing else "index-damaged"
+    except FAULTS as error:
+        code = "index-failed" if passes(error) else "index-damaged"
         raise IndexCorrupt(code, home=str(home), fault=str(error)) from error
+
+
+def passes(error: Exception) -> bool:
+    """Whether SQLite was only kept from its work: by a lock, by permissions, by the disk."""
+    said = str(error)
+    return isinstance(error, sqlite3.OperationalError) and any(word in said for word in _PASSING)
 
 
 @contextmanager
@@ -124,7 +133,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
             if version_of(connection) == 0:  # another process may have been quicker
-                for statement in _CREATE:
+                for statement in CREATE:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -29,6 +29,13 @@ class Slab:
         self._mapped: Floats = np.empty((0, dim), np.float32)
         self._step = max(1, _BLOCK_BYTES // (dim * _VALUE.itemsize))
 
+    def __len__(self) -> int:
+        """How many rows the file has room for; 0 where it is not there."""
+        try:
+            return self._path.stat().st_size // (self._dim * _VALUE.itemsize)
+        except OSError:
+            return 0
+
     def rows(self, count: int) -> Floats:
         """The first ``count`` rows, float32 (count, dim), as a read-only view of the file.
         Raises IndexCorrupt if the file holds fewer."""

@@ -31,8 +31,6 @@ class Space:
 def add_space(connection: sqlite3.Connection, home: Path, card: ModelCard) -> Space:
     """The space of ``card``, made if it is not there. The card kept is the one last used.
     ModelMismatch if the space has vectors of another length."""
-    from hashlib import blake2b
-
     with transaction(connection):
         found = _rows(connection, home).get(card.space)
         if found is not None and found.card.dim != card.dim:
@@ -43,7 +41,7 @@ def add_space(connection: sqlite3.Connection, home: Path, card: ModelCard) -> Sp
             return found
         last = connection.execute("SELECT max(id) FROM spaces").fetchone()[0] or 0
         number = found.id if found else last + 1
-        name = blake2b(card.space.encode(), digest_size=8).hexdigest()
+        name = found.folder.name if found else folder_name(card.space)
         folder = home / "spaces" / name
         make_private_folder(folder.parent)
         make_private_folder(folder)
@@ -54,6 +52,13 @@ def add_space(connection: sqlite3.Connection, home: Path, card: ModelCard) -> Sp
         when = since[0] if since else datetime.now(timezone.utc).isoformat(timespec="seconds")
         write(connection, "spaces", [(number, card.space, name, _to_json(card), when)])
     return Space(number, folder, card)
+
+
+def folder_name(space: str) -> str:
+    """What the folder of a space is called: a name of any letters and length has one."""
+    from hashlib import blake2b
+
+    return blake2b(space.encode(), digest_size=8).hexdigest()
 
 
 def find_space(connection: sqlite3.Connection, home: Path, space: str | None) -> Space:
@@ -78,6 +83,11 @@ def folder_of(connection: sqlite3.Connection, home: Path, space: Space) -> Path:
     return home / "spaces" / found[0] if found else space.folder
 
 
+def first_name(folder: str) -> str:
+    """The name that a space's folder had before it was compacted: without ``-2``, ``-3`` …"""
+    return folder.partition("-")[0]
+
+
 def next_folder(space: Space) -> Path:
     """The name of the folder that takes the place of this one: ``NAME``, ``NAME-2``, …"""
     name, _, number = space.folder.name.partition("-")
@@ -89,11 +99,11 @@ def sweep(connection: sqlite3.Connection, home: Path) -> bool:
     when they were stopped; False while a reader may still look at one. What no space explains
     is left alone."""
     current = {space.folder for space in all_spaces(connection, home)}
-    names = {folder.name.partition("-")[0] for folder in current}
+    names = {first_name(folder.name) for folder in current}
     left = [
         folder
         for folder in (home / "spaces").iterdir()
-        if folder not in current and folder.name.partition("-")[0] in names
+        if folder not in current and first_name(folder.name) in names
     ]
     if not left:
         return True

@@ -2,123 +2,82 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from soutu.errors import IndexCorrupt
 from soutu.store.home import absolute
-from soutu.store.live import KINDS, Kind
-from soutu.store.rows import TABLES, checksum, connect, guard
-from soutu.store.slab import Slab
-from soutu.store.spaces import card_from_json
-from soutu.types import Floats
-
-_KEYS = {"image_vectors": 2, "caption_vectors": 2, "packed": 2}  # of two columns; all others of one
-_VECTORS = {kind.vectors for kind in KINDS}
-_BATCH = 1024  # vectors checked in one go
+from soutu.store.live import Kind
+from soutu.store.rows import FAULTS, TABLES, connect, guard
+from soutu.store.sealed import KINDS_BY_TABLE, Row, Slabs, Text, is_sealed, key_in_words, select
+from soutu.store.structure import structure
 
 
 @dataclass(frozen=True)
 class Damage:
     """One thing found wrong. ``table`` is a table of the database, ``key`` the row's key in
-    words. ``reason`` is "structure" (SQLite's own finding, which is then the key), "unreadable"
-    (the table ends here), "checksum" (the row, or its vector, is not what was written) or
-    "vector" (the slab does not reach that far, or its space cannot be read)."""
+    words. ``reason`` is "structure" (of the file, told in ``key``), "unreadable" (the table
+    ends here), "checksum" (the row, or its vector, is not what was written) or "vector" (the
+    slab does not reach that far, or its space cannot be read). ``row`` is what was read."""
 
     table: str
     key: str
     reason: str
+    row: Row = field(default=(), compare=False, repr=False)
 
 
 def verify(home: Path) -> Iterator[Damage]:
     """Every damaged row of the index at ``home``, in one consistent state, while others may
     read and write. Reads all of it. IndexCorrupt if there is no database to be read at all."""
     home = absolute(home)
-    connection = connect(home)
-    connection.text_factory = bytes  # a flipped letter may be no text any more
+    connection = connect_raw(home)
     try:
         with guard(home):
             connection.execute("BEGIN")
-            connection.execute("SELECT count(*) FROM counters").fetchone()
-        yield from _structure(connection)
-        for table in TABLES:
-            if table not in _VECTORS:
-                yield from _plain(connection, table)
-        for kind in KINDS:
-            yield from _slots(connection, home, kind)
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield from damages(connection, home)
     finally:
         connection.close()
 
 
-def _structure(connection: sqlite3.Connection) -> Iterator[Damage]:
-    try:
-        for (line,) in connection.execute("PRAGMA integrity_check"):
-            if line != b"ok":
-                yield Damage("", line.decode("utf-8", "replace"), "structure")
-    except sqlite3.DatabaseError as error:
-        yield Damage("", str(error), "structure")
+def connect_raw(home: Path, *, writing: bool = False) -> sqlite3.Connection:
+    """A connection that gives texts undecoded."""
+    connection = connect(home, writing=writing)
+    connection.text_factory = Text
+    return connection
 
 
-def _plain(connection: sqlite3.Connection, table: str) -> Iterator[Damage]:
+def damages(connection: sqlite3.Connection, home: Path) -> Iterator[Damage]:
+    """As ``verify``, in the state that a raw ``connection`` sees."""
+    yield from (Damage("", fault, "structure") for fault in structure(connection, home))
+    for table in TABLES:
+        if table not in KINDS_BY_TABLE:
+            yield from damaged_rows(connection, table)
+    for kind in KINDS_BY_TABLE.values():
+        yield from damaged_vectors(connection, home, kind)
+
+
+def damaged_rows(connection: sqlite3.Connection, table: str) -> Iterator[Damage]:
+    """Of a table whose checksums cover nothing but the row."""
     try:
-        for row in connection.execute(_select(table)):
-            if not _sealed(table, row):
-                yield Damage(table, _key(table, row), "checksum")
-    except sqlite3.DatabaseError as error:
+        for row in connection.execute(select(table)):
+            if not is_sealed(table, row):
+                yield Damage(table, key_in_words(table, row), "checksum", row)
+    except FAULTS as error:
         yield Damage(table, str(error), "unreadable")
 
 
-def _slots(connection: sqlite3.Connection, home: Path, kind: Kind) -> Iterator[Damage]:
-    slabs: dict[Any, Slab | None] = {}
-    for number, folder, card in connection.execute("SELECT id, folder, card FROM spaces"):
-        try:
-            dim = card_from_json(card).dim
-            slabs[number] = Slab(home / "spaces" / os.fsdecode(folder) / kind.slab, dim)
-        except (TypeError, ValueError):  # which the check of the table spaces has named
-            slabs[number] = None
+def damaged_vectors(connection: sqlite3.Connection, home: Path, kind: Kind) -> Iterator[Damage]:
+    """Of the slots of one kind, together with what lies there."""
+    table = kind.vectors
     try:
-        rows = connection.execute(f"{_select(kind.vectors)} ORDER BY space, slot")
-        while batch := rows.fetchmany(_BATCH):
-            for row in batch:
-                vector = _vector(slabs.get(row[0]), row[2])
-                if vector is None:
-                    yield Damage(kind.vectors, _key(kind.vectors, row), "vector")
-                elif not _sealed(kind.vectors, row, vector.tobytes()):
-                    yield Damage(kind.vectors, _key(kind.vectors, row), "checksum")
-    except sqlite3.DatabaseError as error:
-        yield Damage(kind.vectors, str(error), "unreadable")
-
-
-def _vector(slab: Slab | None, slot: object) -> Floats | None:
-    """The row at ``slot``, if there is such a thing."""
-    if slab is None or not isinstance(slot, int) or slot < 0:
-        return None
-    try:
-        return slab.take(np.array([slot], np.int64))
-    except IndexCorrupt:
-        return None
-
-
-def _select(table: str) -> str:
-    return f"SELECT {', '.join(TABLES[table])}, checksum FROM {table}"
-
-
-def _sealed(table: str, row: tuple[Any, ...], *more: bytes) -> bool:
-    *fields, seal = row
-    whole = all(isinstance(field, (int, bytes)) for field in fields)
-    return whole and checksum(table, *fields, *more) == seal
-
-
-def _key(table: str, row: tuple[Any, ...]) -> str:
-    """The key in words: a path as it is written, two columns with their names."""
-    count = _KEYS.get(table, 1)
-    values = [os.fsdecode(v) if isinstance(v, bytes) else str(v) for v in row[:count]]
-    if count == 1:
-        return values[0]
-    return " ".join(f"{name} {v}" for name, v in zip(TABLES[table], values, strict=False))
+        slabs = Slabs(connection, home)
+        for row in connection.execute(f"{select(table)} ORDER BY space, slot"):
+            vector = slabs.vector(kind, row[0], row[2])
+            if vector is None:
+                yield Damage(table, key_in_words(table, row), "vector", row)
+            elif not is_sealed(table, row, vector):
+                yield Damage(table, key_in_words(table, row), "checksum", row)
+    except FAULTS as error:
+        yield Damage(table, str(error), "unreadable")

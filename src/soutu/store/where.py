@@ -77,6 +77,8 @@ def _of_path(field: str, operator: str, value: str) -> Sql:
     raw = os.fsencode(value.rstrip("/") if field == "folder" else value)
     if operator == "=" and field == "path":
         return "p.path = ?", [raw]
+    if operator == "=" and field == "folder" and not raw:  # the root, and not what lies below it
+        return "instr(p.path, ?) = 0", [b"/"]
     if operator == "=" and field == "folder":  # "0" follows "/" in ASCII
         return "p.path >= ? AND p.path < ?", [raw + b"/", raw + b"0"]
     exact: Sql = f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", value]

@@ -1,0 +1,135 @@
+"""Everything that can be found wrong with an index, by one check after the other."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from soutu.errors import IndexCorrupt, MissingIndex
+from soutu.store.folder import (
+    codes,
+    leftovers,
+    ownerless_folders,
+    permissions,
+    slab_files,
+    space_folders,
+)
+from soutu.store.home import DATABASE
+from soutu.store.live import KINDS, from_tables
+from soutu.store.orphans import low_counters, orphans
+from soutu.store.rows import FAULTS, TABLES, counter, guard, passes
+from soutu.store.verify import Damage, connect_raw, damages
+from soutu.types import Finding
+
+_CODES = {
+    "": "doctor-structure",
+    "meta": "doctor-meta",
+    "counters": "doctor-counters",
+    "spaces": "doctor-spaces",
+    "images": "doctor-images",
+    "paths": "doctor-paths",
+    "captions": "doctor-captions",
+    "image_vectors": "doctor-image-vectors",
+    "caption_vectors": "doctor-caption-vectors",
+    "packed": "doctor-packed",
+    "changes": "doctor-changes",
+}
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """One consistent state of an index. ``connection`` gives texts undecoded; ``folders`` were
+    listed before it began to look."""
+
+    home: Path
+    connection: sqlite3.Connection
+    folders: dict[str, bool]
+
+
+def _packed(sight: _Sight) -> Iterator[Finding]:
+    """Packed answers that are not what the tables say."""
+    revision = counter(sight.connection, "revision")
+    sql = "SELECT pairs FROM packed WHERE space = ? AND kind = ? AND revision = ?"
+    for (space,) in sight.connection.execute("SELECT id FROM spaces").fetchall():
+        for kind in KINDS:
+            row = sight.connection.execute(sql, (space, kind.name, revision)).fetchone()
+            if row is None:
+                continue
+            live = from_tables(sight.connection, space, kind)
+            if row[0] != np.stack([live.ids, live.slots]).astype("<i8").tobytes():
+                yield Finding("doctor-packed", "packed", f"space {space} kind {kind.name}")
+
+
+Check: TypeAlias = Callable[[_Sight], Iterator[Finding]]
+
+DERIVED: tuple[Check, ...] = (_packed, lambda sight: codes(sight.connection, sight.home))
+"""What is computed from rows and vectors, and could be computed anew: one check for each kind."""
+
+CHECKS: tuple[Check, ...] = (
+    lambda sight: (_found(damage) for damage in damages(sight.connection, sight.home)),
+    lambda sight: slab_files(sight.connection, sight.home),
+    lambda sight: orphans(sight.connection),
+    lambda sight: low_counters(sight.connection),
+    *DERIVED,
+    lambda sight: ownerless_folders(sight.connection, sight.folders),
+    lambda sight: leftovers(sight.home),
+    lambda sight: permissions(sight.home),
+)
+
+
+def examine(home: Path) -> tuple[list[Finding], Mapping[str, int]]:
+    """What is wrong with the index at ``home`` (absolute), and how many rows of each table were
+    looked at. Others may read and write meanwhile. MissingIndex where there is none,
+    IndexCorrupt where SQLite is kept from reading or the index is that of a newer Soutu."""
+    if not (home / DATABASE).is_file():
+        raise MissingIndex("index-missing", folder=str(home.parent))
+    folders = space_folders(home)
+    try:
+        connection = connect_raw(home)
+    except IndexCorrupt as fault:
+        if fault.code != "index-damaged":
+            raise
+        return [_torn(fault.fields["fault"])], {}
+    with closing(connection), guard(home):
+        connection.execute("BEGIN")
+        found = _checked(_Sight(home, connection, folders))
+        return found, {table: _count(connection, table) for table in TABLES}
+
+
+def _checked(sight: _Sight) -> list[Finding]:
+    found: dict[Finding, None] = {}  # a set that keeps its order
+    for check in CHECKS:
+        try:
+            for finding in check(sight):
+                found[finding] = None
+        except FAULTS as fault:
+            if passes(fault):
+                raise
+            found[_torn(fault)] = None
+        except (OverflowError, TypeError, ValueError):
+            if not any(finding.harm for finding in found):
+                raise  # no damaged value to blame
+    return list(found)
+
+
+def _torn(fault: object, where: str = DATABASE) -> Finding:
+    return Finding(_CODES[""], where, detail=str(fault))
+
+
+def _found(damage: Damage) -> Finding:
+    if damage.reason in ("structure", "unreadable"):
+        return _torn(damage.key, f"{DATABASE}: {damage.table}" if damage.table else DATABASE)
+    return Finding(_CODES[damage.table], damage.table, damage.key)
+
+
+def _count(connection: sqlite3.Connection, table: str) -> int:
+    try:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    except FAULTS:
+        return 0
