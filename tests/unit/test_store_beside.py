@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from soutu.errors import IndexCorrupt
 from soutu.store.local import LocalStore
+from soutu.store.verify import verify
 from tests.store_samples import DIM, card, make, pictures, unit
 
 
@@ -117,3 +119,23 @@ def test_readers_beside_a_writer_see_whole_batches(home):
         done.set()
         assert [reader.result() for reader in readers] == [200] * 4
     assert faults == []
+
+
+def test_a_copied_folder_is_a_backup(home, tmp_path):
+    """Copied as it lies there, what was written ahead included, and opened elsewhere."""
+    make(home)
+    with LocalStore.open(home) as store:
+        with store.writer() as writer:
+            writer.add_images(pictures(5, 100), unit(5, DIM, seed=9))
+        query = unit(DIM, seed=5)
+        before = store.search_images(query, 1000)
+        backup = Path(shutil.copytree(home, tmp_path / "elsewhere" / ".soutu"))
+        with store.writer() as writer:
+            writer.detach([image.path for image in pictures(5, 100)])
+    with LocalStore.open(backup) as store:
+        after = store.search_images(query, 1000)
+        np.testing.assert_array_equal(after.ids, before.ids)
+        np.testing.assert_array_equal(after.scores, before.scores)
+        with store.writer() as writer:
+            writer.add_images(pictures(1, 200), unit(1, DIM))
+    assert list(verify(backup)) == []
