@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ from soutu.errors import BadQuery
 from soutu.filters import Filter
 from soutu.query.expand import Expander, variants
 from soutu.query.fuse import MEAN, mean_pool
+from soutu.query.parse import TEXT, parse_query
 from soutu.store.base import Searchable
 from soutu.types import Floats, Hit, IndexState, Query, Ranking, Rgb, SearchResult, Term, Variant
 
@@ -60,15 +61,18 @@ def parsed(where: str | None) -> Wanted | None:
 
 @dataclass(frozen=True)
 class Searcher:
-    """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone."""
+    """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone;
+    ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3)."""
 
     encoder: Encoder
     store: Searchable
     expander: Expander | None = None
+    picture: Callable[[str], Rgb] | None = None
 
     def search(self, text: str, k: int = 5, *, where: str | None = None) -> SearchResult:
-        """The ``k`` images nearest to ``text``, of those that ``where`` admits (see
-        ``query.where``). Raises BadQuery for an empty text, k < 1 or a malformed ``where``."""
+        """The ``k`` images nearest to the query ``text`` (its language: ``query/parse.py``), of
+        those that ``where`` admits (``query/where.py``). Raises BadQuery for a text that is no
+        query, k < 1 or a malformed ``where``, BadImage for a picture in it."""
         wanted = parsed(where)
         return self._images(self._ask_text(text, k), k, wanted)
 
@@ -95,16 +99,41 @@ class Searcher:
 
     def _ask_text(self, text: str, k: int) -> _Asked:
         _check_k(k)
-        if not text.strip():
-            raise BadQuery("query-empty")
+        query = parse_query(text)
         clock = _Clock()
         with clock.step("expand_ms"):
-            said = variants(text, self.expander)
+            said = self._variants(query)
         with clock.step("encode_ms"):
             vectors = self.encoder.encode_texts([v.text for v in said])
-        vector, agreement = mean_pool(vectors, [v.weight for v in said])
-        query = Query(text, (Term("text", text.strip()),))
+            parts = [self._part(query, at, said, vectors) for at in range(len(query.terms))]
+        vector, agreement = parts[0]
+        if len(parts) > 1 or query.terms[0].weight < 0:
+            # Each term counts by its own weight, however many variants it has.
+            weights = [term.weight for term in query.terms]
+            vector, _ = mean_pool(np.stack([vector for vector, _ in parts]), weights)
+            agreement = min(agreement for _, agreement in parts)
         return _Asked(query, said, vector, agreement, clock)
+
+    def _variants(self, query: Query) -> tuple[Variant, ...]:
+        """Those of all terms that are texts, in their order."""
+        return tuple(
+            replace(variant, term=at)
+            for at, term in enumerate(query.terms)
+            if term.kind == TEXT
+            for variant in variants(term.value, self.expander)
+        )
+
+    def _part(
+        self, query: Query, at: int, said: Sequence[Variant], vectors: Floats
+    ) -> tuple[Floats, float]:
+        """One term's vector and its variants' agreement."""
+        term = query.terms[at]
+        if term.kind == TEXT:
+            rows = [row for row, variant in enumerate(said) if variant.term == at]
+            return mean_pool(vectors[rows], [said[row].weight for row in rows])
+        if self.picture is None:
+            raise BadQuery("query-no-pictures", path=term.value)
+        return self.encoder.encode_images([self.picture(term.value)])[0], 1.0
 
     def _ask_image(self, image: Rgb, name: str, k: int) -> _Asked:
         _check_k(k)

@@ -44,11 +44,12 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Variant:
-    """One text that a query was expanded to, and who proposed it."""
+    """One text that a term of a query was expanded to, who proposed it, and the term's place."""
 
     text: str
     weight: float = 1.0
     source: str = "original"
+    term: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class SearchResult:
     """All that showing, explaining, logging and replaying a search needs.
 
     ``vector`` is the fused query, float32 (dim,), unit length; ``agreement`` is
-    the length of the pooled vector before it was renormalised (0 to 1);
+    the length of a term's pooled variants before they were renormalised (0 to 1), the
+    least of all terms;
     ``timings`` are milliseconds by step.
     """
 

@@ -97,3 +97,32 @@ def test_saved_arrays_refuse_a_filter():
     store = ArrayStore(unit(2, DIM), unit(2, DIM), ("a", "b"), ("x", "y"), card())
     with pytest.raises(BadQuery, match="soutu index FOLDER"):
         store.search_images(unit(DIM), 1, Compare("width", ">", 1))
+
+
+def test_terms_are_weighed_against_each_other_not_their_variants(encoder, store):
+    rules = RuleExpander({"猫": (Variant("cat", 1.0, "x"), Variant("gray cat", 1.0, "x"))})
+    result = Searcher(encoder, store, rules).search("2:猫 + dog - tree", k=3)
+    cat = encoder.encode_texts(["猫", "cat", "gray cat"]).mean(axis=0)
+    dog, tree = encoder.encode_texts(["dog", "tree"])
+    expected = 2 * cat / np.linalg.norm(cat) + dog - tree
+    np.testing.assert_allclose(result.vector, expected / np.linalg.norm(expected), atol=1e-6)
+    assert [(v.text, v.term) for v in result.variants] == [
+        ("猫", 0), ("cat", 0), ("gray cat", 0), ("dog", 1), ("tree", 2),
+    ]  # fmt: skip
+    assert [term.weight for term in result.query.terms] == [2, 1, -1]
+
+
+def test_pictures_are_terms(encoder, store):
+    searcher = Searcher(encoder, store, picture=lambda path: picture(int(path[2:])))
+    result = searcher.search("./7 + cat", k=3)
+    both = encoder.encode_images([picture(7)])[0] + encoder.encode_texts(["cat"])[0]
+    np.testing.assert_allclose(result.vector, both / np.linalg.norm(both), atol=1e-6)
+    with pytest.raises(BadQuery) as told:
+        Searcher(encoder, store).search("./7")
+    assert told.value.code == "query-no-pictures"
+
+
+def test_terms_that_cancel_are_told(encoder, store):
+    with pytest.raises(BadQuery) as told:
+        Searcher(encoder, store).search("cat - cat")
+    assert told.value.code == "query-cancels"

@@ -21,12 +21,22 @@ def plain(text: str) -> str:
 
 def show(result: SearchResult) -> None:
     """The hits, best first, with the variants that were searched above them."""
-    if len(result.variants) > 1:
-        said = " · ".join(plain(v.text) for v in result.variants)
-        click.secho(f"{said}  (‖m‖ {result.agreement:.2f})", dim=True)
+    if len(result.variants) > 1 or len(result.query.terms) > 1:
+        click.secho(f"{_said(result)}  (‖m‖ {result.agreement:.2f})", dim=True)
     width = max((len(plain(hit.path)) for hit in result.hits), default=0)
     for hit in result.hits:
         click.echo(_line(hit, width))
+
+
+def _said(result: SearchResult) -> str:
+    """What was searched for: the variants of each term, between the signs of the terms."""
+    parts = []
+    for at, term in enumerate(result.query.terms):
+        texts = [v.text for v in result.variants if v.term == at] or [term.value]
+        weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}:"
+        sign = "- " if term.weight < 0 else "+ " if at else ""
+        parts.append(sign + weight + " · ".join(map(plain, texts)))
+    return " ".join(parts)
 
 
 def _line(hit: Hit, width: int) -> str:

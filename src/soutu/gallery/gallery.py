@@ -160,9 +160,10 @@ class Gallery(Opened):
         k: int | None = None,
         where: str | None = None,
     ) -> SearchResult:
-        """The ``k`` pictures nearest to a text, or to a picture (a path, or RGB uint8
-        (h, w, 3)). Exactly one of the two must be given. ``where`` narrows the search:
-        ``"folder = '2024' and width > 2000"`` (its words: ``query/where.py``)."""
+        """The ``k`` pictures nearest to a query (a text, or several terms: ``灰猫 + 雪地``,
+        ``query/parse.py``), or to a picture (a path, or RGB uint8 (h, w, 3)). Exactly one of the
+        two must be given. ``where`` narrows the search: ``"folder = '2024' and width > 2000"``
+        (its words: ``query/where.py``)."""
         if (text is None) == (image is None):
             raise TypeError("search takes a text or an image")
         k = self.config.k if k is None else k
@@ -180,9 +181,7 @@ class Gallery(Opened):
         if not isinstance(image, (str, Path)):
             assert image is not None
             return image, "(array)"
-        from soutu.sources.decode import decode
-
-        return decode(Path(image), max_pixels=self.config.max_pixels).rgb, str(image)
+        return self._open_picture(str(image)), str(image)
 
     def _logged(self, result: SearchResult) -> SearchResult:
         """A search that cannot be logged (a read-only disk) is still an answer; the fault is

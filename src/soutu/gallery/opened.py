@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from soutu.encoders.base import Encoder
     from soutu.store.local import LocalStore
+    from soutu.types import Rgb
 
 
 class Opened:
@@ -73,7 +74,13 @@ class Opened:
     @cached_property
     def searcher(self) -> Searcher:
         store = self.store  # first: without an index there is no need to look for a model
-        return Searcher(self.encoder, store, build_expander(self.config, self.home))
+        expander = build_expander(self.config, self.home)
+        return Searcher(self.encoder, store, expander, self._open_picture)
+
+    def _open_picture(self, path: str) -> Rgb:
+        from soutu.sources.decode import decode
+
+        return decode(Path(path).expanduser(), max_pixels=self.config.max_pixels, shown=path).rgb
 
     @property
     def store(self) -> LocalStore:

@@ -7,14 +7,13 @@ choose candidates; scores always come from the stored vectors.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from soutu.errors import IndexCorrupt
 from soutu.store.live import Bits
-from soutu.store.manifest import Level, Manifest, manifest_path, read_manifest
+from soutu.store.manifest import Level, Manifest, read_manifest
 from soutu.types import Floats, Ids
 
 EXACT_BELOW = 20_000  # vectors; a scan of so many takes a millisecond or two
@@ -56,22 +55,28 @@ class Ann:
     def candidates(
         self, query: Floats, level: Level, bits: Bits | None = None, *, everywhere: bool = False
     ) -> Ids:
-        """Slots, ascending, that are likely to hold the best answers to ``query`` (dim,).
+        """Slots, in any order, that are likely to hold the best answers to ``query`` (dim,).
         ``bits``: only slots whose bit is set count. ``everywhere``: no list is left out."""
         import faiss
 
         limits = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
         lists = self.manifest.lists if everywhere else level.lists
         effort = faiss.SearchParametersIVF(nprobe=lists, **limits)
-        _, found = self._index.search(query[None], level.candidates, params=effort)
-        slots: Ids = np.sort(found[0][found[0] >= 0])
+        # One query is too little work for two threads; several callers have threads of their own.
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)  # of this thread
+        try:
+            [found] = self._index.search(query[None], level.candidates, params=effort)[1]
+        finally:
+            faiss.omp_set_num_threads(threads)
+        slots: Ids = found if found[-1] >= 0 else found[found >= 0]  # -1 where there were fewer
         return slots
 
 
 def stamp(folder: Path, kind: str) -> tuple[int, int] | None:
     """Changes whenever another index takes the place of this one; None where there is none."""
     try:
-        found = manifest_path(folder, kind).stat()
+        found = os.stat(f"{folder}/{kind}.ann.json")  # noqa: PTH116  (each search asks)
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_ino

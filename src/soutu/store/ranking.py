@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 Positions: TypeAlias = "NDArray[np.intp]"
 
+_EPS = float(np.finfo(np.float32).eps)
 _BLOCK_VALUES = 1 << 20  # float64 values in flight while rescoring: 8 MiB
 
 
@@ -49,7 +51,7 @@ def contenders(scores: Floats, k: int, vector: Floats) -> Positions:
     count = len(scores)
     if k >= count:
         return np.arange(count)
-    slack = float(np.finfo(np.float32).eps) * len(vector) * float(np.linalg.norm(vector))
+    slack = _EPS * len(vector) * math.sqrt(float(vector @ vector))
     edge = np.partition(scores, count - k)[count - k]
     return np.flatnonzero(scores >= edge - slack)
 

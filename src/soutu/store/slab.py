@@ -46,7 +46,8 @@ class Slab:
 
     def take(self, slots: Ids) -> Floats:
         """A copy of these rows, float32 (n, dim), in the order asked for."""
-        return self.rows(_end(slots))[slots].astype(np.float32, copy=False)
+        rows = self.rows(_end(slots))
+        return np.take(rows, slots, axis=0).astype(np.float32, copy=False)
 
     def scan(self, vector: Floats, slots: Ids) -> Floats:
         """float32 inner products (n,) of ``vector`` (dim,) with the rows at ``slots`` (n,),

@@ -40,23 +40,35 @@ class View:
         live = self.live if among is None else among
         if k < 1 or not len(live.ids):
             return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
-        slots = self._near(query, k, live, narrowed=among is not None)
-        near = slots[contenders(self.slab.scan(query, slots), k, query)]
+        found = self._candidates(query, k, live, narrowed=among is not None)
+        if found is None:
+            slots, scores = live.slots, self.slab.scan(query, live.slots)
+        else:
+            slots, scores = found, self.slab.take(found) @ query
+            later = self._uncovered(live)
+            if len(later):  # what the codes do not cover yet is scored too
+                slots = np.concatenate([found, later])
+                scores = np.concatenate([scores, self.slab.scan(query, later)])
+        near = slots[contenders(scores, k, query)]
         ids = live.ids[np.searchsorted(live.slots, near)]
         return top_k(self.slab.exact(query, near), ids, k)
 
-    def _near(self, query: Floats, k: int, live: Live, *, narrowed: bool) -> Ids:
-        """The slots to be scored: candidates, and all that the codes do not cover yet."""
+    def _uncovered(self, live: Live) -> Ids:
+        covered = self.ann.manifest.slots if self.ann else 0
+        return live.slots[np.searchsorted(live.slots, covered) :]
+
+    def _candidates(self, query: Floats, k: int, live: Live, *, narrowed: bool) -> Ids | None:
+        """Slots that are worth scoring, of those that the codes cover; None where all are
+        to be scored."""
         level = self.ann.level(k) if self.ann else None
         if self.ann is None or level is None:
-            return live.slots
+            return None
         covered = int(np.searchsorted(live.slots, self.ann.manifest.slots))
         if covered * SCATTERED <= self.ann.manifest.slots or covered <= level.candidates:
-            return live.slots
+            return None
         bits = None if covered == self.ann.manifest.slots else live.bits
         # What a filter admits may lie far from the query, in lists that are rarely scanned.
-        found = self.ann.candidates(query, level, bits, everywhere=narrowed)
-        return np.concatenate([found, live.slots[covered:]])
+        return self.ann.candidates(query, level, bits, everywhere=narrowed)
 
 
 class Views:
