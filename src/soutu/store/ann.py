@@ -59,8 +59,8 @@ class Ann:
         ``bits``: only slots whose bit is set count. ``everywhere``: no list is left out."""
         import faiss
 
-        limits = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
         lists = self.manifest.lists if everywhere else level.lists
+        limits = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
         effort = faiss.SearchParametersIVF(nprobe=lists, **limits)
         # One query is too little work for two threads; several callers have threads of their own.
         threads = faiss.omp_get_max_threads()

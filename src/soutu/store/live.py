@@ -66,6 +66,10 @@ class Live:
         kept = np.isin(self.ids, ids)
         return Live(self.revision, self.ids[kept], self.slots[kept])
 
+    def ids_at(self, slots: Ids) -> Ids:
+        """The ids at these slots, each of which is live."""
+        return self.ids[np.searchsorted(self.slots, slots)]
+
     @cached_property
     def bits(self) -> Bits:
         """Bit ``slot % 8`` of byte ``slot // 8`` is set for each of the slots."""

@@ -230,10 +230,15 @@ class LocalStore:
 
     def _search(self, kind: Kind, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
         query = checked_query(vector, self.card.dim)
-        views = self._views[kind.name]
-        with self.snapshot():
-            view = views.current(self._connection())
-            among = views.among(self._connection(), view, where) if where is not None else None
+        views, connection = self._views[kind.name], self._connection()
+        view, among = None, None
+        if where is None:
+            with guard(self.home):
+                view = views.latest(connection)
+        if view is None:
+            with self.snapshot():
+                view = views.current(connection)
+                among = views.among(connection, view, where) if where is not None else None
         # A slot never changes its vector while its slab is mapped, whatever a writer does.
         return view.search(query, k, among)
 

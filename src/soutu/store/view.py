@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from soutu.errors import IndexCorrupt
 from soutu.filters import Filter
 from soutu.store.ann import Ann, stamp
 from soutu.store.live import NOTHING, REVISION, Kind, Live, count_live, load_live
-from soutu.store.ranking import contenders, top_k
+from soutu.store.ranking import contenders, exact_scores, top_k
 from soutu.store.rows import counter
 from soutu.store.slab import Slab
 from soutu.store.spaces import Space, folder_of
@@ -35,35 +36,44 @@ class View:
     ann: Ann | None = None
     stamp: tuple[int, int] | None = None
 
+    @cached_property
+    def covered(self) -> int:
+        """How many of the live slots the codes cover; those after them are newer."""
+        return self._covered(self.live)
+
     def search(self, query: Floats, k: int, among: Live | None = None) -> Ranking:
         """The best ``k``, of all or of those ``among`` them."""
         live = self.live if among is None else among
         if k < 1 or not len(live.ids):
             return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
-        found = self._candidates(query, k, live, narrowed=among is not None)
+        covered = self.covered if among is None else self._covered(live)
+        found = self._candidates(query, k, live, covered, narrowed=among is not None)
         if found is None:
-            slots, scores = live.slots, self.slab.scan(query, live.slots)
-        else:
-            slots, scores = found, self.slab.take(found) @ query
-            later = self._uncovered(live)
-            if len(later):  # what the codes do not cover yet is scored too
-                slots = np.concatenate([found, later])
-                scores = np.concatenate([scores, self.slab.scan(query, later)])
+            return self._best(query, k, live, live.slots, self.slab.scan(query, live.slots))
+        vectors = self.slab.take(found)
+        scores = vectors @ query
+        if covered < len(live.slots):  # what the codes do not cover yet is scored too
+            later = live.slots[covered:]
+            scores = np.concatenate([scores, self.slab.scan(query, later)])
+            return self._best(query, k, live, np.concatenate([found, later]), scores)
+        near = contenders(scores, k, query)
+        return top_k(exact_scores(vectors[near], query), live.ids_at(found[near]), k)
+
+    def _best(self, query: Floats, k: int, live: Live, slots: Ids, scores: Floats) -> Ranking:
         near = slots[contenders(scores, k, query)]
-        ids = live.ids[np.searchsorted(live.slots, near)]
-        return top_k(self.slab.exact(query, near), ids, k)
+        return top_k(self.slab.exact(query, near), live.ids_at(near), k)
 
-    def _uncovered(self, live: Live) -> Ids:
-        covered = self.ann.manifest.slots if self.ann else 0
-        return live.slots[np.searchsorted(live.slots, covered) :]
+    def _covered(self, live: Live) -> int:
+        return int(np.searchsorted(live.slots, self.ann.manifest.slots)) if self.ann else 0
 
-    def _candidates(self, query: Floats, k: int, live: Live, *, narrowed: bool) -> Ids | None:
-        """Slots that are worth scoring, of those that the codes cover; None where all are
-        to be scored."""
+    def _candidates(
+        self, query: Floats, k: int, live: Live, covered: int, *, narrowed: bool
+    ) -> Ids | None:
+        """Slots that are worth scoring, of those that the codes cover; None where all are to be
+        scored."""
         level = self.ann.level(k) if self.ann else None
         if self.ann is None or level is None:
             return None
-        covered = int(np.searchsorted(live.slots, self.ann.manifest.slots))
         if covered * SCATTERED <= self.ann.manifest.slots or covered <= level.candidates:
             return None
         bits = None if covered == self.ann.manifest.slots else live.bits
@@ -82,14 +92,18 @@ class Views:
         self._view = self._blank(space.folder)
         self._among: dict[Filter, Live] = {}
 
-    def current(self, connection: sqlite3.Connection) -> View:
-        """What the connection's transaction sees."""
+    def latest(self, connection: sqlite3.Connection) -> View | None:
+        """What is true now, if it is known already: one question to the database, which needs no
+        transaction."""
         view = self._view  # another thread may put a later one there meanwhile
         if view.live.revision != counter(connection, REVISION):
-            view = self._view = self._reload(connection, view)
-        if len(view.live.slots) >= self._exact_below:
-            view = self._view = _with_ann(view, self._kind)
-        return view
+            return None
+        return self._accelerated(view)
+
+    def current(self, connection: sqlite3.Connection) -> View:
+        """What the connection's transaction sees."""
+        view = self.latest(connection)
+        return view or self._accelerated(self._reload(connection, self._view))
 
     def among(self, connection: sqlite3.Connection, view: View, where: Filter) -> Live:
         """What ``where`` admits of ``view``."""
@@ -112,6 +126,13 @@ class Views:
         """Let go of the files; the next call would open them again."""
         self._view.slab.close()
         self._view = self._blank(self._view.folder)
+
+    def _accelerated(self, view: View) -> View:
+        """``view`` with the codes that there are now."""
+        if len(view.live.slots) >= self._exact_below:
+            view = _with_ann(view, self._kind)
+        self._view = view
+        return view
 
     def _blank(self, folder: Path) -> View:
         return View(NOTHING, folder, Slab(folder / self._kind.slab, self._space.card.dim))
