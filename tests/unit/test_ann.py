@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.cones import cones
 from soutu.errors import IndexCorrupt
 from soutu.filters import Compare
 from soutu.store import due, local, view
@@ -15,7 +16,6 @@ from soutu.store.ann import Ann
 from soutu.store.base import NewCaption
 from soutu.store.local import LocalStore
 from soutu.store.manifest import read_manifest
-from tests.cones import cones
 from tests.store_samples import card, pictures
 
 faiss = pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
