@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search_data import Figures, Gallery, K, kept, opened
+from benchmarks.search_data import Asked, Figures, Gallery, K, kept, opened
 from benchmarks.search_engines import TARGET
 from benchmarks.search_turns import Search, engine
 from soutu.store.codes import lists_for
@@ -25,8 +26,13 @@ from soutu.types import Floats, Ids
 
 LINKS, BUILDING = 16, 200  # of a graph's nodes, and the effort of finding them; the usual ones
 EFFORTS = [round(10 * 1.15**step) for step in range(45)]  # 10 to 4,700
-REFINED = (10, 20, 40, 80)  # times as many candidates as answers
+REFINED = (20, 40, 80)  # times as many candidates as answers
+FEWER = 320  # queries to tune on where each is asked alone
 LONGEST = 180  # seconds a build may take at a second size
+
+
+class Ended(Exception):
+    """A peer's process ended before it had an index."""
 
 
 class Apart:
@@ -38,7 +44,11 @@ class Apart:
         self._process = context.Process(target=_serve, args=(theirs, name, gallery.folder))
         self._process.start()
         theirs.close()
-        self.told: Figures = self._ours.recv()
+        try:
+            self.told: Figures = self._ours.recv()
+        except EOFError:  # what went wrong, the process has told on standard error
+            self._process.join()
+            raise Ended(name) from None
 
     def __call__(self, queries: Floats) -> tuple[Floats, Ids]:
         self._ours.send(queries)
@@ -58,7 +68,7 @@ def absent(name: str, gallery: Gallery, before: Figures | None, times: float) ->
         return None
     expected = float(str(before.get("build s", 0))) * times
     if expected > LONGEST:
-        return f"not run: building would take {expected:.0f} s or more, {LONGEST} are allowed"
+        return f"building would take {expected:.0f} s or more, {LONGEST} are allowed"
     return None
 
 
@@ -71,10 +81,15 @@ def _serve(pipe: Connection, name: str, folder: Path) -> None:
 
 
 def _tuned(
-    gallery: Gallery, efforts: Sequence[int], answer: Callable[[Floats, int], Ids]
+    gallery: Gallery,
+    efforts: Sequence[int],
+    answer: Callable[[Floats, int], Ids],
+    queries: int | None = None,
 ) -> int | None:
-    """The least of ``efforts`` that does; None where the most does not. Recall grows with it."""
-    asked = gallery.tuning["text"]
+    """The least of ``efforts`` that does; None where the most does not. Recall grows with it.
+    ``queries``: of the texts for tuning, so many, or all."""
+    texts = gallery.tuning["text"]
+    asked = Asked(texts.queries[:queries], texts.edges[:queries])
     least, most = 0, len(efforts)
     while least < most:
         middle = (least + most) // 2
@@ -139,6 +154,7 @@ def _usearch(gallery: Gallery) -> tuple[Figures, Search]:
 
 
 def _lancedb(gallery: Gallery) -> tuple[Figures, Search]:
+    os.environ.setdefault("LANCE_LOG", "error")  # or it warns a thousand times of a full queue
     import lancedb
 
     place = gallery.folder / "lancedb"
@@ -172,7 +188,7 @@ def _build_lancedb(place: Path, gallery: Gallery) -> Figures:
         def answer(queries: Floats, probes: int, refined: int = refined) -> Ids:
             return np.stack([_ask_lancedb(table, query, probes, refined) for query in queries])
 
-        probes = _tuned(gallery, _probes(lists), answer)
+        probes = _tuned(gallery, _probes(lists), answer, FEWER)
         if probes is None:
             continue
         one = partial(_ask_lancedb, table, probes=probes, refined=refined)

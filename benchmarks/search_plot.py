@@ -9,7 +9,7 @@ EXACT, OURS = "exact scan", "Soutu"
 _LINES = {EXACT: ("#b45309", "s", "exact scan (numpy)"), OURS: ("#1d4ed8", "o", "Soutu")}
 
 
-def draw(curve: Mapping[int, Mapping[str, float]], path: Path) -> None:
+def draw(curve: Mapping[int, Mapping[str, float]], title: str, path: Path) -> None:
     """``curve``: images → search → median milliseconds. ``path`` ends in .svg."""
     import matplotlib as mpl
 
@@ -23,14 +23,15 @@ def draw(curve: Mapping[int, Mapping[str, float]], path: Path) -> None:
         times = [curve[size][name] for size in sizes]
         axes.loglog(sizes, times, color=colour, marker=marker, linewidth=2, label=label)
         axes.annotate(
-            f"{times[-1]:.3g} ms", (sizes[-1], times[-1]), (-8, 10), textcoords="offset points",
+            f"{times[-1]:.3g} ms", (sizes[-1], times[-1]), (-12, 3), textcoords="offset points",
             ha="right", color=colour,
         )  # fmt: skip
     axes.set_xlabel("images")
     axes.set_ylabel("median latency of one query, ms")
-    axes.set_title("512-d vectors, 10 results, recall@10 ≥ 0.99")
+    axes.set_title(title)
     axes.xaxis.set_major_formatter(_short)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.margins(y=0.1)
     axes.grid(which="major", color="#d4d4d8")
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from benchmarks import search
 from benchmarks.search_checks import verdicts
 from benchmarks.search_data import TUNING, Asked, edges
-from benchmarks.search_peers import PEERS, absent
+from benchmarks.search_peers import PEERS, Apart, Ended, absent
 from benchmarks.search_plot import EXACT, OURS
 from benchmarks.search_turns import ratio, turns
 from tests.store_samples import unit
@@ -101,6 +102,13 @@ def test_a_peer_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(search.absent.__globals__["importlib"].util, "find_spec", lambda _: None)
     place = search.gallery(tmp_path, 1000, dim=16, queries=10)
     assert absent("hnswlib", place, None, 1) == "not installed"
+
+
+def test_a_peer_whose_process_ends_is_told_of(tmp_path, capfd):
+    place = search.gallery(tmp_path, 1000, dim=16, queries=10)
+    with pytest.raises(Ended):
+        Apart("hnswlib", replace(place, folder=tmp_path / "nowhere"))
+    assert "FileNotFoundError" in capfd.readouterr().err
 
 
 def test_checks_fail_where_figures_are_bad():
