@@ -29,6 +29,9 @@ class Asked:
     queries: Floats
     edges: Floats
 
+    def first(self, count: int) -> Asked:
+        return Asked(self.queries[:count], self.edges[:count])
+
     def recall(self, vectors: Floats, found: Ids) -> Floats:
         """(q,) of each query: the share of ``found`` (q, K), rows of ``vectors`` or -1, that are
         among the exact answers, ties at the edge included."""

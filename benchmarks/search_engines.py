@@ -54,19 +54,17 @@ class Faiss:
         )
 
     def search(self, query: Floats) -> Ids:
-        found: Ids = self.batch(query[None])[0]
-        return found
-
-    def search_alone(self, query: Floats) -> Ids:
-        """``search`` on one core: gathering more for one query may cost more than it saves."""
+        """On one core: Faiss scans for one query on one, and gathering others to score a few
+        candidates takes long where they have other work."""
         import faiss
 
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
-            return self.search(query)
+            found: Ids = self.batch(query[None])[0]
         finally:
             faiss.omp_set_num_threads(threads)
+        return found
 
     def batch(self, queries: Floats) -> Ids:
         """Rows (q, K)."""

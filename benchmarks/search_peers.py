@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search_data import Asked, Figures, Gallery, K, kept, opened
+from benchmarks.search_data import Figures, Gallery, K, kept, opened
 from benchmarks.search_engines import TARGET
 from benchmarks.search_turns import Search, engine
 from soutu.store.codes import lists_for
@@ -26,7 +26,7 @@ from soutu.types import Floats, Ids
 
 LINKS, BUILDING = 16, 200  # of a graph's nodes, and the effort of finding them; the usual ones
 EFFORTS = [round(10 * 1.15**step) for step in range(45)]  # 10 to 4,700
-REFINED = (20, 40, 80)  # times as many candidates as answers
+REFINED = (20, 40, 80, 160, 320)  # times as many candidates as answers
 FEWER = 320  # queries to tune on where each is asked alone
 LONGEST = 180  # seconds a build may take at a second size
 
@@ -89,7 +89,7 @@ def _tuned(
     """The least of ``efforts`` that does; None where the most does not. Recall grows with it.
     ``queries``: of the texts for tuning, so many, or all."""
     texts = gallery.tuning["text"]
-    asked = Asked(texts.queries[:queries], texts.edges[:queries])
+    asked = texts.first(queries or len(texts.queries))
     least, most = 0, len(efforts)
     while least < most:
         middle = (least + most) // 2
@@ -193,9 +193,10 @@ def _build_lancedb(place: Path, gallery: Gallery) -> Figures:
             continue
         one = partial(_ask_lancedb, table, probes=probes, refined=refined)
         median = float(np.median(engine(one)(few)[0]))
-        if median < best:
-            best = median
-            told.update(probes=probes, refined=refined)
+        if median > best:
+            break
+        best = median
+        told.update(probes=probes, refined=refined)
     return told
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from benchmarks.search_data import Asked, Figures
+from benchmarks.search_data import Asked, Figures, K
 from soutu.types import Floats, Ids
 
 Search: TypeAlias = Callable[[Floats], Ids]
@@ -32,27 +32,30 @@ def engine(search: Search) -> Engine:
 
 
 def turns(
-    engines: Mapping[str, Engine], asked: Asked, vectors: Floats, seldom: Mapping[str, int]
+    engines: Mapping[str, Engine], asked: Asked, vectors: Floats
 ) -> tuple[dict[str, Figures], dict[str, Floats]]:
-    """Figures of each engine, and the milliseconds (q,) of each query. An engine that is named
-    in ``seldom`` answers one block in so many; NaN stands for the others."""
+    """Figures of each engine, and the milliseconds (q,) of each query. Whose turn it is is drawn,
+    and no two that follow each other answer the same queries: the second would find in the caches
+    what the first has read."""
     queries = asked.queries
-    taken = {name: np.full(len(queries), np.nan, np.float32) for name in engines}
-    found = {name: np.full((len(queries), 10), -1, np.int64) for name in engines}
+    taken = {name: np.empty(len(queries), np.float32) for name in engines}
+    found = {name: np.empty((len(queries), K), np.int64) for name in engines}
     for answer in engines.values():
         answer(queries[:BLOCK])
-    names = list(engines)
-    for turn, start in enumerate(range(0, len(queries), BLOCK)):
-        block = slice(start, start + BLOCK)
-        names.append(names.pop(0))  # whoever is first finds the caches as another left them
-        for name in names:
-            if turn % seldom.get(name, 1) == 0:
-                taken[name][block], found[name][block] = engines[name](queries[block])
-    figures = {}
-    for name in engines:
-        done = ~np.isnan(taken[name])
-        recall = Asked(queries[done], asked.edges[done]).recall(vectors, found[name][done])
-        figures[name] = {**milliseconds(taken[name][done]), **recalled(recall)}
+    rng = np.random.default_rng(0)
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(queries), BLOCK)]
+    for turn in range(len(blocks)):
+        for place in rng.permutation(len(engines)):
+            name = list(engines)[place]
+            block = blocks[(turn + place * len(blocks) // len(engines)) % len(blocks)]
+            taken[name][block], found[name][block] = engines[name](queries[block])
+    figures: dict[str, Figures] = {
+        name: {
+            **milliseconds(taken[name]),
+            **recalled(asked.recall(vectors, found[name])),
+        }
+        for name in engines
+    }
     return figures, taken
 
 
@@ -71,9 +74,10 @@ def recalled(recall: Floats) -> Figures:
 
 
 def ratio(one: Floats, other: Floats) -> Figures:
-    """How many times as long as ``other`` ``one`` takes, over the queries that both answered."""
-    both = ~np.isnan(one) & ~np.isnan(other)
-    one, other = one[both], other[both]
+    """How many times as long as ``other`` ``one`` takes, over the queries that both answered: the
+    first ones."""
+    both = min(len(one), len(other))
+    one, other = one[:both], other[:both]
     return {
         "of medians": round(float(np.median(one) / np.median(other)), 3),
         "median of ratios": round(float(np.median(one / other)), 3),
