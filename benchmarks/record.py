@@ -57,10 +57,10 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def save(name: str, figures: dict[str, object]) -> Path:
-    """Write ``results/NAME.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, figures: dict[str, object], folder: Path = RESULTS) -> Path:
+    """Write ``NAME.json`` in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record = {"time": now, "commit": commit(), "machine": machine(), **figures}
     path.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.cones import cones
 from soutu.errors import IndexCorrupt
 from soutu.filters import Compare
 from soutu.store import due, local, view
@@ -17,7 +18,6 @@ from soutu.store.examine import examine
 from soutu.store.local import LocalStore
 from soutu.store.manifest import read_manifest
 from soutu.store.repair import repair
-from tests.cones import cones
 from tests.store_samples import card, pictures
 
 faiss = pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")

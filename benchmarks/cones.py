@@ -72,4 +72,5 @@ def _normal(rng: np.random.Generator, *shape: int) -> Floats:
 
 
 def _unit(rows: Floats) -> Floats:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    unit: Floats = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return unit
