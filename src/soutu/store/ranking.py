@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Positions: TypeAlias = "NDArray[np.intp]"
 
 _EPS = float(np.finfo(np.float32).eps)
+_FEW = 1000  # scores that are sorted in less time than it takes to pick the best of them
 _BLOCK_VALUES = 1 << 20  # float64 values in flight while rescoring: 8 MiB
 
 
@@ -25,7 +26,7 @@ def top_k(scores: Floats, ids: Ids, k: int) -> Ranking:
     count = len(scores)
     if k < 1 or count == 0:
         return Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
-    if k < count:
+    if k < count > _FEW:
         # A partition may keep any of the rows that tie at its edge: settle those by id.
         edge = np.partition(scores, count - k)[count - k]
         above = np.flatnonzero(scores > edge)
@@ -34,7 +35,7 @@ def top_k(scores: Floats, ids: Ids, k: int) -> Ranking:
         tied = tied[np.argpartition(ids[tied], wanted - 1)[:wanted]]
         chosen = np.concatenate([above, tied])
         scores, ids = scores[chosen], ids[chosen]
-    order = np.lexsort((ids, -scores))
+    order = np.lexsort((ids, -scores))[:k]
     return Ranking(
         ids[order].astype(np.int64, copy=False), scores[order].astype(np.float32, copy=False)
     )
@@ -59,9 +60,12 @@ def contenders(scores: Floats, k: int, vector: Floats) -> Positions:
 def exact_scores(rows: Floats, vector: Floats) -> Floats:
     """Inner products of ``rows`` (n, dim) with ``vector`` (dim,), summed in float64 row by row:
     equal rows have equal scores wherever they stand."""
-    scores = np.empty(len(rows), np.float32)
     wide = vector.astype(np.float64)
     step = max(1, _BLOCK_VALUES // len(vector))
+    if len(rows) <= step:
+        few: Floats = (rows * wide).sum(axis=1).astype(np.float32)
+        return few
+    scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), step):
         scores[start : start + step] = (rows[start : start + step] * wide).sum(axis=1)
     return scores
