@@ -23,7 +23,7 @@ def typed() -> Iterator[str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    searcher = open_searcher(args.device, build_expander(load_config(None)))
+    searcher = open_searcher(args.device, build_expander(load_config(None), lexicon=False))
     for query in args.queries or typed():
         result = searcher.search(query, args.k)
         print(f"Top-{args.k}（使用 queries={[variant.text for variant in result.variants]}）:")

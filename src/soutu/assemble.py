@@ -18,6 +18,7 @@ from soutu.encoders.catalog import (
 )
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadInput, MissingModel
+from soutu.query.expand import FirstOf, LexiconExpander
 from soutu.query.rules import load_rules
 from soutu.store.local import LocalStore
 
@@ -69,15 +70,17 @@ def build_encoder(model: str, device: str = "auto", *, once: bool = False) -> En
     return OnnxEncoder(open_model(model), device, once=once)
 
 
-def build_expander(config: Config, home: Path | None = None) -> Expander | None:
+def build_expander(
+    config: Config, home: Path | None = None, *, lexicon: bool = True
+) -> Expander | None:
     """The expander that the settings ask for; rules lie in the file named there, else in
-    ``expansions.yaml`` of the gallery's ``.soutu`` folder, over the built-in ones."""
+    ``expansions.yaml`` of the gallery's ``.soutu`` folder, over the built-in ones. ``lexicon``:
+    it answers where no rule does."""
     if not config.expand:
         return None
-    if config.expansions:
-        return load_rules([Path(config.expansions)])
-    own = home / RULES if home else None
-    return load_rules([own] if own and own.is_file() else [])
+    own = Path(config.expansions) if config.expansions else home / RULES if home else None
+    rules = load_rules([own] if own and (config.expansions or own.is_file()) else [])
+    return FirstOf((rules, LexiconExpander())) if lexicon else rules
 
 
 def create_store(home: Path, card: ModelCard) -> LocalStore:

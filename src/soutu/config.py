@@ -19,7 +19,8 @@ class Config:
     """What a person can set. ``model`` None means the gallery's own, or the default for a
     new one; ``expansions`` is a file of rules laid over the built-in ones. ``workers``
     (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine.
-    ``recall`` is what fast searches of large galleries shall find of the exact ten best."""
+    ``recall`` is what fast searches of large galleries shall find of the exact ten best;
+    ``fusion`` how a query's variants become one (``soutu.search.Searcher``)."""
 
     model: str | None = None
     device: str = "auto"
@@ -32,6 +33,7 @@ class Config:
     batch: int | None = None
     journal: bool = True
     recall: float = 0.99
+    fusion: str = "auto"
 
 
 def user_file() -> Path:
@@ -92,7 +94,9 @@ def _overlay(config: Config, values: Mapping[str, object], source: str) -> Confi
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
+_CHOICES = {"fusion": ("auto", "mean", "balanced", "anchored")}
 _EXPECTED = {
+    **{name: " / ".join(choices) for name, choices in _CHOICES.items()},
     "bool": "true / false",
     "str | None": "text",
     "str": "text",
@@ -113,6 +117,10 @@ def _typed(name: str, value: object, kind: str, source: str) -> object:
         with suppress(ValueError):
             if not isinstance(value, bool) and 0.5 <= float(text) < 1:
                 return float(text)
+    elif name in _CHOICES:
+        if text in _CHOICES[name]:
+            return text
+        kind = name
     elif isinstance(value, str) and text:
         return text
     expected = _EXPECTED.get(kind, "1, 2, 3 …")

@@ -12,8 +12,9 @@ import numpy as np
 from soutu.encoders.base import Encoder
 from soutu.errors import BadQuery
 from soutu.filters import Filter
+from soutu.query.choose import AUTO, chosen
 from soutu.query.expand import Expander, variants
-from soutu.query.fuse import MEAN, mean_pool
+from soutu.query.fuse import FUSIONS, MEAN, mean_pool
 from soutu.query.parse import TEXT, parse_query
 from soutu.store.base import Searchable
 from soutu.types import Floats, Hit, IndexState, Query, Ranking, Rgb, SearchResult, Term, Variant
@@ -62,12 +63,14 @@ def parsed(where: str | None) -> Wanted | None:
 @dataclass(frozen=True)
 class Searcher:
     """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone;
-    ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3)."""
+    ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3). ``fusion`` is a name
+    in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses."""
 
     encoder: Encoder
     store: Searchable
     expander: Expander | None = None
     picture: Callable[[str], Rgb] | None = None
+    fusion: str = MEAN
 
     def search(self, text: str, k: int = 5, *, where: str | None = None) -> SearchResult:
         """The ``k`` images nearest to the query ``text`` (its language: ``query/parse.py``), of
@@ -102,7 +105,8 @@ class Searcher:
         query = parse_query(text)
         clock = _Clock()
         with clock.step("expand_ms"):
-            said = self._variants(query)
+            proposed = self._variants(query)
+            said = [variant for variant in proposed if not variant.unused]
         with clock.step("encode_ms"):
             vectors = self.encoder.encode_texts([v.text for v in said])
             parts = [self._part(query, at, said, vectors) for at in range(len(query.terms))]
@@ -112,16 +116,18 @@ class Searcher:
             weights = [term.weight for term in query.terms]
             vector, _ = mean_pool(np.stack([vector for vector, _ in parts]), weights)
             agreement = min(agreement for _, agreement in parts)
-        return _Asked(query, said, vector, agreement, clock)
+        return _Asked(query, proposed, vector, agreement, clock)
 
     def _variants(self, query: Query) -> tuple[Variant, ...]:
         """Those of all terms that are texts, in their order."""
-        return tuple(
-            replace(variant, term=at)
-            for at, term in enumerate(query.terms)
-            if term.kind == TEXT
-            for variant in variants(term.value, self.expander)
-        )
+        found: list[Variant] = []
+        for at, term in enumerate(query.terms):
+            if term.kind == TEXT:
+                said: Sequence[Variant] = variants(term.value, self.expander)
+                if self.fusion == AUTO:
+                    said = chosen(said, self.encoder.card.languages)
+                found += [replace(variant, term=at) for variant in said]
+        return tuple(found)
 
     def _part(
         self, query: Query, at: int, said: Sequence[Variant], vectors: Floats
@@ -130,7 +136,8 @@ class Searcher:
         term = query.terms[at]
         if term.kind == TEXT:
             rows = [row for row, variant in enumerate(said) if variant.term == at]
-            return mean_pool(vectors[rows], [said[row].weight for row in rows])
+            fuse = FUSIONS[MEAN if self.fusion == AUTO else self.fusion]
+            return fuse(vectors[rows], [said[row] for row in rows])
         if self.picture is None:
             raise BadQuery("query-no-pictures", path=term.value)
         return self.encoder.encode_images([self.picture(term.value)])[0], 1.0
@@ -164,7 +171,7 @@ class Searcher:
             variants=asked.variants,
             hits=tuple(hits),
             agreement=asked.agreement,
-            fusion=MEAN,
+            fusion=self.fusion,
             vector=asked.vector,
             model=self.encoder.card,
             index_state=state,

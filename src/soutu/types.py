@@ -44,12 +44,14 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Variant:
-    """One text that a term of a query was expanded to, who proposed it, and the term's place."""
+    """One text that a query was expanded to, who proposed it, and the term's place. ``unused``
+    says why it was proposed in vain; it is empty for what was searched for."""
 
     text: str
     weight: float = 1.0
     source: str = "original"
     term: int = 0
+    unused: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from soutu.query.expand import Expander, RuleExpander, variants
+from soutu.query.expand import Expander, FirstOf, LexiconExpander, RuleExpander, variants
 from soutu.query.rules import load_rules
 from soutu.types import Variant
 
@@ -15,7 +15,18 @@ def _hand_made() -> Expander:
     return RuleExpander({"金毛": (Variant("golden retriever", 2.0, "hand"), Variant("金毛"))})
 
 
-@pytest.fixture(params=[_built_in, _hand_made], ids=["built-in", "hand-made"])
+def _lexicon() -> Expander:
+    return LexiconExpander()
+
+
+def _first_of() -> Expander:
+    return FirstOf((load_rules([]), LexiconExpander()))
+
+
+@pytest.fixture(
+    params=[_built_in, _hand_made, _lexicon, _first_of],
+    ids=["built-in", "hand-made", "lexicon", "first-of"],
+)
 def expander(request) -> Expander:
     return request.param()
 

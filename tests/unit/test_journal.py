@@ -40,7 +40,7 @@ def test_a_line_holds_all_that_a_replay_needs(tmp_path):
     assert line["schema"] == 1
     assert line["query"] == "灰猫"
     assert line["variants"][1] == {
-        "text": "gray cat", "weight": 0.5, "source": "built-in", "term": 0
+        "text": "gray cat", "weight": 0.5, "source": "built-in", "term": 0, "unused": "",
     }  # fmt: skip
     assert (line["fusion"], line["agreement"]) == ("mean", 0.876543)
     assert line["model"] == {"name": "m", "space": "space", "fingerprint": "f" * 64}

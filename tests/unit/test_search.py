@@ -1,5 +1,8 @@
 """Searching both ways over any store."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -126,3 +129,17 @@ def test_terms_that_cancel_are_told(encoder, store):
     with pytest.raises(BadQuery) as told:
         Searcher(encoder, store).search("cat - cat")
     assert told.value.code == "query-cancels"
+
+
+def test_auto_searches_what_the_model_reads_and_tells_the_rest(encoder, store):
+    rules = RuleExpander({"猫": [Variant("cat", 1.0, "mine")]})
+    card = replace(encoder.card, languages=("en",))
+    english = SimpleNamespace(
+        card=card, encode_texts=encoder.encode_texts, encode_images=encoder.encode_images
+    )
+    result = Searcher(english, store, rules, fusion="auto").search("猫", k=3)
+    np.testing.assert_allclose(result.vector, encoder.encode_texts(["cat"])[0], atol=1e-6)
+    assert [(v.text, v.unused) for v in result.variants] == [("猫", "not-read"), ("cat", "")]
+    assert result.fusion == "auto"
+    everything = Searcher(english, store, rules, fusion="mean").search("猫", k=3)
+    assert [v.unused for v in everything.variants] == ["", ""]

@@ -8,7 +8,7 @@ from training.variety import slip, traditional, vary
 
 
 def test_traditional_characters():
-    pytest.importorskip("opencc", reason="opencc-python-reimplemented is not installed")
+    pytest.importorskip("opencc", reason="opencc is not installed")
     assert traditional("红色汽车在马路上") == "紅色汽車在馬路上"
 
 
@@ -35,7 +35,7 @@ def test_a_chinese_slip_leaves_a_particle_out():
 
 
 def test_most_texts_stay_as_they_are():
-    pytest.importorskip("opencc", reason="opencc-python-reimplemented is not installed")
+    pytest.importorskip("opencc", reason="opencc is not installed")
     rng = random.Random(1)
     said = [vary("红色的汽车", "zh", rng) for _ in range(2000)]
     assert 0.85 < said.count("红色的汽车") / 2000 < 0.93

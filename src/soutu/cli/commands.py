@@ -133,6 +133,7 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
 @click.option("--where", metavar="FILTER", help="Narrow: \"folder = '2024' and width > 2000\".")
 @click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
+@click.option("--fusion", metavar="NAME", help="auto, mean (all variants), balanced or anchored.")
 @k_option
 @gallery_option
 @index_option

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from soutu.cli import commands, demo, doctor, exchange, models, upkeep
+from soutu.cli import commands, demo, doctor, exchange, explain, models, upkeep
 from soutu.cli.language import choose_language, say
 from soutu.errors import SoutuError
 
@@ -26,6 +26,7 @@ def cli(lang: str | None) -> None:
 
 for _command in (
     *commands.COMMANDS,
+    explain.explain,
     *upkeep.COMMANDS,
     *exchange.COMMANDS,
     doctor.doctor,

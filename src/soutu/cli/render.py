@@ -21,7 +21,8 @@ def plain(text: str) -> str:
 
 def show(result: SearchResult) -> None:
     """The hits, best first, with the variants that were searched above them."""
-    if len(result.variants) > 1 or len(result.query.terms) > 1:
+    used = [variant.text for variant in result.variants if not variant.unused]
+    if used != [result.query.raw.strip()] and result.variants:
         click.secho(f"{_said(result)}  (‖m‖ {result.agreement:.2f})", dim=True)
     width = max((len(plain(hit.path)) for hit in result.hits), default=0)
     for hit in result.hits:
@@ -30,9 +31,9 @@ def show(result: SearchResult) -> None:
 
 def _said(result: SearchResult) -> str:
     """What was searched for: the variants of each term, between the signs of the terms."""
-    parts = []
+    parts, used = [], [variant for variant in result.variants if not variant.unused]
     for at, term in enumerate(result.query.terms):
-        texts = [v.text for v in result.variants if v.term == at] or [term.value]
+        texts = [v.text for v in used if v.term == at] or [term.value]
         weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}:"
         sign = "- " if term.weight < 0 else "+ " if at else ""
         parts.append(sign + weight + " · ".join(map(plain, texts)))
@@ -73,6 +74,8 @@ def show_record(record: object) -> None:
 def _plain_value(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain_value(asdict(value))
+    if isinstance(value, tuple):
+        return [_plain_value(one) for one in value]
     if isinstance(value, dict):
         return {name: _plain_value(one) for name, one in value.items()}
     return str(value) if isinstance(value, Path) else value

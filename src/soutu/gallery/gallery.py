@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from soutu.doctor import Health
+    from soutu.gallery.explain import Explanation
     from soutu.gallery.upkeep import GalleryInfo
     from soutu.indexing import IndexPlan, IndexReport
     from soutu.indexing.importing import ImportReport
@@ -171,6 +172,12 @@ class Gallery(Opened):
             return self._logged(self.searcher.search(text, k, where=where))
         rgb, name = self._picture(image)
         return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
+
+    def explain(self, text: str, *, k: int | None = None) -> Explanation:
+        """Why a query finds what it finds; a search like any other, and logged."""
+        from soutu.gallery.explain import explain
+
+        return explain(self.search(text, k=k), self.encoder, self.store)
 
     def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:
         """The ``k`` captions nearest to a picture (a path, or RGB uint8 (h, w, 3))."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from soutu.query.compose import compose, listed
+from soutu.query.lexicon import Lexicon, Sense, Token, built_in
+from soutu.query.normalize import EN, language, normalized, simplified
 from soutu.types import Variant
+
+LEXICON = "lexicon"
+MOST = 12  # variants of one term
+_LONGEST = 100  # characters; a longer text says more than a dictionary can repeat
+_ENOUGH = 0.5  # of a phrase's characters must be known for its English to be worth saying
+_LISTED = 0.5  # what the words say without grammar
+_LATER = 0.5  # senses after the first
+_SYNONYM = 0.5
+_PER_SENSE = 3
 
 
 class Expander(Protocol):
@@ -28,12 +40,68 @@ class RuleExpander:
         return list(self.rules.get(text.strip(), ()))
 
 
+@dataclass(frozen=True)
+class LexiconExpander:
+    """Says Chinese in English, word by word or as a caption, and with other Chinese words."""
+
+    own: Lexicon | None = None  # None: the package's, read when it is first needed
+
+    @property
+    def lexicon(self) -> Lexicon:
+        return self.own or built_in()
+
+    def expand(self, text: str) -> list[Variant]:
+        if language(text) == EN or len(text) > _LONGEST:
+            return []
+        word, tokens = self._understood(text)
+        if senses := self.lexicon.lookup(word):
+            return list(_renderings(word, senses))
+        if self.lexicon.covers(tokens) < _ENOUGH or not any(token.senses for token in tokens):
+            return []
+        said = (compose(tokens), 1.0), (listed(tokens), _LISTED)
+        return [Variant(caption, weight, LEXICON) for caption, weight in said if caption]
+
+    def _understood(self, text: str) -> tuple[str, list[Token]]:
+        """The text as it is known best: as it stands, or in simplified characters."""
+        word = normalized(text)
+        tokens = self.lexicon.segment(word)
+        if self.lexicon.lookup(word) or self.lexicon.covers(tokens) == 1:
+            return word, tokens
+        word = simplified(word)
+        return word, self.lexicon.segment(word)
+
+
+@dataclass(frozen=True)
+class FirstOf:
+    """The first of several expanders that has something to say, so that a rule of one's own
+    takes the place of the lexicon."""
+
+    expanders: Sequence[Expander]
+
+    def expand(self, text: str) -> list[Variant]:
+        for expander in self.expanders:
+            if found := expander.expand(text):
+                return found[:MOST]
+        return []
+
+
+def _renderings(word: str, senses: Sequence[Sense]) -> Iterator[Variant]:
+    """English by sense, the most common first and heaviest, then other Chinese words."""
+    for place, sense in enumerate(senses):
+        source = f"{LEXICON}:{sense.label}" if sense.label else LEXICON
+        for english in sense.english[:_PER_SENSE]:
+            yield Variant(english, _LATER if place else 1.0, source)
+    for synonym in (senses[0].word, *senses[0].synonyms)[: _PER_SENSE - 1]:
+        if synonym != word:
+            yield Variant(synonym, _SYNONYM, LEXICON)
+
+
 def variants(text: str, expander: Expander | None) -> tuple[Variant, ...]:
     """The original query first, then what the expander proposes, without repeats."""
     original = Variant(text.strip())
-    seen, kept = {original.text}, [original]
+    seen, kept = {original.text.casefold()}, [original]  # models fold case
     for proposed in expander.expand(original.text) if expander else ():
-        if proposed.text not in seen:
-            seen.add(proposed.text)
+        if proposed.text.casefold() not in seen:
+            seen.add(proposed.text.casefold())
             kept.append(proposed)
     return tuple(kept)

@@ -1,18 +1,24 @@
-"""Fusion: the vectors of a query's variants become one."""
+"""Fusion: the vectors of a term's variants become one. ``FUSIONS`` is the table of ways."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from soutu.errors import BadQuery
-from soutu.types import Floats
+from soutu.query.normalize import EN, language
+from soutu.types import Floats, Variant
 
 MEAN = "mean"
+ANCHOR = 0.5  # what the original weighs in "anchored"
+
+Fused: TypeAlias = "tuple[Floats, float]"
+"""The one vector, float32 (dim,), unit, and the variants' agreement, 0 to 1."""
 
 
-def mean_pool(vectors: Floats, weights: Sequence[float]) -> tuple[Floats, float]:
+def mean_pool(vectors: Floats, weights: Sequence[float]) -> Fused:
     """Weighted mean of unit vectors, renormalised: q = m/‖m‖ with m = Σ wᵢfᵢ / Σ |wᵢ|.
 
     ``vectors`` float32 (n, dim), n ≥ 1, unit rows. Returns q, float32 (dim,), and the
@@ -27,3 +33,34 @@ def mean_pool(vectors: Floats, weights: Sequence[float]) -> tuple[Floats, float]
         raise BadQuery("query-cancels")
     pooled: Floats = (mean / length).astype(np.float32)
     return pooled, min(1.0, length)
+
+
+def mean(vectors: Floats, said: Sequence[Variant]) -> Fused:
+    """The original demo's recipe: all variants, the original among them, pooled at once."""
+    return mean_pool(vectors, [variant.weight for variant in said])
+
+
+def balanced(vectors: Floats, said: Sequence[Variant]) -> Fused:
+    """Each language pooled by itself, then the languages with equal weight, so that the one
+    with more variants does not drown the other."""
+    english = [language(variant.text) == EN for variant in said]
+    sides = []
+    for side in (False, True):
+        rows = [row for row, is_english in enumerate(english) if is_english is side]
+        if rows:
+            sides.append(mean(vectors[rows], [said[row] for row in rows]))
+    pooled, _ = mean_pool(np.stack([vector for vector, _ in sides]), [1.0] * len(sides))
+    return pooled, mean(vectors, said)[1]
+
+
+def anchored(vectors: Floats, said: Sequence[Variant]) -> Fused:
+    """The original counts half, all expansions together the other half."""
+    if len(said) == 1:
+        return mean(vectors, said)
+    rest = sum(variant.weight for variant in said[1:])
+    share = (1 - ANCHOR) / rest
+    return mean_pool(vectors, [ANCHOR, *(variant.weight * share for variant in said[1:])])
+
+
+Fusion: TypeAlias = "Callable[[Floats, Sequence[Variant]], Fused]"
+FUSIONS: Mapping[str, Fusion] = {MEAN: mean, "balanced": balanced, "anchored": anchored}

@@ -1,0 +1,215 @@
+"""How much of what a translator would find does query expansion find, for Chinese queries?
+
+``python -m benchmarks.expansion [--collections DIR] [--work DIR]``: on the 5,000 scenes of
+``training.collections`` with ``tiny-en``, whose text tower has seen no Chinese, and with ``tiny``.
+The hand-written queries of ``benchmarks/queries`` have a translator's English beside them; how far
+a method comes is (method − raw) / (translated − raw) of the hit rate at 10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.queries import everyday_words, handwritten
+from benchmarks.record import save
+from soutu.assemble import build_encoder
+from soutu.encoders.base import Encoder
+from soutu.query.choose import chosen
+from soutu.query.expand import LexiconExpander, variants
+from soutu.query.fuse import FUSIONS
+from soutu.query.lexicon import built_in
+from soutu.query.normalize import EN, language
+from soutu.sources.decode import decode
+from soutu.types import Floats, Variant
+from training.collections import KINDS, SPLITS, ensure, scenes_of
+from training.evaluate import COLLECTIONS
+
+MODELS = {"tiny-en": "benchmarks/bundles/tiny-en", "tiny": "tiny"}
+GENERATED = 300  # of each kind
+BOOTSTRAPS = 1000
+BATCH = 64
+
+Figures = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query, its translation ("" where nobody made one) and which pictures answer it."""
+
+    kind: str
+    zh: str
+    en: str
+    right: np.ndarray
+
+
+def hand_written() -> list[Asked]:
+    scenes = list(scenes_of(SPLITS[0]))
+    asked = (
+        Asked(query.kind, query.zh, query.en, np.array([query.fits(scene) for scene in scenes]))
+        for query in handwritten()
+    )
+    return [one for one in asked if one.right.any()]
+
+
+def generated(folder: Path) -> list[Asked]:
+    rows = [json.loads(line) for line in (folder / "queries.jsonl").open(encoding="utf-8")]
+    found = []
+    for kind in KINDS:
+        chosen = [row for row in rows if row["lang"] == "zh" and row["kind"] == kind][:GENERATED]
+        for row in chosen:
+            right = np.zeros(SPLITS[0].pictures, bool)
+            right[[int(Path(path).stem) - 1 for path in row["relevant"]]] = True
+            found.append(Asked(kind, row["text"], "", right))
+    return found
+
+
+def pictures(encoder: Encoder, folder: Path, work: Path) -> Floats:
+    """The vectors of the collection's pictures, kept in ``work`` by the model's fingerprint."""
+    kept = work / f"{encoder.card.fingerprint[:16]}.npy"
+    if not kept.is_file():
+        paths = sorted((folder / "images").glob("*.jpg"))
+        parts = [
+            encoder.encode_images([decode(path).rgb for path in paths[start : start + BATCH]])
+            for start in range(0, len(paths), BATCH)
+        ]
+        work.mkdir(parents=True, exist_ok=True)
+        np.save(kept, np.vstack(parts))
+    loaded: Floats = np.load(kept)
+    return loaded
+
+
+Method = Callable[[Asked], "Floats | None"]
+
+
+def methods(encoder: Encoder) -> Mapping[str, Method]:
+    """What each does with a query; None where it has nothing to say."""
+    expander = LexiconExpander()
+    read = encoder.card.languages
+
+    def fused(asked: Asked, name: str, keep: Callable[[Variant], bool]) -> Floats:
+        every = variants(asked.zh, expander)
+        said = [variant for variant in every if keep(variant)] or list(every[:1])
+        return FUSIONS[name](encoder.encode_texts([v.text for v in said]), said)[0]
+
+    def picked(text: str) -> Callable[[Variant], bool]:
+        """What a gallery does by itself."""
+        used = {v.text for v in chosen(variants(text, expander), read) if not v.unused}
+        return lambda variant: variant.text in used
+
+    def whole(name: str) -> Method:
+        return lambda asked: fused(asked, name, lambda _: True)
+
+    return {
+        "raw": lambda asked: encoder.encode_texts([asked.zh])[0],
+        **{f"lexicon, {name}": whole(name) for name in FUSIONS},
+        "lexicon, English alone": lambda asked: fused(
+            asked, "mean", lambda v: language(v.text) == EN
+        ),
+        "lexicon, auto": lambda asked: fused(asked, "mean", picked(asked.zh)),
+        "translated by hand": lambda asked: (
+            encoder.encode_texts([asked.en])[0] if asked.en else None
+        ),
+    }
+
+
+def ranks(images: Floats, vector: Floats, right: np.ndarray) -> np.ndarray:
+    """1-based ranks of the right pictures, ascending; a tie with a wrong one counts against it."""
+    scores = images @ vector
+    order = np.lexsort((right, -scores))
+    return np.flatnonzero(right[order]) + 1
+
+
+def judged(images: Floats, asked: Sequence[Asked], method: Method) -> dict[str, np.ndarray]:
+    """Per query: hits at 1, 5 and 10, and average precision."""
+    rows = []
+    for one in asked:
+        vector = method(one)
+        if vector is None:
+            return {}
+        at = ranks(images, vector, one.right)
+        precision = np.arange(1, len(at) + 1) / at
+        rows.append([*(float(at[0] <= k) for k in (1, 5, 10)), float(precision.mean())])
+    table = np.array(rows)
+    return dict(zip(("hit@1", "hit@5", "hit@10", "mAP"), table.T, strict=True))
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Mean and its 95 % interval, by bootstrap over queries."""
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(len(values), size=(BOOTSTRAPS, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return [round(float(x), 4) for x in (values.mean(), low, high)]
+
+
+def measure(encoder: Encoder, images: Floats, asked: Sequence[Asked]) -> Figures:
+    found: Figures = {}
+    for kind in KINDS:
+        part = [one for one in asked if one.kind == kind]
+        tables = {name: judged(images, part, method) for name, method in methods(encoder).items()}
+        figures: Figures = {
+            name: {metric: interval(values) for metric, values in table.items()}
+            for name, table in tables.items()
+            if table
+        }
+        if tables["translated by hand"]:
+            raw, best = (tables[n]["hit@10"].mean() for n in ("raw", "translated by hand"))
+            figures["gap closed at 10"] = {
+                name: round(float((table["hit@10"].mean() - raw) / (best - raw)), 3)
+                for name, table in tables.items()
+                if name.startswith("lexicon") and best != raw
+            }
+        found[kind] = {"queries": len(part), **figures}
+    return found
+
+
+def coverage() -> Figures:
+    """Everyday words whose lexicon English is one that a careful reader accepts."""
+    expander, missed = LexiconExpander(), []
+    words = everyday_words()
+    for word in words:
+        said = {v.text.casefold() for v in expander.expand(word.zh) if language(v.text) == EN}
+        if not said & {text.casefold() for text in word.acceptable}:
+            missed.append(f"{word.zh}: {', '.join(sorted(said)) or '-'}")
+    return {"words": len(words), "covered": 1 - len(missed) / len(words), "missed": missed}
+
+
+def show(figures: Figures) -> None:
+    for kind, table in figures.items():
+        assert isinstance(table, dict)
+        print(f"  {kind} ({table['queries']})")
+        for name, row in table.items():
+            if isinstance(row, dict) and "hit@10" in row:
+                cells = "  ".join(f"{m} {v[0]:.3f} ({v[1]:.3f}–{v[2]:.3f})" for m, v in row.items())
+                print(f"    {name:36} {cells}")
+            elif name != "queries":
+                print(f"    {name}: {row}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--collections", type=Path, default=COLLECTIONS)
+    parser.add_argument("--work", type=Path, default=COLLECTIONS / "vectors")
+    options = parser.parse_args()
+    ensure(options.collections)
+    folder = options.collections / "scenes"
+    sets = {"hand-written": hand_written(), "generated": generated(folder)}
+    found: Figures = {"lexicon words": len(built_in()), "coverage": coverage()}
+    print(json.dumps(found, ensure_ascii=False, indent=1))
+    for model, name in MODELS.items():
+        encoder = build_encoder(name, "cpu")
+        images = pictures(encoder, folder, options.work)
+        found[model] = {what: measure(encoder, images, asked) for what, asked in sets.items()}
+        for what, figures in found[model].items():  # type: ignore[attr-defined]
+            print(model, what)
+            show(figures)
+    print(save("expansion", found))
+
+
+if __name__ == "__main__":
+    main()

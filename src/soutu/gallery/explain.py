@@ -1,0 +1,104 @@
+"""Why a query found what it found: what it was understood as, and what each variant did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from soutu.encoders.base import Encoder
+from soutu.query.lexicon import built_in
+from soutu.query.normalize import EN, language, length, normalized
+from soutu.store.base import Searchable
+from soutu.types import Floats, Hit, SearchResult, Variant
+
+OWN = 3  # pictures shown for each variant
+
+
+@dataclass(frozen=True)
+class Understood:
+    """One text term: its language (zh, en, mixed), its length (word, phrase, sentence) and the
+    words it was cut into, with the English of those that are known."""
+
+    text: str
+    language: str
+    length: str
+    words: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Role:
+    """What one variant would find by itself: path and cosine, best first."""
+
+    variant: Variant
+    found: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A hit's score by variant: the parts add up to it (what pictures in the query gave is not
+    listed). Each part is the variant's share of the query's vector times its cosine."""
+
+    hit: Hit
+    parts: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    result: SearchResult
+    understood: tuple[Understood, ...]
+    roles: tuple[Role, ...]
+    shares: tuple[Share, ...]
+
+
+def explain(result: SearchResult, encoder: Encoder, store: Searchable) -> Explanation:
+    """Explain ``result``, which ``encoder`` and ``store`` gave."""
+    texts = [term.value for term in result.query.terms if term.kind == "text"]
+    vectors = encoder.encode_texts([variant.text for variant in result.variants])
+    return Explanation(
+        result,
+        tuple(_understood(text) for text in texts),
+        tuple(
+            Role(variant, _found(store, vector))
+            for variant, vector in zip(result.variants, vectors, strict=True)
+        ),
+        _shares(result, vectors, store),
+    )
+
+
+def _understood(text: str) -> Understood:
+    tokens = built_in().segment(normalized(text)) if language(text) != EN else []
+    words = tuple(
+        (token.text, token.senses[0].english[0] if token.senses and token.senses[0].english else "")
+        for token in tokens
+        if token.text.strip()
+    )
+    return Understood(text, language(text), length(text), words)
+
+
+def _found(store: Searchable, vector: Floats) -> tuple[tuple[str, float], ...]:
+    with store.snapshot():
+        ranking = store.search_images(vector, OWN)
+        rows = store.images(ranking.ids.tolist())
+    return tuple(
+        (row.paths[0], float(score)) for row, score in zip(rows, ranking.scores, strict=True)
+    )
+
+
+def _shares(result: SearchResult, vectors: Floats, store: Searchable) -> tuple[Share, ...]:
+    """Every fusion is a weighted sum: the weights are those with which the variants make up the
+    query's vector."""
+    used = [at for at, variant in enumerate(result.variants) if not variant.unused]
+    if not used or not result.hits:
+        return ()
+    kept = vectors[used].astype(np.float64)
+    weights = np.linalg.lstsq(kept.T, result.vector.astype(np.float64), rcond=None)[0]
+    with store.snapshot():
+        ranking = store.search_images(result.vector, len(result.hits))
+        images = store.image_vectors(ranking.ids.tolist())
+    parts = images.astype(np.float64) @ (kept * weights[:, None]).T
+    names = [result.variants[at].text for at in used]
+    return tuple(
+        Share(hit, tuple(zip(names, map(float, row), strict=True)))
+        for hit, row in zip(result.hits, parts, strict=True)
+    )

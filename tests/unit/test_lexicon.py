@@ -1,0 +1,167 @@
+"""The lexicon: looking up, cutting phrases into words, saying them in English."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soutu.query.choose import NOT_NEEDED, NOT_READ, chosen
+from soutu.query.compose import compose, listed
+from soutu.query.english import counted, plural, with_article
+from soutu.query.expand import LexiconExpander, variants
+from soutu.query.lexicon import Lexicon, Sense, built_in, read_line
+from soutu.query.normalize import language, length, normalized, simplified
+from soutu.types import Variant
+
+SMALL = Lexicon(
+    [
+        "猫\tanimal\tcat|kitty\t猫咪\t",
+        "灰\tcolour\tgray\t灰色\t",
+        "灰猫\tanimal\tgray cat\t\t",
+        "苹果\tfood\tapple\t\tfruit",
+        "苹果\tthing\tiphone\t\tphone",
+        "雪\tweather\tsnow\t雪花\t",
+        "只\tmeasure\t-\t\t",
+    ]
+)
+
+
+def test_a_line_is_a_sense():
+    assert read_line("猫\tanimal\tcat|kitty\t猫咪|喵\t") == Sense(
+        "猫", "animal", ("cat", "kitty"), ("猫咪", "喵")
+    )
+    assert read_line("只\tmeasure\t-\t\t").english == ()
+
+
+def test_words_synonyms_and_senses():
+    assert [sense.label for sense in SMALL.lookup("苹果")] == ["fruit", "phone"]
+    assert SMALL.lookup("猫咪") == SMALL.lookup("猫")
+    assert SMALL.lookup("老虎") == ()
+
+
+def test_of_two_files_the_first_keeps_its_word():
+    lexicon = Lexicon(["猫\tanimal\tcat\t\t", "猫\tanimal\tcat face\t猫脸\tface"])
+    assert [sense.english for sense in lexicon.lookup("猫")] == [("cat",)]
+    assert lexicon.lookup("猫脸") == ()
+
+
+def test_segmentation_leaves_least_unknown_and_prefers_long_words():
+    assert [token.text for token in SMALL.segment("灰猫")] == ["灰猫"]
+    assert [token.text for token in SMALL.segment("一只灰猫看雪花")] == [
+        "一",
+        "只",
+        "灰猫",
+        "看",
+        "雪花",
+    ]
+    assert SMALL.covers(SMALL.segment("灰猫看雪花")) == pytest.approx(0.8)
+    assert SMALL.covers(SMALL.segment("abc")) == 1
+
+
+@given(st.text("猫灰色雪花只一 a,", max_size=40))
+def test_segments_are_the_text(text):
+    tokens = SMALL.segment(text)
+    assert "".join(token.text for token in tokens) == text
+    assert all(not (a.senses == b.senses == ()) for a, b in pairwise(tokens))
+
+
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("雪地里的金毛", "a golden retriever in the snow"),
+        ("三只黑猫", "three black cats"),
+        ("一只黑猫在雪地里", "a black cat in the snow"),
+        ("戴帽子的猫", "a cat wearing a hat"),
+        ("骑自行车的女孩", "a girl riding a bicycle"),
+        ("桌子上的两个苹果", "two apples on the table"),
+        ("猫和狗", "a cat and a dog"),
+        ("雨中的街道", "street in the rain"),
+        ("两只企鹅站在蓝色的桌子旁边", "two penguins standing next to the blue table"),
+        ("夜晚的城市", "city at night"),
+        ("草地上奔跑的狗", "a dog running on the grass"),
+        ("红色 car", "a red car"),
+        ("有没有两只企鹅的图片", "two penguins"),
+    ],
+)
+def test_phrases_become_captions(text, english):
+    assert compose(built_in().segment(text)) == english
+
+
+def test_listed_says_the_words_without_grammar():
+    assert listed(built_in().segment("三只黑猫在桌子上")) == "black cat, table"
+
+
+def test_nothing_known_says_nothing():
+    assert compose([]) == ""
+    assert compose(SMALL.segment("龘")) == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [("cat", "cats"), ("golden retriever", "golden retrievers"), ("puppy", "puppies"),
+     ("fox", "foxes"), ("bus", "buses"), ("sheep", "sheep"), ("snowman", "snowmen"),
+     ("toy", "toys"), ("peach", "peaches"), ("mouse", "mice")],
+)  # fmt: skip
+def test_plurals(one, many):
+    assert plural(one) == many
+    assert counted(2, one) == f"two {many}"
+
+
+def test_articles():
+    said = ["cat", "umbrella", "fireworks", "Great Wall", "people", "bus"]
+    assert [with_article(word) for word in said] == [
+        "a cat", "an umbrella", "fireworks", "Great Wall", "people", "a bus"
+    ]  # fmt: skip
+
+
+def test_normalizing():
+    assert normalized(" 灰猫，ＡＢＣ！ ") == "灰猫 abc"
+    assert simplified("紅色的汽車") == "红色的汽车"
+    assert [language(text) for text in ("灰猫", "cat", "红色 car", "123")] == [
+        "zh", "en", "mixed", "en"
+    ]  # fmt: skip
+    assert [length(t) for t in ("灰猫", "雪地里的金毛", "一只灰猫蹲在草地上看着远方")] == [
+        "word", "phrase", "sentence"
+    ]  # fmt: skip
+    assert [length(t) for t in ("gray cat", "a cat in the snow", "a cat sits on a red car")] == [
+        "word", "phrase", "sentence"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["紅色汽車", "红色汽车！", "　红色汽车"])
+def test_other_forms_of_a_word_are_understood(text):
+    assert "red car" in " ".join(v.text for v in LexiconExpander().expand(text))
+
+
+def test_senses_are_variants_of_their_own():
+    said = {v.text: v for v in LexiconExpander(SMALL).expand("苹果")}
+    assert (said["apple"].source, said["apple"].weight) == ("lexicon:fruit", 1.0)
+    assert (said["iphone"].source, said["iphone"].weight) == ("lexicon:phone", 0.5)
+
+
+def test_what_is_mostly_unknown_is_left_alone():
+    assert LexiconExpander(SMALL).expand("龘龘龘猫") == []
+
+
+SAID = variants("灰猫", LexiconExpander(SMALL))
+
+
+def test_a_model_that_reads_no_chinese_gets_none():
+    picked = chosen(SAID, ("en",))
+    assert {v.text: v.unused for v in picked} == {"灰猫": NOT_READ, "gray cat": ""}
+
+
+def test_a_model_that_reads_it_needs_no_lexicon_but_keeps_to_rules():
+    ruled = (*SAID, Variant("kitty", 1.0, "mine"))
+    picked = {v.text: v.unused for v in chosen(ruled, ("zh", "en"))}
+    assert picked == {"灰猫": "", "gray cat": NOT_NEEDED, "kitty": ""}
+
+
+def test_without_knowledge_or_choice_all_count():
+    assert chosen(SAID, ()) == SAID
+    assert chosen(SAID[:1], ("en",)) == SAID[:1]
+
+
+def test_the_built_in_lexicon_is_large():
+    assert len(built_in()) >= 5000
