@@ -27,6 +27,7 @@ _PREPOSITIONS = {
 }  # fmt: skip
 _BEFORE = {"place": "in the", "weather": "in the", "time": "at", "event": "at"}
 _DESCRIBING = {"colour", "quality", "feeling", "count"}
+_PICTURES = {"photo", "picture", "image"}
 _JOINING = {"relation", "count"}
 _COUNTABLE = {"thing", "animal", "person", "vehicle", "clothing", "plant"}
 
@@ -57,7 +58,7 @@ class _Reader:
     subjects: list[str] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
-    owners: list[str] = field(default_factory=list)
+    owners: list[Noun] = field(default_factory=list)
     noun: Noun = Noun()
     at: bool = False
     acting: bool = False  # an action waits for its object
@@ -88,6 +89,8 @@ class _Reader:
         if not sense.english:
             return  # a measure word
         english = sense.english[0]
+        if english in _PICTURES and (self.noun or self.owners or self.subjects or self.settings):
+            return  # 企鹅的图片: what is searched is pictures anyway
         if sense.kind in _DESCRIBING:
             if self.noun.nouns:
                 self._close()
@@ -123,11 +126,11 @@ class _Reader:
         if self.noun.kind in _BEFORE and not self.acting:
             self.at = True  # 海边的夕阳: where it is
         if self.noun.nouns and not self.acting and not self.at:
-            self.owners.append(" ".join((*self.noun.describing, *self.noun.nouns)))
-            self.noun = Noun(count=None)
+            self.owners.append(self.noun)
+            self.noun = Noun()
         elif self.noun.nouns:
             self._close()
-        self.owners += self.subjects
+        self.owners += (Noun((subject,)) for subject in self.subjects)
         self.subjects = []
 
     def _close(self) -> None:
@@ -149,12 +152,13 @@ class _Reader:
         if last.kind in _BEFORE and self.subjects and not self.acting:
             self.at = True  # 一只猫 雪地: the place comes last
         self._close()
-        if not self.subjects and self.owners:
-            self.subjects, self.owners = self.owners, []
-        head = " and ".join(self.subjects)
-        owned = " ".join((*self.owners, head)) if self.owners else head
+        if not self.subjects:
+            self.subjects, self.owners = [owner.said() for owner in self.owners], []
+        owned = " and ".join(self.subjects)
         if self.owners:
-            owned = with_article(owned.replace(" a ", " ").replace(" an ", " "))
+            owners = (word for owner in self.owners for word in (*owner.describing, *owner.nouns))
+            bare = " ".join((*owners, owned))
+            owned = with_article(bare.replace(" a ", " ").replace(" an ", " "))
         return " ".join(part for part in (owned, *self.actions, *self.settings) if part)
 
 

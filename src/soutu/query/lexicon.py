@@ -125,6 +125,7 @@ def _index(lines: Iterable[str]) -> dict[str, list[str]]:
     synonyms: dict[str, str] = {}
     for line in lines:
         word, _, _, others, label = line.split("\t")
+        word, others = word.casefold(), others.casefold()
         own = words.get(word)
         if own is None:
             words[word] = [line]
