@@ -2,8 +2,7 @@
 
 Names come from our own everyday list (``data/everyday.tsv``) and, for the rest, from
 the Unicode CLDR annotations of Debian's ``unicode-cldr-core``; the groups from
-``emoji-test.txt`` of ``unicode-data``. The names that a search needs
-are copied from CLDR by ``cldr_lexicon``, with its licence, and nothing else is.
+``emoji-test.txt`` of ``unicode-data``. Nothing of either is copied into the project.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class Thing:
         return self.category.startswith("animal")
 
 
-def listed(path: Path = EMOJI_TEST) -> Iterator[tuple[str, str, str]]:
+def _listed(path: Path = EMOJI_TEST) -> Iterator[tuple[str, str, str]]:
     """(glyph, group, subgroup) of every fully qualified emoji."""
     group = subgroup = ""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -104,7 +103,7 @@ def listed_names() -> dict[str, str]:
     return found
 
 
-def cldr_names(lang: str) -> dict[str, str]:
+def _names(lang: str) -> dict[str, str]:
     """CLDR short names by glyph, without variation selectors."""
     root = ET.parse(CLDR / f"{lang}.xml").getroot()
     return {
@@ -144,7 +143,7 @@ def keys_of(thing: Thing) -> tuple[str, ...]:
 @cache
 def things() -> tuple[Thing, ...]:
     """All things, in a fixed order (that of the Unicode list)."""
-    groups = {bare(glyph): (group, sub) for glyph, group, sub in listed()}
+    groups = {bare(glyph): (group, sub) for glyph, group, sub in _listed()}
     everyday: dict[str, Thing] = {}
     for glyphs, (zh, en, classifier, broader) in _everyday():
         known = Thing(
@@ -157,9 +156,9 @@ def things() -> tuple[Thing, ...]:
             everyday=True,
         )
         everyday.update({bare(g): known for g in glyphs})
-    zh_names, en_names = cldr_names("zh"), cldr_names("en")
+    zh_names, en_names = _names("zh"), _names("en")
     found: dict[str, Thing] = {}
-    for glyph, group, sub in listed():
+    for glyph, group, sub in _listed():
         key = bare(glyph)
         if key in everyday:
             found[everyday[key].key + str(everyday[key].glyphs)] = everyday[key]

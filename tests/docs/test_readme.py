@@ -166,15 +166,22 @@ def test_speeds_are_those_of_the_results():
     def result(name):
         return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
 
-    engines = {k: v["images/s"] for k, v in result("encode")["engines"].items()}
+    encode = {k: v["images/s"] for k, v in result("encode")["engines"].items()}
     index, text = result("index_throughput"), result("text_latency")
     cold = result("cold_start")["ViT-B-32 int8"]["warm"]
-    quoted = [engines[n] for n in ("Soutu int8", "torch float32", "torch bfloat16")]
-    quoted.append(engines["ONNX Runtime float32"])
+    quoted = [encode[n] for n in ("Soutu int8", "torch float32", "torch bfloat16")]
+    quoted.append(encode["ONNX Runtime float32"])
     for size in ("1 megapixel", "12 megapixels"):
         quoted += [index[size]["pictures/s"][n] for n in ("Soutu", "rclip", "open_clip loop")]
     quoted += [text[n]["one query"] for n in ("int8, cut (Soutu)", "float32, padded to 77")]
     quoted += [cold[n]["median"] for n in ("Soutu, 100,000 pictures", "rclip, 300 pictures")]
+    search = result("search")["sizes"]["100000"]["engines"]
+    engines = ("Soutu", "hnswlib", "usearch", "lancedb", "exact scan")
+    quoted += [search[name]["text"]["p50 ms"] for name in engines]
+    written = result("expansion")["tiny-en"]["hand-written"]
+    for kind in ("word", "phrase", "sentence"):
+        for method in ("raw", "lexicon, auto", "translated by hand"):
+            quoted.append(f"{written[kind][method]['hit@10'][0]:.3f}")
     for page in READMES:
         rows = [r for r in (ROOT / page).read_text("utf-8").splitlines() if r.startswith("|")]
         told = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", "\n".join(rows)))

@@ -71,7 +71,7 @@ def test_the_head_names_the_licence(path):
     assert text.startswith("# ")
     assert text.endswith("\n")
     head = [line for line in text.splitlines() if line.startswith("#")]
-    assert re.search("Apache-2.0|Unicode-3.0", "\n".join(head))
+    assert re.search("Apache-2.0|Unicode-DFS-2016", "\n".join(head))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)

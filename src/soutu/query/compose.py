@@ -97,7 +97,7 @@ class _Reader:
             self.noun = replace(self.noun, describing=(*self.noun.describing, english))
         elif sense.kind == "action":
             self._close()
-            self.actions.append(english)
+            self.actions.append(english.removeprefix("person "))  # as emoji are called
             self.acting = True
         elif sense.kind == "relation":
             self._relate(english)
