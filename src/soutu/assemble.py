@@ -19,6 +19,8 @@ from soutu.encoders.catalog import (
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadInput, MissingModel
 from soutu.query.expand import FirstOf, LexiconExpander
+from soutu.query.own_words import FILE as OWN_WORDS
+from soutu.query.own_words import load_lexicon
 from soutu.query.rules import load_rules
 from soutu.store.local import LocalStore
 
@@ -41,6 +43,7 @@ __all__ = [
     "build_encoder",
     "build_expander",
     "catalogue",
+    "check_words",
     "compare_model",
     "create_store",
     "describe_model",
@@ -48,6 +51,7 @@ __all__ = [
     "installed_models",
     "open_embeddings",
     "open_store",
+    "own_words",
     "pull_model",
     "recall",
     "remove_model",
@@ -80,7 +84,24 @@ def build_expander(
         return None
     own = Path(config.expansions) if config.expansions else home / RULES if home else None
     rules = load_rules([own] if own and (config.expansions or own.is_file()) else [])
-    return FirstOf((rules, LexiconExpander())) if lexicon else rules
+    if not lexicon:
+        return rules
+    words = own_words(home)
+    return FirstOf((rules, LexiconExpander(load_lexicon(words) if words.is_file() else None)))
+
+
+def own_words(home: Path | None) -> Path:
+    """Where words of one's own go: the gallery's file, or the user's where there is no gallery."""
+    from soutu.config import user_file
+
+    return (home or user_file().parent) / OWN_WORDS
+
+
+def check_words(file: Path) -> int:
+    """How many lines a file of words holds; BadConfig where it cannot be used."""
+    from soutu.query.own_words import read_words
+
+    return len(read_words(file))
 
 
 def create_store(home: Path, card: ModelCard) -> LocalStore:

@@ -110,9 +110,9 @@ def test_plurals(one, many):
 
 
 def test_articles():
-    said = ["cat", "umbrella", "fireworks", "Great Wall", "people", "bus"]
+    said = ["cat", "umbrella", "unicorn", "fireworks", "Great Wall", "people", "bus"]
     assert [with_article(word) for word in said] == [
-        "a cat", "an umbrella", "fireworks", "Great Wall", "people", "a bus"
+        "a cat", "an umbrella", "a unicorn", "fireworks", "Great Wall", "people", "a bus"
     ]  # fmt: skip
 
 

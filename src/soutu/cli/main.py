@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from soutu.cli import commands, demo, doctor, exchange, explain, models, upkeep
+from soutu.cli import commands, demo, doctor, exchange, explain, lexicon, models, upkeep
 from soutu.cli.language import choose_language, say
 from soutu.errors import SoutuError
 
@@ -27,6 +27,7 @@ def cli(lang: str | None) -> None:
 for _command in (
     *commands.COMMANDS,
     explain.explain,
+    lexicon.lexicon,
     *upkeep.COMMANDS,
     *exchange.COMMANDS,
     doctor.doctor,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from soutu.doctor import Health
     from soutu.gallery.explain import Explanation
     from soutu.gallery.upkeep import GalleryInfo
+    from soutu.gallery.words import Looked
     from soutu.indexing import IndexPlan, IndexReport
     from soutu.indexing.importing import ImportReport
     from soutu.store.compact import Compacted
@@ -178,6 +179,20 @@ class Gallery(Opened):
         from soutu.gallery.explain import explain
 
         return explain(self.search(text, k=k), self.encoder, self.store)
+
+    def lookup(self, text: str) -> Looked:
+        """What the lexicon, with the gallery's own words over it, makes of a text."""
+        from soutu.gallery.words import look_up
+
+        return look_up(self.home, text)
+
+    def add_word(self, word: str, english: list[str]) -> Path:
+        """Teach the gallery a word; returns the file that it was written to (BadConfig)."""
+        from soutu.gallery.words import add
+
+        self._require_index()
+        self.__dict__.pop("searcher", None)
+        return add(self.home, word, english)
 
     def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:
         """The ``k`` captions nearest to a picture (a path, or RGB uint8 (h, w, 3))."""

@@ -14,7 +14,7 @@ _PLURALS = {
 }  # fmt: skip
 _SAME = {"sheep", "fish", "deer", "swine", "salmon", "squid", "shrimp", "bison", "aircraft",
          "people", "cattle", "goldfish", "jellyfish", "starfish", "species"}  # fmt: skip
-# "a panda in the snow", but "fireworks", "rain", "some rice".
+_SPOKEN_YOU = ("uni", "ufo", "uku", "usb", "eu", "one-")  # a unicorn, and an umbrella
 _ENDINGS = ("s", "x", "z", "ch", "sh")
 
 
@@ -31,7 +31,8 @@ def with_article(noun: str) -> str:
         last.endswith("s") and not last.endswith(("ss", "us", "is"))
     ):  # fmt: skip
         return noun
-    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+    vowel = noun[:1] in "aeiou" and not noun.startswith(_SPOKEN_YOU)
+    return f"{'an' if vowel else 'a'} {noun}"
 
 
 def counted(count: int, noun: str) -> str:

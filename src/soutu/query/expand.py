@@ -53,7 +53,7 @@ class LexiconExpander:
     def expand(self, text: str) -> list[Variant]:
         if language(text) == EN or len(text) > _LONGEST:
             return []
-        word, tokens = self._understood(text)
+        word, tokens = self.understood(text)
         if senses := self.lexicon.lookup(word):
             return list(_renderings(word, senses))
         if self.lexicon.covers(tokens) < _ENOUGH or not any(token.senses for token in tokens):
@@ -61,7 +61,7 @@ class LexiconExpander:
         said = (compose(tokens), 1.0), (listed(tokens), _LISTED)
         return [Variant(caption, weight, LEXICON) for caption, weight in said if caption]
 
-    def _understood(self, text: str) -> tuple[str, list[Token]]:
+    def understood(self, text: str) -> tuple[str, list[Token]]:
         """The text as it is known best: as it stands, or in simplified characters."""
         word = normalized(text)
         tokens = self.lexicon.segment(word)
