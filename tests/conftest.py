@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,9 @@ def soutu(capfd):
         return code, out, err
 
     return call
+
+
+def heeding_ctrl_c() -> None:
+    """For ``preexec_fn``: what a shell runs in the background is told to ignore SIGINT, and so
+    are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import picture
+from tests.conftest import heeding_ctrl_c, picture
 
 MAIN = "from soutu.cli import main; main()"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and memory as POSIX has them")
@@ -22,7 +22,11 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path):
         Image.fromarray(picture(i, 640, 480)).save(tmp_path / f"{i}.png", compress_level=1)
     index = [sys.executable, "-c", MAIN, "index", str(tmp_path), "--model", "tiny", "--json"]
     running = subprocess.Popen(
-        [*index, "--batch", "4"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*index, "--batch", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding_ctrl_c,
     )
     slab = next_slab(tmp_path, running)
     while slab.stat().st_size < 40 * 512 * 4 and running.poll() is None:

@@ -65,7 +65,8 @@ def test_nothing_is_lost(home, how):
 def test_it_is_then_as_one_made_today(home):
     with LocalStore.open(home):
         pass
-    assert examine(home)[0] == []
+    # How open its files are is what the checkout made of them.
+    assert [finding for finding in examine(home)[0] if finding.harm] == []
     with closing(sqlite3.connect(home / DATABASE)) as connection:
         made = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL"))
     assert made == definitions()

@@ -13,7 +13,7 @@ from PIL import Image
 from soutu import Gallery
 from soutu.errors import IndexCorrupt, MissingExtra
 from soutu.store.lock import write_lock
-from tests.conftest import picture, write_bundle
+from tests.conftest import heeding_ctrl_c, picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 
@@ -117,6 +117,7 @@ def test_ctrl_c_ends_the_command_well(photos, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=heeding_ctrl_c,
     ) as process:
         assert process.stderr is not None
         lines = [process.stderr.readline() for _ in range(2)]

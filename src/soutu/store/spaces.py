@@ -102,7 +102,7 @@ def sweep(connection: sqlite3.Connection, home: Path) -> bool:
     names = {first_name(folder.name) for folder in current}
     left = [
         folder
-        for folder in (home / "spaces").iterdir()
+        for folder in (home / "spaces").glob("*")
         if folder not in current and first_name(folder.name) in names
     ]
     if not left:
