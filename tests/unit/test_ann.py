@@ -11,7 +11,7 @@ import pytest
 from benchmarks.cones import cones
 from soutu.errors import IndexCorrupt
 from soutu.filters import Compare
-from soutu.store import due, local, view
+from soutu.store import due, local
 from soutu.store.ann import Ann
 from soutu.store.base import NewCaption
 from soutu.store.examine import examine
@@ -64,6 +64,8 @@ def recall(store, queries, rows, k=10, where=None):
         right = np.sort(rows @ query)[-k]
         ranking = store.search_images(query, k, where)
         assert len(ranking.ids) == k
+        told = store.image_vectors(ranking.ids.tolist()) @ query
+        np.testing.assert_allclose(ranking.scores, told, atol=1e-5)
         found.append(np.mean(ranking.scores >= right - 1e-6))
     return float(np.mean(found))
 
@@ -84,7 +86,7 @@ def test_fewer_lists_would_not_keep_it(home):
     for query in GALLERY.texts[400:500]:
         right = np.argsort(-(GALLERY.images @ query))[:10]
         few = type(level)(10, 2, level.candidates, {})
-        hits.append(np.isin(right, ann.candidates(query, few)).mean())
+        hits.append(np.isin(right, ann.candidates(query, few).slots).mean())
     assert np.mean(hits) < 0.9
 
 
@@ -145,7 +147,9 @@ def test_filters_keep_the_promise(home, share):
 
 def test_a_filter_far_from_the_query_is_no_trap(home, monkeypatch):
     """Only the half that fits the query worst is admitted: no list near it holds any of them."""
-    monkeypatch.setattr(view, "SCATTERED", 1)
+    used = []
+    candidates = Ann.candidates
+    monkeypatch.setattr(Ann, "candidates", lambda *a, **k: used.append(1) or candidates(*a, **k))
     query = GALLERY.texts[500]
     far = np.argsort(GALLERY.images @ query)[: COUNT // 2]
     with LocalStore.open(home) as store:
@@ -156,6 +160,7 @@ def test_a_filter_far_from_the_query_is_no_trap(home, monkeypatch):
             writer.attach([type(f)(f.path, 7, f.mtime_ns, f.image_id) for f in files])
         where = Compare("size", "=", 7)
         assert recall(store, [query], GALLERY.images[np.sort(far)], where=where) == 1.0
+    assert used, "it went through the codes"
 
 
 def test_captions_are_searched_through_codes_too(home):

@@ -8,8 +8,11 @@ choose candidates; scores always come from the stored vectors.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from soutu.errors import IndexCorrupt
 from soutu.store.live import Bits
@@ -17,6 +20,25 @@ from soutu.store.manifest import Level, Manifest, read_manifest
 from soutu.types import Floats, Ids
 
 EXACT_BELOW = 20_000  # vectors; a scan of so many takes a millisecond or two
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """``slots`` (n,) with their scores by code, ``codes`` (n,), best first; ``every``: no others
+    were admitted."""
+
+    slots: Ids
+    codes: Floats
+    every: bool
+
+    def settle(self, scores: Floats, k: int) -> bool:
+        """Whether what was left out is unlikely to be among the best ``k``, given the candidates'
+        own ``scores`` (n,): what the last code says, and three times the codes' error, is no more
+        than the k-th best."""
+        if self.every:
+            return True
+        kth = float(np.partition(scores, len(scores) - k)[len(scores) - k])
+        return float(self.codes[-1]) + 3 * float((scores - self.codes).std()) <= kth
 
 
 class Ann:
@@ -52,25 +74,24 @@ class Ann:
         for."""
         return next((level for level in self.manifest.levels if k <= level.k), None)
 
-    def candidates(
-        self, query: Floats, level: Level, bits: Bits | None = None, *, everywhere: bool = False
-    ) -> Ids:
-        """Slots, in any order, that are likely to hold the best answers to ``query`` (dim,).
-        ``bits``: only slots whose bit is set count. ``everywhere``: no list is left out."""
+    def candidates(self, query: Floats, level: Level, bits: Bits | None = None) -> Candidates:
+        """The slots that are likely to hold the best answers to ``query`` (dim,). ``bits``: only
+        slots whose bit is set count."""
         import faiss
 
-        lists = self.manifest.lists if everywhere else level.lists
         limits = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
-        effort = faiss.SearchParametersIVF(nprobe=lists, **limits)
+        effort = faiss.SearchParametersIVF(nprobe=level.lists, **limits)
         # One query is too little work for two threads; several callers have threads of their own.
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)  # of this thread
         try:
-            [found] = self._index.search(query[None], level.candidates, params=effort)[1]
+            [codes], [found] = self._index.search(query[None], level.candidates, params=effort)
         finally:
             faiss.omp_set_num_threads(threads)
-        slots: Ids = found if found[-1] >= 0 else found[found >= 0]  # -1 where there were fewer
-        return slots
+        if found[-1] >= 0:
+            return Candidates(found, codes, False)
+        there = found >= 0  # -1 where there were fewer
+        return Candidates(found[there], codes[there], True)
 
 
 def stamp(folder: Path, kind: str) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from soutu.types import Floats, Ids, Ranking
 
 # A code is scanned in the time in which a thirtieth of a scattered vector is read and scored.
 SCATTERED = 30
+MORE = 4  # times as many candidates where the first were too few
 FILTERS = 8  # whose answers are kept, for a person who pages through them
 
 
@@ -47,11 +48,10 @@ class View:
         if k < 1 or not len(live.ids):
             return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
         covered = self.covered if among is None else self._covered(live)
-        found = self._candidates(query, k, live, covered, narrowed=among is not None)
-        if found is None:
+        scored = self._candidates(query, k, live, covered, narrowed=among is not None)
+        if scored is None:
             return self._best(query, k, live, live.slots, self.slab.scan(query, live.slots))
-        vectors = self.slab.take(found)
-        scores = vectors @ query
+        found, scores, vectors = scored
         if covered < len(live.slots):  # what the codes do not cover yet is scored too
             later = live.slots[covered:]
             scores = np.concatenate([scores, self.slab.scan(query, later)])
@@ -68,17 +68,29 @@ class View:
 
     def _candidates(
         self, query: Floats, k: int, live: Live, covered: int, *, narrowed: bool
-    ) -> Ids | None:
-        """Slots that are worth scoring, of those that the codes cover; None where all are to be
-        scored."""
+    ) -> tuple[Ids, Floats, Floats] | None:
+        """The slots worth scoring of those that the codes cover, with their scores and vectors;
+        None where all are to be scored."""
         level = self.ann.level(k) if self.ann else None
         if self.ann is None or level is None:
             return None
-        if covered * SCATTERED <= self.ann.manifest.slots or covered <= level.candidates:
-            return None
         bits = None if covered == self.ann.manifest.slots else live.bits
-        # What a filter admits may lie far from the query, in lists that are rarely scanned.
-        return self.ann.candidates(query, level, bits, everywhere=narrowed)
+        if narrowed:
+            # What a filter admits may lie far from the query: in lists that are rarely scanned,
+            # and where many have nearly the same score. So nothing was tuned for it, and to scan
+            # all lists twice costs more than more candidates do.
+            more = level.candidates * MORE
+            level = replace(level, lists=self.ann.manifest.lists, candidates=more)
+        while covered * SCATTERED > self.ann.manifest.slots and covered > level.candidates:
+            found = self.ann.candidates(query, level, bits)
+            vectors = self.slab.take(found.slots)
+            scores = vectors @ query
+            if not narrowed or found.settle(scores, k):
+                return found.slots, scores, vectors
+            if level.candidates * MORE > covered // SCATTERED:
+                break  # reading the vectors of so many takes longer than scanning them all
+            level = replace(level, candidates=level.candidates * MORE)
+        return None
 
 
 class Views:
