@@ -46,6 +46,9 @@ def find(home: Path, space: str | None) -> Space:
     if not (home / DATABASE).is_file():
         raise MissingIndex("index-missing", folder=str(home.parent))
     refuse_network_storage(home)
+    with connected(home) as connection:  # one where one will do: the last to leave tidies the file
+        if check_version(connection, home) == SCHEMA_VERSION:
+            return find_space(connection, home, space)
     bring_up_to_date(home)
     with connected(home) as connection:
         return find_space(connection, home, space)
