@@ -57,13 +57,15 @@ def hand_written() -> list[Asked]:
     return [one for one in asked if one.right.any()]
 
 
-def generated(folder: Path) -> list[Asked]:
+def generated(folder: Path, lang: str = "zh", most: int = GENERATED) -> list[Asked]:
+    """``zh`` holds the text, whatever its language."""
     rows = [json.loads(line) for line in (folder / "queries.jsonl").open(encoding="utf-8")]
     found = []
+    count = sum(1 for _ in (folder / "images").glob("*.jpg"))
     for kind in KINDS:
-        chosen = [row for row in rows if row["lang"] == "zh" and row["kind"] == kind][:GENERATED]
+        chosen = [row for row in rows if row["lang"] == lang and row["kind"] == kind][:most]
         for row in chosen:
-            right = np.zeros(SPLITS[0].pictures, bool)
+            right = np.zeros(count, bool)
             right[[int(Path(path).stem) - 1 for path in row["relevant"]]] = True
             found.append(Asked(kind, row["text"], "", right))
     return found

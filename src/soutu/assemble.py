@@ -10,6 +10,7 @@ from soutu.config import Config
 from soutu.encoders.catalog import (
     DEFAULT,
     EMBEDDED,
+    cache_folder,
     catalogue,
     embedded_folder,
     is_path,
@@ -42,6 +43,7 @@ __all__ = [
     "TORCH",
     "build_encoder",
     "build_expander",
+    "cache_folder",
     "catalogue",
     "check_words",
     "compare_model",

@@ -20,7 +20,8 @@ class Config:
     new one; ``expansions`` is a file of rules laid over the built-in ones. ``workers``
     (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine.
     ``recall`` is what fast searches of large galleries shall find of the exact ten best;
-    ``fusion`` how a query's variants become one (``soutu.search.Searcher``)."""
+    ``fusion`` how a query's variants become one (``soutu.search.Searcher``); ``correction`` of hubs
+    (``soutu.query.hubs``); below ``min_confidence`` a search says that nothing matches."""
 
     model: str | None = None
     device: str = "auto"
@@ -34,6 +35,8 @@ class Config:
     journal: bool = True
     recall: float = 0.99
     fusion: str = "auto"
+    correction: str = "auto"
+    min_confidence: float = 0.0
 
 
 def user_file() -> Path:
@@ -94,13 +97,17 @@ def _overlay(config: Config, values: Mapping[str, object], source: str) -> Confi
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
-_CHOICES = {"fusion": ("auto", "mean", "balanced", "anchored")}
+_CHOICES = {
+    "fusion": ("auto", "mean", "balanced", "anchored"),
+    "correction": ("auto", "on", "off"),
+}
+_RANGES = {"recall": (0.5, 0.999), "min_confidence": (0.0, 1.0)}
 _EXPECTED = {
     **{name: " / ".join(choices) for name, choices in _CHOICES.items()},
+    **{name: f"{low:g} … {high:g}" for name, (low, high) in _RANGES.items()},
     "bool": "true / false",
     "str | None": "text",
     "str": "text",
-    "float": "0.5 … 0.999",
 }
 
 
@@ -113,11 +120,17 @@ def _typed(name: str, value: object, kind: str, source: str) -> object:
     elif kind in ("int", "int | None"):
         if not isinstance(value, bool) and text.isascii() and text.isdigit() and int(text) > 0:
             return int(text)
-    elif kind == "float":
+    elif name in _RANGES:
+        low, high = _RANGES[name]
         with suppress(ValueError):
-            if not isinstance(value, bool) and 0.5 <= float(text) < 1:
+            if not isinstance(value, bool) and low <= float(text) <= high:
                 return float(text)
+        kind = name
     elif name in _CHOICES:
+        if value is False and "off" in _CHOICES[name]:  # YAML reads a bare off as false
+            return "off"
+        if value is True and "on" in _CHOICES[name]:
+            return "on"
         if text in _CHOICES[name]:
             return text
         kind = name

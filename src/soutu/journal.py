@@ -33,6 +33,9 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "variants": [asdict(variant) for variant in result.variants],
         "fusion": result.fusion,
         "agreement": round(result.agreement, 6),
+        "confidence": None if result.confidence is None else round(result.confidence, 4),
+        "min_confidence": result.min_confidence,
+        "correction": result.correction,
         "model": {
             "name": result.model.name,
             "space": result.model.space,

@@ -13,11 +13,15 @@ from soutu.encoders.base import Encoder
 from soutu.errors import BadQuery
 from soutu.filters import Filter
 from soutu.query.choose import AUTO, chosen
+from soutu.query.confidence import ANY, THIS, confidence
 from soutu.query.expand import Expander, variants
 from soutu.query.fuse import FUSIONS, MEAN, mean_pool
+from soutu.query.hubs import OFF, corrected, strength
 from soutu.query.parse import TEXT, parse_query
+from soutu.query.standing import REFERENCE, Reference, from_text
 from soutu.store.base import Searchable
-from soutu.types import Floats, Hit, IndexState, Query, Ranking, Rgb, SearchResult, Term, Variant
+from soutu.store.ranking import exact_scores
+from soutu.types import Floats, Hit, IndexState, Query, Rgb, SearchResult, Term, Variant
 
 
 class _Clock:
@@ -64,20 +68,28 @@ def parsed(where: str | None) -> Wanted | None:
 class Searcher:
     """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone;
     ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3). ``fusion`` is a name
-    in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses."""
+    in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses.
+    ``correction`` of hubs: "auto", "on" or "off" (``query/hubs.py``)."""
 
     encoder: Encoder
     store: Searchable
     expander: Expander | None = None
     picture: Callable[[str], Rgb] | None = None
     fusion: str = MEAN
+    correction: str = OFF
 
-    def search(self, text: str, k: int = 5, *, where: str | None = None) -> SearchResult:
+    def search(
+        self, text: str, k: int = 5, *, where: str | None = None, min_confidence: float = 0.0
+    ) -> SearchResult:
         """The ``k`` images nearest to the query ``text`` (its language: ``query/parse.py``), of
-        those that ``where`` admits (``query/where.py``). Raises BadQuery for a text that is no
-        query, k < 1 or a malformed ``where``, BadImage for a picture in it."""
+        those that ``where`` admits (``query/where.py``); none where the result's confidence is
+        known and below ``min_confidence``. Raises BadQuery for a text that is no query, k < 1 or a
+        malformed ``where``, BadImage for a picture in it."""
         wanted = parsed(where)
-        return self._images(self._ask_text(text, k), k, wanted)
+        result = self._images(self._ask_text(text, k), k, wanted)
+        result = replace(result, min_confidence=min_confidence)
+        unsure = result.confidence is not None and result.confidence < min_confidence
+        return replace(result, hits=()) if unsure else result
 
     def search_by_image(
         self, image: Rgb, name: str, k: int = 5, *, where: str | None = None
@@ -94,10 +106,10 @@ class Searcher:
             rows = self.store.captions(ranking.ids.tolist())
             owners = {i.id: i for i in self.store.images([row.image_id for row in rows])}
             state = self.store.state()
-        hits = [
-            _hit(rank, score, owners[row.image_id].paths, row.text)
-            for rank, (row, score) in enumerate(zip(rows, ranking.scores, strict=True), 1)
-        ]
+        hits: list[Hit] = []
+        for rank, (row, score) in enumerate(zip(rows, ranking.scores.tolist(), strict=True), 1):
+            path, *also = owners[row.image_id].paths
+            hits.append(Hit(rank, score, score, path, tuple(also), row.text))
         return self._result(asked, hits, state, "captions")
 
     def _ask_text(self, text: str, k: int) -> _Asked:
@@ -152,16 +164,34 @@ class Searcher:
     def _images(self, asked: _Asked, k: int, wanted: Wanted | None) -> SearchResult:
         narrowed = wanted.filter if wanted else None
         with asked.clock.step("search_ms"), self.store.snapshot():
-            ranking: Ranking = self.store.search_images(asked.vector, k, narrowed)
-            rows = self.store.images(ranking.ids.tolist())
             state = self.store.state()
-        hits = [
-            _hit(rank, score, row.paths, row.captions[0] if row.captions else "")
-            for rank, (row, score) in enumerate(zip(rows, ranking.scores, strict=True), 1)
-        ]
+            reference = self._reference(asked.query, state)
+            alpha = strength(reference, self.correction)
+            sought = corrected(asked.vector, reference, alpha)
+            ranking = self.store.search_images(sought, k, narrowed)
+            ids, scores = ranking.ids.tolist(), ranking.scores
+            rows = self.store.images(ids)
+            cosines = exact_scores(self.store.image_vectors(ids), asked.vector) if alpha else scores
+            among = self.store.count_images(narrowed) if narrowed and reference else state.images
+        hits: list[Hit] = []
+        for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
+            (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
+            sure = confidence(THIS, reference, cosine, among)
+            hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure))
         if wanted:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
-        return self._result(asked, hits, state, "images")
+        best = max((hit.cosine for hit in hits), default=-1.0)
+        sure = confidence(ANY, reference, best, among)
+        return replace(
+            self._result(asked, hits, state, "images"), confidence=sure, correction=alpha
+        )
+
+    def _reference(self, query: Query, state: IndexState) -> Reference | None:
+        """What is known of the gallery's answers to texts; of those to pictures nothing is."""
+        if any(term.kind != TEXT for term in query.terms):
+            return None
+        kept = self.store.recall(REFERENCE + state.space)
+        return from_text(kept) if kept else None
 
     def _result(
         self, asked: _Asked, hits: list[Hit], state: IndexState, target: str
@@ -178,11 +208,6 @@ class Searcher:
             target=target,
             timings=asked.clock.timings,
         )
-
-
-def _hit(rank: int, score: np.float32, paths: tuple[str, ...], caption: str) -> Hit:
-    plain = float(score)  # nothing corrects scores yet: what ranks is the cosine itself
-    return Hit(rank, plain, plain, paths[0], paths[1:], caption)
 
 
 def _check_k(k: int) -> None:

@@ -81,7 +81,9 @@ class Ranking:
 @dataclass(frozen=True)
 class Hit:
     """One result. ``score`` ranked it, ``cosine`` is the plain similarity (-1 to 1),
-    ``also`` holds the other paths of the same content, ``caption`` is "" where there is none."""
+    ``also`` holds the other paths of the same content, ``caption`` is "" where there is none.
+    ``confidence``: the probability that it is what a text asked for, 0 to 1; None where that is
+    not known."""
 
     rank: int
     score: float
@@ -89,6 +91,7 @@ class Hit:
     path: str
     also: tuple[str, ...]
     caption: str
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ class SearchResult:
 
     ``vector`` is the fused query, float32 (dim,), unit length; ``agreement`` is
     the length of a term's pooled variants before they were renormalised (0 to 1), the
-    least of all terms;
+    least of all terms; ``confidence`` the probability that anything which was asked for is there
+    (None: not known, as for pictures), and below ``min_confidence`` there are no hits;
+    ``correction`` is the α that hubs were held back with (``query/hubs.py``), 0 for none;
     ``timings`` are milliseconds by step.
     """
 
@@ -120,6 +125,9 @@ class SearchResult:
     model: ModelCard
     index_state: IndexState
     target: str = "images"
+    confidence: float | None = None
+    min_confidence: float = 0.0
+    correction: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from soutu.filters import Compare
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore
 from tests.store_factories import WRITERS, paths_of
 from tests.store_samples import DIM, picture, pictures, unit
@@ -235,3 +236,33 @@ def test_readers_know_which_captions_lack_a_vector(store):
         assert [row.text for row in store.captions_without_vector()] == ["猫", "a cat"]
         writer.detach(["a.jpg"])
     assert store.captions_without_vector() == []
+
+
+def test_a_sample_is_of_what_a_search_can_return(store):
+    ids = add(store, pictures(30), seed=4)
+    with store.writer() as writer:
+        writer.detach([image.path for image in pictures(10)])
+    rows = {row.tobytes() for row in store.image_vectors(ids[10:])}
+    everyone = store.sample_images(100)
+    assert everyone.shape == (20, DIM)
+    assert {row.tobytes() for row in everyone} == rows
+    some = store.sample_images(7)
+    assert some.tobytes() == everyone[:7].tobytes()  # at random, but always the same
+    assert some.tobytes() != store.image_vectors(ids[10:17]).tobytes()
+
+
+def test_what_a_filter_admits_is_counted(store):
+    add(store, pictures(6))
+    with store.writer() as writer:
+        writer.detach([pictures(1)[0].path])
+    assert store.count_images(Compare("size", ">=", 1000)) == 5
+    assert store.count_images(Compare("name", "=", "0003.jpg")) == 1
+    assert store.count_images(Compare("size", ">", 1000)) == 0
+
+
+def test_texts_are_remembered(store):
+    assert store.recall("what") is None
+    store.remember("what", "图")
+    assert store.recall("what") == "图"
+    store.remember("what", "")
+    assert store.recall("what") == ""

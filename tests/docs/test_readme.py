@@ -149,6 +149,15 @@ def test_figures_are_those_of_the_results():
             assert rate in card, f"{rate} is not in the model card"
 
 
+def test_what_confidence_is_worth_is_that_of_the_results():
+    kept = json.loads((ROOT / "benchmarks" / "results" / "calibration.json").read_text("utf-8"))
+    worth = [kept[model]["300 pictures"] for model in ("tiny", "tiny-en")]
+    for page in READMES:
+        text = (ROOT / page).read_text("utf-8")
+        assert all(f"{row['AUROC']:.3f}" in text for row in worth)
+        assert f"{max(row['ECE'] for row in worth):.2f}" in text
+
+
 def test_every_command_and_option_is_documented_somewhere():
     """Every command is in the README; every option has a help text."""
     from soutu.cli.main import cli

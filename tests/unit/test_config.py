@@ -35,6 +35,20 @@ def test_a_relative_path_is_meant_from_the_settings_file(tmp_path):
     assert load_config(tmp_path, environment={}).expansions == str(tmp_path / "rules.yaml")
 
 
+@pytest.mark.parametrize(("text", "value"), [("off", "off"), ("on", "on"), ("'off'", "off")])
+def test_a_bare_on_or_off_means_what_it_says(tmp_path, text, value):
+    """YAML reads them as true and false."""
+    (tmp_path / "config.yaml").write_text(f"correction: {text}", "utf-8")
+    assert load_config(tmp_path, environment={}).correction == value
+
+
+@pytest.mark.parametrize("value", ["0", "0.25", "1"])
+def test_a_probability_lies_between_0_and_1(value):
+    assert load_config(None, environment={"SOUTU_MIN_CONFIDENCE": value}).min_confidence == float(
+        value
+    )
+
+
 def test_an_empty_file_sets_nothing(tmp_path):
     (tmp_path / "config.yaml").write_text("# nothing yet\n", "utf-8")
     assert load_config(tmp_path, environment={}) == Config()
@@ -43,7 +57,10 @@ def test_an_empty_file_sets_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [("k: many", "k"), ("k: 0", "k"), ("k: true", "k"), ("colour: red", "colour"),
-     ("journal: maybe", "journal"), ("model: 5", "model"), ("[1]", "name: value"), ("{", "{")],
+     ("journal: maybe", "journal"), ("recall: 1", "recall"), ("recall: yes", "recall"),
+     ("min_confidence: 1.5", "min_confidence"), ("min_confidence: -0.1", "0 … 1"),
+     ("min_confidence: nan", "min_confidence"), ("correction: maybe", "auto / on / off"),
+     ("model: 5", "model"), ("[1]", "name: value"), ("{", "{")],
 )  # fmt: skip
 def test_a_bad_setting_is_named_with_its_file(tmp_path, text, named):
     file = tmp_path / "config.yaml"

@@ -134,6 +134,8 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
 @click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
 @click.option("--fusion", metavar="NAME", help="auto, mean (all variants), balanced or anchored.")
+@click.option("--correction", metavar="WHEN", help="Hold hubs back: auto, on or off.")
+@click.option("--min-confidence", type=float, metavar="P", help="Less sure (0 to 1): no match.")
 @k_option
 @gallery_option
 @index_option
@@ -194,11 +196,20 @@ def _answer(
         show(result)
     if gallery.journal_fault:
         click.echo(say("journal-fault", fault=gallery.journal_fault), err=True)
+    if result.min_confidence and result.confidence is None:
+        click.echo(say("confidence-unknown", folder=gallery.root), err=True)
     if not result.hits:
-        code = "no-captions" if result.target == "captions" else "nothing-found"
-        click.echo(say(code, folder=gallery.root), err=True)
+        click.echo(_why_nothing(result, gallery), err=True)
         return NOTHING_FOUND
     return 0
+
+
+def _why_nothing(result: SearchResult, gallery: Gallery) -> str:
+    if result.confidence is not None and result.confidence < result.min_confidence:
+        sure = f"{result.confidence:.0%}"
+        return say("no-match", query=plain(result.query.raw), confidence=sure)
+    code = "no-captions" if result.target == "captions" else "nothing-found"
+    return say(code, folder=gallery.root)
 
 
 COMMANDS = (index, search, caption)

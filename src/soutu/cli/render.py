@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from soutu.cli.language import say
 from soutu.journal import entry, to_json
 from soutu.types import Hit, SearchResult
 
@@ -22,8 +23,13 @@ def plain(text: str) -> str:
 def show(result: SearchResult) -> None:
     """The hits, best first, with the variants that were searched above them."""
     used = [variant.text for variant in result.variants if not variant.unused]
+    told = []
     if used != [result.query.raw.strip()] and result.variants:
-        click.secho(f"{_said(result)}  (‖m‖ {result.agreement:.2f})", dim=True)
+        told.append(f"{_said(result)}  (‖m‖ {result.agreement:.2f})")
+    if result.confidence is not None:
+        told.append(say("confidence", confidence=f"{result.confidence:.0%}"))
+    if told:
+        click.secho("  ".join(told), dim=True)
     width = max((len(plain(hit.path)) for hit in result.hits), default=0)
     for hit in result.hits:
         click.echo(_line(hit, width))
@@ -42,10 +48,9 @@ def _said(result: SearchResult) -> str:
 
 def _line(hit: Hit, width: int) -> str:
     more = f" (+{len(hit.also)})" if hit.also else ""
-    line = (
-        f"{hit.rank:>3}. {hit.score:.4f}  {plain(hit.path) + more:<{width}}  {plain(hit.caption)}"
-    )
-    return line.rstrip()
+    sure = "" if hit.confidence is None else f" {hit.confidence:>4.0%}"
+    path = f"{plain(hit.path) + more:<{width}}"
+    return f"{hit.rank:>3}. {hit.score:.4f}{sure}  {path}  {plain(hit.caption)}".rstrip()
 
 
 def show_json(result: SearchResult) -> None:

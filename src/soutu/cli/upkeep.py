@@ -9,6 +9,7 @@ import click
 from soutu.cli.language import say
 from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import show_record
+from soutu.query.hubs import SKEWED
 
 if TYPE_CHECKING:
     from soutu.gallery import GalleryInfo
@@ -43,6 +44,19 @@ def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
         )
     )
     show_promises(found)
+    _show_yardstick(found)
+
+
+def _show_yardstick(found: GalleryInfo) -> None:
+    known = found.yardstick
+    if known is None:
+        click.echo(say("info-unmeasured"))
+        return
+    told = {"mean": f"{known.mean:.3f}", "spread": f"{known.spread:.3f}"}
+    click.echo(say("info-yardstick", images=known.images, **told))
+    code = "info-corrected" if known.alpha else "info-uncorrected"
+    skewness = {"skewness": f"{known.skewness:.2f}", "from_": f"{SKEWED:g}"}
+    click.echo(say(code, alpha=f"{known.alpha:g}", **skewness))
 
 
 def show_promises(found: GalleryInfo, *, err: bool = False) -> None:

@@ -66,8 +66,12 @@ def models_folder() -> Path:
     """Where fetched models live: ``$SOUTU_MODELS``, else the user's cache folder."""
     if set_by_user := os.environ.get("SOUTU_MODELS"):
         return Path(set_by_user)
-    cache_folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache_folder) / "soutu" / "models"
+    return cache_folder() / "models"
+
+
+def cache_folder() -> Path:
+    """The user's cache: what is in it can be made or fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soutu"
 
 
 def is_path(name: str) -> bool:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from soutu.encoders.base import Encoder
+from soutu.query.hubs import corrected
 from soutu.query.lexicon import built_in
 from soutu.query.normalize import EN, language, length, normalized
+from soutu.query.standing import REFERENCE, from_text
 from soutu.store.base import Searchable
 from soutu.types import Floats, Hit, SearchResult, Variant
 
@@ -36,7 +38,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Share:
-    """A hit's score by variant: the parts add up to it (what pictures in the query gave is not
+    """A hit's cosine by variant: the parts add up to it (what pictures in the query gave is not
     listed). Each part is the variant's share of the query's vector times its cosine."""
 
     hit: Hit
@@ -91,12 +93,14 @@ def _shares(result: SearchResult, vectors: Floats, store: Searchable) -> tuple[S
     used = [at for at, variant in enumerate(result.variants) if not variant.unused]
     if not used or not result.hits:
         return ()
-    kept = vectors[used].astype(np.float64)
-    weights = np.linalg.lstsq(kept.T, result.vector.astype(np.float64), rcond=None)[0]
+    texts = vectors[used].astype(np.float64)
+    weights = np.linalg.lstsq(texts.T, result.vector.astype(np.float64), rcond=None)[0]
+    kept = store.recall(REFERENCE + result.index_state.space)
+    sought = corrected(result.vector, from_text(kept) if kept else None, result.correction)
     with store.snapshot():
-        ranking = store.search_images(result.vector, len(result.hits))
+        ranking = store.search_images(sought, len(result.hits))
         images = store.image_vectors(ranking.ids.tolist())
-    parts = images.astype(np.float64) @ (kept * weights[:, None]).T
+    parts = images.astype(np.float64) @ (texts * weights[:, None]).T
     names = [result.variants[at].text for at in used]
     return tuple(
         Share(hit, tuple(zip(names, map(float, row), strict=True)))

@@ -44,7 +44,7 @@ class Gallery(Opened):
     ) -> IndexReport:
         """Bring the index up to date with the folder. A captions file is remembered and read
         again by later calls without one."""
-        from soutu.indexing import Pace, index_folder, refresh_ann
+        from soutu.indexing import Pace, index_folder
         from soutu.sources.captions import read_captions
 
         self._check_root()
@@ -64,7 +64,7 @@ class Gallery(Opened):
             pace=Pace(self.config.workers or 0, self.config.batch or 0, self.config.max_pixels),
             progress=progress,
         )
-        report = replace(report, built=refresh_ann(self._store, self._encode, self.config.recall))
+        report = replace(report, built=upkeep.refresh(self._store, self.encoder, self.config))
         if not gone:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
@@ -123,7 +123,6 @@ class Gallery(Opened):
         """Index the embeddings in ``path`` (its format: ``store/exchange/formats.py``) without
         encoding anything. They are of the model that this gallery was opened with, or that a file
         there names. All rows are checked before anything is written."""
-        from soutu.indexing import refresh_ann
         from soutu.indexing.importing import check_embeddings, import_embeddings
 
         self._check_root()
@@ -139,7 +138,7 @@ class Gallery(Opened):
             self.root, self._store, source, dim, workers=workers, progress=progress
         )
         with suppress(Missing):  # without the model, codes are built by a run that has it
-            refresh_ann(self._store, self._encode, self.config.recall)
+            upkeep.refresh(self._store, self.encoder, self.config)
         return report
 
     def export_embeddings(self, folder: str | Path, *, form: str = "npy") -> ExportReport:
@@ -161,16 +160,19 @@ class Gallery(Opened):
         image: str | Path | Rgb | None = None,
         k: int | None = None,
         where: str | None = None,
+        min_confidence: float | None = None,
     ) -> SearchResult:
         """The ``k`` pictures nearest to a query (a text, or several terms: ``灰猫 + 雪地``,
         ``query/parse.py``), or to a picture (a path, or RGB uint8 (h, w, 3)). Exactly one of the
         two must be given. ``where`` narrows the search: ``"folder = '2024' and width > 2000"``
-        (its words: ``query/where.py``)."""
+        (its words: ``query/where.py``). Where it is less sure than ``min_confidence`` (0 to 1) that
+        anything like the text is there, there are no hits; None: as the settings say."""
         if (text is None) == (image is None):
             raise TypeError("search takes a text or an image")
         k = self.config.k if k is None else k
         if text is not None:
-            return self._logged(self.searcher.search(text, k, where=where))
+            sure = self.config.min_confidence if min_confidence is None else min_confidence
+            return self._logged(self.searcher.search(text, k, where=where, min_confidence=sure))
         rgb, name = self._picture(image)
         return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
 
@@ -218,14 +220,14 @@ class Gallery(Opened):
     def info(self) -> GalleryInfo:
         """What this gallery holds. Needs no model."""
         self._require_index()
-        return upkeep.info(self.root, self.home)
+        return upkeep.info(self.root, self.home, self.config)
 
     def compact(self) -> Compacted:
         """Give back the room of pictures, captions and vectors that are gone. Files that come
         back later are encoded again."""
         self._require_index()
         self.close()
-        return upkeep.compact(self.home, self._encode, self.config.recall)
+        return upkeep.compact(self.home, self._encode, self.config)
 
     def doctor(self, *, repair: bool = False) -> Health:
         """What is wrong with the index, and with ``repair`` what was done about it; one ``index``
@@ -236,8 +238,9 @@ class Gallery(Opened):
         self.close()
         health = examine_gallery(self.root, self.home, repair=repair)
         if repair:
-            with suppress(SoutuError):  # searches are exact until a run can build the codes
-                upkeep.refresh(self.home, self._encode, self.config.recall)
+            # Searches are exact until a run can build the codes.
+            with suppress(SoutuError), open_store(self.home) as store:
+                upkeep.refresh_codes(store, self._encode, self.config)
         return health
 
     def _encode(self, texts: Sequence[str]) -> Floats:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from soutu.assemble import open_store
+from soutu.assemble import cache_folder, open_store
+from soutu.config import Config
 from soutu.errors import IndexCorrupt
+from soutu.query.hubs import shift, strength
+from soutu.query.standing import REFERENCE, Reference, from_text
 from soutu.types import IndexState, ModelCard
 
 if TYPE_CHECKING:
+    from soutu.encoders.base import Encoder
     from soutu.store.compact import Compacted
     from soutu.store.local import LocalStore
     from soutu.store.manifest import Manifest
@@ -22,9 +26,23 @@ Encode: TypeAlias = "Callable[[Sequence[str]], Floats]"
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """What reference texts find among ``images`` pictures: the ``mean`` and ``spread`` of their
+    best cosines, the ``skewness`` of how often a picture is one (``query/standing.py``), and
+    ``alpha``: how strongly hubs are held back, 0 for not at all."""
+
+    images: int
+    mean: float
+    spread: float
+    skewness: float
+    alpha: float
+
+
+@dataclass(frozen=True)
 class GalleryInfo:
     """What ``soutu info`` shows. ``promises``: how the codes of images and captions were tuned,
-    and the recall that was reached; without codes searches are exact."""
+    and the recall that was reached; without codes searches are exact. ``yardstick``: None for
+    a small gallery."""
 
     root: Path
     home: Path
@@ -34,9 +52,10 @@ class GalleryInfo:
     captions_file: str
     bytes_on_disk: int
     promises: Mapping[str, Manifest]
+    yardstick: Yardstick | None
 
 
-def info(root: Path, home: Path) -> GalleryInfo:
+def info(root: Path, home: Path, config: Config) -> GalleryInfo:
     with open_store(home) as store:
         return GalleryInfo(
             root=root,
@@ -47,7 +66,16 @@ def info(root: Path, home: Path) -> GalleryInfo:
             captions_file=store.recall("captions_file") or "",
             bytes_on_disk=sum(p.stat().st_size for p in home.rglob("*") if p.is_file()),
             promises=_promises(store),
+            yardstick=_yardstick(store, config),
         )
+
+
+def _yardstick(store: LocalStore, config: Config) -> Yardstick | None:
+    reference = _reference(store)
+    if reference is None:
+        return None
+    alpha, level = strength(reference, config.correction), reference.levels[-1]
+    return Yardstick(reference.images, level.mean, level.spread, reference.skewness, alpha)
 
 
 def _promises(store: LocalStore) -> Mapping[str, Manifest]:
@@ -57,17 +85,31 @@ def _promises(store: LocalStore) -> Mapping[str, Manifest]:
         return {}
 
 
-def compact(home: Path, encode: Encode, target: float) -> Compacted:
+def compact(home: Path, encode: Encode, config: Config) -> Compacted:
     """Compact the index at ``home``, and build the codes of its vectors where they lie now."""
     with open_store(home) as store:
         done = store.compact()
-    refresh(home, encode, target)
+    with open_store(home) as store:
+        refresh_codes(store, encode, config)
     return done
 
 
-def refresh(home: Path, encode: Encode, target: float) -> tuple[str, ...]:
-    """Build the codes of the index at ``home`` where they are due."""
+def refresh(store: LocalStore, encoder: Encoder, config: Config) -> tuple[str, ...]:
+    """After an index run: measure the gallery anew, and build the codes where they are due."""
+    from soutu.indexing import refresh_reference
+
+    refresh_reference(store, encoder, cache_folder() / "reference")
+    return refresh_codes(store, encoder.encode_texts, config)
+
+
+def refresh_codes(store: LocalStore, encode: Encode, config: Config) -> tuple[str, ...]:
+    """Build the codes of the index where they are due."""
     from soutu.indexing import refresh_ann
 
-    with open_store(home) as store:
-        return refresh_ann(store, encode, target)
+    moved = shift(_reference(store), config.correction)
+    return refresh_ann(store, encode, config.recall, moved)
+
+
+def _reference(store: LocalStore) -> Reference | None:
+    kept = store.recall(REFERENCE + store.card.space)
+    return from_text(kept) if kept else None

@@ -58,6 +58,14 @@ class ArrayStore:
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
         return [CaptionRow(i, i, self._captions[i]) for i in self._rows(ids)]
 
+    def count_images(self, where: Filter) -> int:
+        raise BadQuery("where-arrays")
+
+    def recall(self, key: str) -> str | None:
+        """Nothing is remembered here."""
+        del key
+        return None
+
     def image_vectors(self, ids: Sequence[int]) -> Floats:
         return self._images[self._rows(ids)]
 

@@ -124,6 +124,14 @@ class Searchable(Protocol):
         """The rows of these caption ids, in the order asked for; an unknown id is a KeyError."""
         ...
 
+    def count_images(self, where: Filter) -> int:
+        """How many of the images that a search can return ``where`` admits."""
+        ...
+
+    def recall(self, key: str) -> str | None:
+        """What was remembered under ``key`` (``VectorStore.remember``); None for nothing."""
+        ...
+
     def image_vectors(self, ids: Sequence[int]) -> Floats:
         """Stored vectors (n, dim) of these image ids, in the order asked for; KeyError for an
         id without a vector in this space."""
@@ -172,10 +180,17 @@ class Writer(Known, Protocol):
         """Give existing captions vectors in this store's space."""
         ...
 
-    def refresh_ann(self, phrases: Callable[[], Floats], *, target: float = 0.99) -> list[str]:
+    def refresh_ann(
+        self,
+        phrases: Callable[[], Floats],
+        *,
+        target: float = 0.99,
+        shift: Floats | None = None,
+    ) -> list[str]:
         """Bring what makes large galleries fast up to date, if it is due; returns what was built
         anew. Recall@10 against the exact search shall be ``target`` on text-like queries: the
-        gallery's captions, or ``phrases()`` (n, dim) where it has too few. ValueError for a
+        gallery's captions, or ``phrases()`` (n, dim) where it has too few; with ``shift``
+        (dim,), on these less ``shift`` too (``query/hubs.py``). ValueError for a
         target that is not between 0 and 1."""
         ...
 
@@ -194,6 +209,15 @@ class VectorStore(Searchable, Known, Protocol):
     def caption_vectors(self, ids: Sequence[int]) -> Floats:
         """Stored vectors (n, dim) of these caption ids, in the order asked for; KeyError for an
         id without a vector in this space."""
+        ...
+
+    def sample_images(self, count: int) -> Floats:
+        """Vectors (n, dim) of at most ``count`` of the images that a search can return, picked
+        and put in order at random, the same ones as long as nothing changes."""
+        ...
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep a text with the index."""
         ...
 
     def writer(self) -> AbstractContextManager[Writer]:

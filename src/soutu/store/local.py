@@ -154,6 +154,17 @@ class LocalStore:
     def caption_vectors(self, ids: Sequence[int]) -> Floats:
         return self._vectors(CAPTIONS, ids)
 
+    def count_images(self, where: Filter) -> int:
+        with self.snapshot():
+            views, connection = self._views[IMAGES.name], self._connection()
+            return len(views.among(connection, views.current(connection), where).ids)
+
+    def sample_images(self, count: int) -> Floats:
+        with self.snapshot():
+            view = self._views[IMAGES.name].current(self._connection())
+            order = np.random.default_rng(0).permutation(len(view.live.slots))[:count]
+            return view.slab.take(view.live.slots[order])
+
     def files(self) -> dict[str, StoredFile]:
         with self.snapshot():
             return stored_files(self._connection())

@@ -164,11 +164,17 @@ class LocalWriter:
         with guard(self._home):
             return captions_without_vector(self._connection, self._space.id)
 
-    def refresh_ann(self, phrases: Callable[[], Floats], *, target: float = 0.99) -> list[str]:
+    def refresh_ann(
+        self,
+        phrases: Callable[[], Floats],
+        *,
+        target: float = 0.99,
+        shift: Floats | None = None,
+    ) -> list[str]:
         if not 0 < target < 1:
             raise ValueError(f"a recall to be reached lies between 0 and 1, not at {target}")
         with guard(self._home):
-            return refresh(self._connection, self._space, phrases, target)
+            return refresh(self._connection, self._space, phrases, target, shift)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -1,0 +1,54 @@
+"""Reference texts: the yardstick of a gallery.
+
+Words of the lexicon, plain, with a colour and in a place, drawn without any gallery in mind. What
+they find tells what any text would find in it: how high a query's best score must be to mean
+something (``query/confidence.py``), and which way all texts lean (``query/hubs.py``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+from soutu.query.lexicon import Sense, package_lines, read_line
+from soutu.query.normalize import EN, ZH
+
+TEXTS = 2048
+_THINGS = frozenset({"animal", "clothing", "food", "person", "plant", "thing", "vehicle"})
+_NO_PICTURE = frozenset({"count", "measure", "particle", "relation"})
+
+
+def reference_texts(languages: Sequence[str]) -> list[str]:
+    """2,048 texts, the same ones every time, in those of ``languages`` (what the model reads) that
+    the lexicon has: half of them words, half with a colour or a place. English where there is no
+    such language, both where none is known."""
+    spoken = [language for language in (ZH, EN) if language in (languages or (ZH, EN))] or [EN]
+    senses = [sense for sense in map(read_line, package_lines()) if sense.english]
+    count = TEXTS // len(spoken)
+    return [text for language in spoken for text in _texts(senses, language, count)]
+
+
+def fingerprint(texts: Sequence[str]) -> str:
+    """Changes whenever one of ``texts`` does."""
+    return blake2b("\n".join(texts).encode(), digest_size=8).hexdigest()
+
+
+def _texts(senses: Sequence[Sense], language: str, count: int) -> list[str]:
+    draw = random.Random(0)
+    words = sorted({_said(s, language) for s in senses if s.kind not in _NO_PICTURE})
+    return [*draw.sample(words, count // 2), *_told(senses, language, draw, count - count // 2)]
+
+
+def _told(senses: Sequence[Sense], language: str, draw: random.Random, count: int) -> Iterator[str]:
+    things = [_said(s, language) for s in senses if s.kind in _THINGS]
+    colours = [_said(s, language) for s in senses if s.kind == "colour"]
+    places = [_said(s, language) for s in senses if s.kind == "place"]
+    coloured, placed = ("{}的{}", "{}里的{}") if language == ZH else ("{} {}", "{1} in the {0}")
+    for at in range(count):
+        form, facts = (placed, places) if at % 2 else (coloured, colours)
+        yield form.format(draw.choice(facts), draw.choice(things))
+
+
+def _said(sense: Sense, language: str) -> str:
+    return sense.word if language == ZH else sense.english[0]

@@ -1,0 +1,107 @@
+"""Searches in a gallery that was measured: confidence, no match, hubs held back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from soutu.filters import Compare
+from soutu.query.confidence import ANY, THIS
+from soutu.query.hubs import ALPHA, SKEWED
+from soutu.query.standing import REFERENCE, Level, Reference, to_text
+from soutu.search import Searcher
+from soutu.store.arrays import ArrayStore
+from soutu.store.local import LocalStore
+from tests.store_samples import DIM, card, pictures, unit
+from tests.unit.test_indexing_reference import Texts
+
+COUNT = 50
+CENTRE = unit(1, DIM, seed=9)[0] * np.float32(0.5)
+
+
+def reference(skewness: float = 0.0) -> Reference:
+    levels = (Level(12, 0.4, 0.1), Level(COUNT, 0.5, 0.1))
+    return Reference("some", COUNT, levels, skewness, CENTRE)
+
+
+@pytest.fixture
+def local(tmp_path):
+    with LocalStore.create_or_open(tmp_path / ".soutu", card()) as opened:
+        with opened.writer() as writer:
+            writer.add_images(pictures(COUNT), unit(COUNT, DIM, seed=1))
+        yield opened
+
+
+def measure(store: LocalStore, skewness: float = 0.0) -> LocalStore:
+    store.remember(REFERENCE + store.card.space, to_text(reference(skewness)))
+    return store
+
+
+def test_the_best_hit_says_how_sure_the_search_is(local):
+    result = Searcher(Texts(), measure(local)).search("cat", k=3)
+    standing = (result.hits[0].cosine - 0.5) / 0.1
+    assert result.confidence == pytest.approx(ANY.probability(standing, COUNT), abs=1e-5)
+    for hit in result.hits:
+        expected = THIS.probability((hit.cosine - 0.5) / 0.1, COUNT)
+        assert hit.confidence == pytest.approx(expected, abs=1e-5)
+
+
+def test_nothing_is_said_where_nothing_was_measured_and_of_pictures(local):
+    plain = Searcher(Texts(), local).search("cat", min_confidence=0.99)
+    assert (plain.confidence, plain.hits[0].confidence) == (None, None)
+    assert plain.hits  # what is not known drops nothing
+    arrays = ArrayStore(unit(3, DIM), unit(3, DIM), ["a", "b", "c"], ["1", "2", "3"], card())
+    assert Searcher(Texts(), arrays).search("cat").confidence is None
+
+    class Pictures(Texts):
+        def encode_images(self, images):
+            return unit(len(images), DIM, seed=3)
+
+    image = np.zeros((2, 2, 3), np.uint8)
+    searcher = Searcher(Pictures(), measure(local, SKEWED), correction="on")
+    found = searcher.search_by_image(image, "x.jpg")
+    assert (found.confidence, found.correction) == (None, 0.0)
+    assert found.hits[0].score == found.hits[0].cosine
+
+
+def test_below_the_least_confidence_nothing_matches(local):
+    searcher = Searcher(Texts(), measure(local))
+    sure = searcher.search("cat").confidence
+    assert sure is not None
+    assert searcher.search("cat", min_confidence=sure - 0.01).hits
+    none = searcher.search("cat", min_confidence=sure + 0.01)
+    assert none.hits == ()
+    assert (none.confidence, none.min_confidence) == (sure, pytest.approx(sure + 0.01))
+
+
+def test_among_those_a_filter_admits_the_yardstick_is_shorter(local):
+    searcher = Searcher(Texts(), measure(local))
+    few = [f"图/{i:04d}.jpg" for i in range(12)]
+    result = searcher.search("cat", k=1, where=" or ".join(f"path = '{path}'" for path in few))
+    standing = (result.hits[0].cosine - 0.4) / 0.1
+    assert result.confidence == pytest.approx(ANY.probability(standing, 12), abs=1e-5)
+
+
+def test_corrected_scores_rank_and_plain_cosines_are_told(local):
+    encoder = Texts()
+    query = encoder.encode_texts(["cat"])[0]
+    vectors = local.image_vectors([row.id for row in local.images(range(1, COUNT + 1))])
+    result = Searcher(encoder, measure(local, SKEWED), correction="auto").search("cat", k=COUNT)
+    assert result.correction == ALPHA
+    scores = vectors @ (query - ALPHA * CENTRE)
+    assert [hit.path for hit in result.hits] == [f"图/{i:04d}.jpg" for i in np.argsort(-scores)]
+    assert np.allclose([hit.score for hit in result.hits], np.sort(scores)[::-1], atol=1e-6)
+    order = np.argsort(-scores)
+    assert np.allclose([hit.cosine for hit in result.hits], (vectors @ query)[order], atol=1e-6)
+    assert np.allclose(result.vector, query, atol=1e-6)
+
+
+def test_without_hubs_scores_are_cosines(local):
+    result = Searcher(Texts(), measure(local, SKEWED - 1), correction="auto").search("cat")
+    assert result.correction == 0
+    assert [hit.score for hit in result.hits] == [hit.cosine for hit in result.hits]
+
+
+def test_a_count_is_of_what_a_search_can_return(local):
+    assert local.count_images(Compare("size", "<=", 1000)) == COUNT
+    assert local.count_images(Compare("size", ">", 1000)) == 0
