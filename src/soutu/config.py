@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from ipaddress import ip_address
 from pathlib import Path
 
 from soutu.errors import BadConfig
@@ -20,7 +22,10 @@ class Config:
     new one; ``expansions`` is a file of rules laid over the built-in ones. ``workers``
     (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine.
     ``recall`` is what fast searches of large galleries shall find of the exact ten best;
-    ``fusion`` how a query's variants become one (``soutu.search.Searcher``)."""
+    ``fusion`` how a query's variants become one (``soutu.search.Searcher``). ``templates`` adds
+    prompts ("a photo of a cat"); ``translator`` is the folder of a translation model, ``llm`` the
+    address of a language model (``soutu.query.llm``) called ``llm_model``, which has
+    ``llm_timeout`` seconds to answer."""
 
     model: str | None = None
     device: str = "auto"
@@ -34,6 +39,11 @@ class Config:
     journal: bool = True
     recall: float = 0.99
     fusion: str = "auto"
+    templates: bool = False
+    translator: str | None = None
+    llm: str | None = None
+    llm_model: str | None = None
+    llm_timeout: float = 5.0
 
 
 def user_file() -> Path:
@@ -55,7 +65,10 @@ def load_config(
     config = Config()
     for file in (user_file(), *([home / FILE] if home else [])):
         if file.is_file():
-            config = _overlay(config, _read(file), str(file))
+            loaded = _read(file)
+            config = _overlay(config, loaded, str(file))
+            if home and file == home / FILE:
+                _check_gallery(loaded, file)
     env = os.environ if environment is None else environment
     from_env = {f.name: env[PREFIX + f.name.upper()] for f in fields(Config) if _in(env, f.name)}
     config = _overlay(config, from_env, "environment")
@@ -79,9 +92,29 @@ def _read(file: Path) -> dict[str, object]:
     if not isinstance(loaded, dict):
         raise BadConfig("config-form", file=file)
     # A relative path in a settings file is meant from where that file lies.
-    if isinstance(loaded.get("expansions"), str):
-        loaded["expansions"] = str(file.parent / loaded["expansions"])
+    for name in ("expansions", "translator"):
+        if isinstance(loaded.get(name), str):
+            loaded[name] = str(file.parent / Path(loaded[name]).expanduser())
     return loaded
+
+
+def _check_gallery(loaded: Mapping[str, object], file: Path) -> None:
+    """Galleries are passed on, and their settings with them: what is searched for, and the key,
+    must not go to a server that whoever made the gallery has chosen."""
+    asked = loaded.get("llm")
+    if isinstance(asked, str) and not on_this_machine(asked):
+        raise BadConfig("config-llm-gallery", file=file, user=user_file())
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether ``url`` names a loopback address, by number or as localhost."""
+    from urllib.parse import urlsplit
+
+    try:
+        host = urlsplit(url.strip()).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _overlay(config: Config, values: Mapping[str, object], source: str) -> Config:
@@ -100,8 +133,11 @@ _EXPECTED = {
     "bool": "true / false",
     "str | None": "text",
     "str": "text",
-    "float": "0.5 … 0.999",
+    "recall": "0.5 … 0.999",
+    "llm_timeout": "0.1 … 60",
+    "llm": "http://… or https://…",
 }
+_RANGES = {"recall": (0.5, math.nextafter(1, 0)), "llm_timeout": (0.1, 60.0)}
 
 
 def _typed(name: str, value: object, kind: str, source: str) -> object:
@@ -115,10 +151,16 @@ def _typed(name: str, value: object, kind: str, source: str) -> object:
             return int(text)
     elif kind == "float":
         with suppress(ValueError):
-            if not isinstance(value, bool) and 0.5 <= float(text) < 1:
+            low, high = _RANGES[name]
+            if not isinstance(value, bool) and low <= float(text) <= high:
                 return float(text)
+        kind = name
     elif name in _CHOICES:
         if text in _CHOICES[name]:
+            return text
+        kind = name
+    elif name == "llm":
+        if text.lower().startswith(("http://", "https://")):
             return text
         kind = name
     elif isinstance(value, str) and text:

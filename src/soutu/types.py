@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from soutu.errors import SoutuError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -52,6 +54,17 @@ class Variant:
     source: str = "original"
     term: int = 0
     unused: str = ""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What asking one expander came to: milliseconds, how many variants it proposed for all terms
+    together, and what went wrong (the search goes on without it)."""
+
+    name: str
+    ms: float
+    proposed: int
+    fault: SoutuError | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ class SearchResult:
     ``vector`` is the fused query, float32 (dim,), unit length; ``agreement`` is
     the length of a term's pooled variants before they were renormalised (0 to 1), the
     least of all terms;
-    ``timings`` are milliseconds by step.
+    ``timings`` are milliseconds by step, ``expanders`` those that were asked for variants.
     """
 
     query: Query
@@ -121,6 +134,7 @@ class SearchResult:
     index_state: IndexState
     target: str = "images"
     timings: Mapping[str, float] = field(default_factory=dict)
+    expanders: tuple[Ran, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from soutu.cli.language import say
 from soutu.journal import entry, to_json
 from soutu.types import Hit, SearchResult
 
@@ -46,6 +47,13 @@ def _line(hit: Hit, width: int) -> str:
         f"{hit.rank:>3}. {hit.score:.4f}  {plain(hit.path) + more:<{width}}  {plain(hit.caption)}"
     )
     return line.rstrip()
+
+
+def show_faults(result: SearchResult) -> None:
+    """What helped no search, and why, beside the results."""
+    for ran in result.expanders:
+        if ran.fault:
+            click.echo(plain(say("expander-fault", name=ran.name, message=ran.fault)), err=True)
 
 
 def show_json(result: SearchResult) -> None:
