@@ -20,11 +20,13 @@ from benchmarks.queries import everyday_words, handwritten
 from benchmarks.record import save
 from soutu.assemble import build_encoder
 from soutu.encoders.base import Encoder
+from soutu.query.chain import Chain, proposals
 from soutu.query.choose import chosen
 from soutu.query.expand import LexiconExpander, variants
 from soutu.query.fuse import FUSIONS
 from soutu.query.lexicon import built_in
 from soutu.query.normalize import EN, language
+from soutu.query.templates import Templates
 from soutu.sources.decode import decode
 from soutu.types import Floats, Variant
 from training.collections import KINDS, SPLITS, ensure, scenes_of
@@ -107,6 +109,12 @@ def methods(encoder: Encoder) -> Mapping[str, Method]:
     def whole(name: str) -> Method:
         return lambda asked: fused(asked, name, lambda _: True)
 
+    def prompted(text: str, *first: LexiconExpander) -> Floats:
+        """With templates over what a gallery searches for."""
+        every, _ = proposals(text, Chain(first, templates=Templates()), read if first else ())
+        said = [variant for variant in every if not variant.unused]
+        return FUSIONS["mean"](encoder.encode_texts([v.text for v in said]), said)[0]
+
     return {
         "raw": lambda asked: encoder.encode_texts([asked.zh])[0],
         **{f"lexicon, {name}": whole(name) for name in FUSIONS},
@@ -114,9 +122,12 @@ def methods(encoder: Encoder) -> Mapping[str, Method]:
             asked, "mean", lambda v: language(v.text) == EN
         ),
         "lexicon, auto": lambda asked: fused(asked, "mean", picked(asked.zh)),
+        "templates": lambda asked: prompted(asked.zh),
+        "lexicon, auto + templates": lambda asked: prompted(asked.zh, expander),
         "translated by hand": lambda asked: (
             encoder.encode_texts([asked.en])[0] if asked.en else None
         ),
+        "translated by hand + templates": lambda asked: prompted(asked.en) if asked.en else None,
     }
 
 

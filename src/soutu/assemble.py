@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,17 @@ from soutu.encoders.catalog import (
 )
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadInput, MissingModel
-from soutu.query.expand import FirstOf, LexiconExpander
+from soutu.query.chain import Chain
+from soutu.query.expand import LexiconExpander
 from soutu.query.own_words import FILE as OWN_WORDS
 from soutu.query.own_words import load_lexicon
 from soutu.query.rules import load_rules
+from soutu.query.templates import Templates
 from soutu.store.local import LocalStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from soutu.encoders.base import Encoder
     from soutu.encoders.export.compare import Agreement, Samples
     from soutu.encoders.export.export import Exported
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from soutu.types import ModelCard
 
 RULES = "expansions.yaml"
+LLM_CACHE = "llm-cache.jsonl"
 
 __all__ = [
     "DEFAULT",
@@ -80,8 +86,9 @@ def build_expander(
     config: Config, home: Path | None = None, *, lexicon: bool = True
 ) -> Expander | None:
     """The expander that the settings ask for; rules lie in the file named there, else in
-    ``expansions.yaml`` of the gallery's ``.soutu`` folder, over the built-in ones. ``lexicon``:
-    it answers where no rule does."""
+    ``expansions.yaml`` of the gallery's ``.soutu`` folder, over the built-in ones. ``lexicon``
+    False: rules alone; else the lexicon answers where no rule does, and what else the settings
+    name is asked as well."""
     if not config.expand:
         return None
     own = Path(config.expansions) if config.expansions else home / RULES if home else None
@@ -89,7 +96,23 @@ def build_expander(
     if not lexicon:
         return rules
     words = own_words(home)
-    return FirstOf((rules, LexiconExpander(load_lexicon(words) if words.is_file() else None)))
+    first = rules, LexiconExpander(load_lexicon(words) if words.is_file() else None)
+    return Chain(first, tuple(_further(config, home)), Templates() if config.templates else None)
+
+
+def _further(config: Config, home: Path | None) -> Iterator[Expander]:
+    """What most have not set up is not imported either."""
+    if config.translator:
+        from soutu.query.translate import Translator
+
+        yield Translator(Path(config.translator).expanduser())
+    if config.llm:
+        from soutu.query.chat import Endpoint
+        from soutu.query.llm import KEY, LlmExpander
+
+        model, key = config.llm_model or "", os.environ.get(KEY, "")
+        endpoint = Endpoint(config.llm, model, config.llm_timeout, key)
+        yield LlmExpander(endpoint, home / LLM_CACHE if home else None)
 
 
 def own_words(home: Path | None) -> Path:

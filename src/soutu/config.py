@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from ipaddress import ip_address
 from pathlib import Path
 
 from soutu.errors import BadConfig
@@ -21,7 +23,10 @@ class Config:
     (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine.
     ``recall`` is what fast searches of large galleries shall find of the exact ten best;
     ``fusion`` how a query's variants become one (``soutu.search.Searcher``); ``correction`` of hubs
-    (``soutu.query.hubs``); below ``min_confidence`` a search says that nothing matches."""
+    (``soutu.query.hubs``); below ``min_confidence`` a search says that nothing matches.
+    ``templates`` adds prompts ("a photo of a cat"); ``translator`` is the folder of a translation
+    model, ``llm`` the address of a language model (``soutu.query.llm``) called ``llm_model``,
+    which has ``llm_timeout`` seconds to answer."""
 
     model: str | None = None
     device: str = "auto"
@@ -37,6 +42,11 @@ class Config:
     fusion: str = "auto"
     correction: str = "auto"
     min_confidence: float = 0.0
+    templates: bool = False
+    translator: str | None = None
+    llm: str | None = None
+    llm_model: str | None = None
+    llm_timeout: float = 5.0
 
 
 def user_file() -> Path:
@@ -58,7 +68,10 @@ def load_config(
     config = Config()
     for file in (user_file(), *([home / FILE] if home else [])):
         if file.is_file():
-            config = _overlay(config, _read(file), str(file))
+            loaded = _read(file)
+            config = _overlay(config, loaded, str(file))
+            if home and file == home / FILE:
+                _check_gallery(loaded, file)
     env = os.environ if environment is None else environment
     from_env = {f.name: env[PREFIX + f.name.upper()] for f in fields(Config) if _in(env, f.name)}
     config = _overlay(config, from_env, "environment")
@@ -82,9 +95,29 @@ def _read(file: Path) -> dict[str, object]:
     if not isinstance(loaded, dict):
         raise BadConfig("config-form", file=file)
     # A relative path in a settings file is meant from where that file lies.
-    if isinstance(loaded.get("expansions"), str):
-        loaded["expansions"] = str(file.parent / loaded["expansions"])
+    for name in ("expansions", "translator"):
+        if isinstance(loaded.get(name), str):
+            loaded[name] = str(file.parent / Path(loaded[name]).expanduser())
     return loaded
+
+
+def _check_gallery(loaded: Mapping[str, object], file: Path) -> None:
+    """Galleries are passed on, and their settings with them: what is searched for, and the key,
+    must not go to a server that whoever made the gallery has chosen."""
+    asked = loaded.get("llm")
+    if isinstance(asked, str) and not on_this_machine(asked):
+        raise BadConfig("config-llm-gallery", file=file, user=user_file())
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether ``url`` names a loopback address, by number or as localhost."""
+    from urllib.parse import urlsplit
+
+    try:
+        host = urlsplit(url.strip()).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _overlay(config: Config, values: Mapping[str, object], source: str) -> Config:
@@ -101,13 +134,19 @@ _CHOICES = {
     "fusion": ("auto", "mean", "balanced", "anchored"),
     "correction": ("auto", "on", "off"),
 }
-_RANGES = {"recall": (0.5, 0.999), "min_confidence": (0.0, 1.0)}
+_RANGES = {
+    "recall": (0.5, math.nextafter(1, 0)),
+    "min_confidence": (0.0, 1.0),
+    "llm_timeout": (0.1, 60.0),
+}
 _EXPECTED = {
     **{name: " / ".join(choices) for name, choices in _CHOICES.items()},
     **{name: f"{low:g} … {high:g}" for name, (low, high) in _RANGES.items()},
     "bool": "true / false",
     "str | None": "text",
     "str": "text",
+    "recall": "0.5 … 0.999",
+    "llm": "http://… or https://…",
 }
 
 
@@ -132,6 +171,10 @@ def _typed(name: str, value: object, kind: str, source: str) -> object:
         if value is True and "on" in _CHOICES[name]:
             return "on"
         if text in _CHOICES[name]:
+            return text
+        kind = name
+    elif name == "llm":
+        if text.lower().startswith(("http://", "https://")):
             return text
         kind = name
     elif isinstance(value, str) and text:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from soutu.types import SearchResult
+from soutu.types import Ran, SearchResult
 
 SCHEMA = 1
 
@@ -31,6 +31,7 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "terms": [asdict(term) for term in result.query.terms],
         "filters": list(result.query.filters),
         "variants": [asdict(variant) for variant in result.variants],
+        "expanders": [_told(ran) for ran in result.expanders],
         "fusion": result.fusion,
         "agreement": round(result.agreement, 6),
         "confidence": None if result.confidence is None else round(result.confidence, 4),
@@ -46,6 +47,10 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "timings": dict(result.timings),
         "vector": [float(f"{x:.9g}") for x in result.vector.tolist()],
     }
+
+
+def _told(ran: Ran) -> dict[str, object]:
+    return {**vars(ran), "fault": str(ran.fault) if ran.fault else ""}
 
 
 def to_json(value: object) -> str:

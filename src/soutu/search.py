@@ -12,16 +12,17 @@ import numpy as np
 from soutu.encoders.base import Encoder
 from soutu.errors import BadQuery
 from soutu.filters import Filter
-from soutu.query.choose import AUTO, chosen
+from soutu.query.chain import proposals, together
+from soutu.query.choose import AUTO
 from soutu.query.confidence import ANY, THIS, confidence
-from soutu.query.expand import Expander, variants
+from soutu.query.expand import Expander
 from soutu.query.fuse import FUSIONS, MEAN, mean_pool
 from soutu.query.hubs import OFF, corrected, strength
 from soutu.query.parse import TEXT, parse_query
 from soutu.query.standing import REFERENCE, Reference, from_text
 from soutu.store.base import Searchable
 from soutu.store.ranking import exact_scores
-from soutu.types import Floats, Hit, IndexState, Query, Rgb, SearchResult, Term, Variant
+from soutu.types import Floats, Hit, IndexState, Query, Ran, Rgb, SearchResult, Term, Variant
 
 
 class _Clock:
@@ -46,6 +47,7 @@ class _Asked:
     vector: Floats
     agreement: float
     clock: _Clock
+    ran: tuple[Ran, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Searcher:
         query = parse_query(text)
         clock = _Clock()
         with clock.step("expand_ms"):
-            proposed = self._variants(query)
+            proposed, ran = self._variants(query)
             said = [variant for variant in proposed if not variant.unused]
         with clock.step("encode_ms"):
             vectors = self.encoder.encode_texts([v.text for v in said])
@@ -128,18 +130,19 @@ class Searcher:
             weights = [term.weight for term in query.terms]
             vector, _ = mean_pool(np.stack([vector for vector, _ in parts]), weights)
             agreement = min(agreement for _, agreement in parts)
-        return _Asked(query, proposed, vector, agreement, clock)
+        return _Asked(query, proposed, vector, agreement, clock, ran)
 
-    def _variants(self, query: Query) -> tuple[Variant, ...]:
-        """Those of all terms that are texts, in their order."""
+    def _variants(self, query: Query) -> tuple[tuple[Variant, ...], tuple[Ran, ...]]:
+        """Those of all terms that are texts, in their order, and who was asked for them."""
         found: list[Variant] = []
+        ran: list[Ran] = []
+        languages = self.encoder.card.languages if self.fusion == AUTO else ()
         for at, term in enumerate(query.terms):
             if term.kind == TEXT:
-                said: Sequence[Variant] = variants(term.value, self.expander)
-                if self.fusion == AUTO:
-                    said = chosen(said, self.encoder.card.languages)
+                said, reports = proposals(term.value, self.expander, languages)
                 found += [replace(variant, term=at) for variant in said]
-        return tuple(found)
+                ran += reports
+        return tuple(found), together(ran)
 
     def _part(
         self, query: Query, at: int, said: Sequence[Variant], vectors: Floats
@@ -207,6 +210,7 @@ class Searcher:
             index_state=state,
             target=target,
             timings=asked.clock.timings,
+            expanders=asked.ran,
         )
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from soutu.errors import SoutuError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -52,6 +54,17 @@ class Variant:
     source: str = "original"
     term: int = 0
     unused: str = ""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What asking one expander came to: milliseconds, how many variants it proposed for all terms
+    together, and what went wrong (the search goes on without it)."""
+
+    name: str
+    ms: float
+    proposed: int
+    fault: SoutuError | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ class SearchResult:
     least of all terms; ``confidence`` the probability that anything which was asked for is there
     (None: not known, as for pictures), and below ``min_confidence`` there are no hits;
     ``correction`` is the α that hubs were held back with (``query/hubs.py``), 0 for none;
-    ``timings`` are milliseconds by step.
+    ``timings`` are milliseconds by step, ``expanders`` those that were asked for variants.
     """
 
     query: Query
@@ -129,6 +142,7 @@ class SearchResult:
     min_confidence: float = 0.0
     correction: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
+    expanders: tuple[Ran, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,56 @@
 """The contract of every Expander."""
 
+from pathlib import Path
+
 import pytest
 
-from soutu.query.expand import Expander, FirstOf, LexiconExpander, RuleExpander, variants
+from soutu.errors import SoutuError
+from soutu.query.chain import Chain, proposals
+from soutu.query.chat import Endpoint
+from soutu.query.expand import MOST, Expander, LexiconExpander, RuleExpander, variants
+from soutu.query.llm import LlmExpander
 from soutu.query.rules import load_rules
+from soutu.query.templates import Templates
+from soutu.query.translate import Translator
 from soutu.types import Variant
+from tests.chat_server import Chat, serve
 
 
-def _built_in() -> Expander:
-    return load_rules([])
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    """A small translation model for PyTorch, and the same for CTranslate2."""
+    for package in ("sentencepiece", "ctranslate2", "torch", "transformers"):
+        pytest.importorskip(package, reason=f"needs {package} to make a translation model")
+    from tests.small_marian import convert, write_marian
+
+    made = write_marian(tmp_path_factory.mktemp("translation") / "marian")
+    return made, convert(made, made.with_name("converted"))
 
 
-def _hand_made() -> Expander:
-    return RuleExpander({"金毛": (Variant("golden retriever", 2.0, "hand"), Variant("金毛"))})
+@pytest.fixture(scope="module")
+def server():
+    with serve(Chat()) as url:
+        yield url
 
 
-def _lexicon() -> Expander:
-    return LexiconExpander()
+NAMES = ["built-in", "hand-made", "lexicon", "templates", "marian", "ctranslate2", "llm", "chain"]
 
 
-def _first_of() -> Expander:
-    return FirstOf((load_rules([]), LexiconExpander()))
-
-
-@pytest.fixture(
-    params=[_built_in, _hand_made, _lexicon, _first_of],
-    ids=["built-in", "hand-made", "lexicon", "first-of"],
-)
-def expander(request) -> Expander:
-    return request.param()
+@pytest.fixture(params=NAMES)
+def expander(request, tmp_path) -> Expander:
+    if request.param in ("marian", "ctranslate2"):
+        return Translator(request.getfixturevalue("folders")[request.param == "ctranslate2"])
+    if request.param == "llm":
+        url = request.getfixturevalue("server")
+        return LlmExpander(Endpoint(url, "small"), tmp_path / "cache")
+    by_hand = RuleExpander({"金毛": (Variant("golden retriever", 2.0, "hand"), Variant("金毛"))})
+    return {
+        "built-in": lambda: load_rules([]),
+        "hand-made": lambda: by_hand,
+        "lexicon": LexiconExpander,
+        "templates": Templates,
+        "chain": lambda: Chain((load_rules([]), LexiconExpander()), (by_hand,), Templates()),
+    }[request.param]()
 
 
 HOSTILE = ["", " ", "\x00", "{}", "金毛" * 10_000, "\ud800", "a\nb"]
@@ -41,6 +63,12 @@ def test_a_known_word_is_expanded_into_usable_variants(expander):
         assert variant.text.strip() == variant.text != ""
         assert variant.weight > 0
         assert variant.source
+
+
+def test_it_has_a_name_to_be_reported_by(expander):
+    assert expander.name
+    _, ran = proposals("金毛", expander)
+    assert expander.name in {one.name for one in ran} or isinstance(expander, Chain)
 
 
 def test_the_same_text_gives_the_same_answer(expander):
@@ -62,3 +90,17 @@ def test_the_original_comes_first_and_once(expander):
     said = variants("金毛", expander)
     assert said[0] == Variant("金毛", 1.0, "original")
     assert [v.text for v in said].count("金毛") == 1
+
+
+def test_what_goes_wrong_is_an_error_that_can_be_told(tmp_path):
+    for broken in (Translator(tmp_path), LlmExpander(Endpoint("no address", "small"))):
+        with pytest.raises(SoutuError):
+            broken.expand("金毛")
+        said, (ran,) = proposals("金毛", broken)
+        assert [variant.text for variant in said] == ["金毛"]
+        assert isinstance(ran.fault, SoutuError)
+
+
+def test_no_expander_adds_more_than_there_is_room_for(expander):
+    said, _ = proposals("金毛", expander)
+    assert sum(not variant.unused for variant in said[1:]) <= MOST

@@ -60,7 +60,11 @@ def test_an_empty_file_sets_nothing(tmp_path):
      ("journal: maybe", "journal"), ("recall: 1", "recall"), ("recall: yes", "recall"),
      ("min_confidence: 1.5", "min_confidence"), ("min_confidence: -0.1", "0 … 1"),
      ("min_confidence: nan", "min_confidence"), ("correction: maybe", "auto / on / off"),
-     ("model: 5", "model"), ("[1]", "name: value"), ("{", "{")],
+     ("model: 5", "model"), ("[1]", "name: value"), ("{", "{"),
+     ("llm_timeout: 0", "0.1"), ("llm_timeout: .inf", "60"), ("llm_timeout: soon", "60"),
+     ("llm_timeout: .nan", "60"), ("recall: 1", "0.999"), ("recall: 0.4", "0.5"),
+     ("templates: 3", "templates"), ("llm: localhost", "http://"), ("llm: 5", "http://"),
+     ("llm_model: [a]", "llm_model"), ("llm_key: abc", "llm_key"), ("translator: 5", "translator")],
 )  # fmt: skip
 def test_a_bad_setting_is_named_with_its_file(tmp_path, text, named):
     file = tmp_path / "config.yaml"
@@ -74,3 +78,34 @@ def test_a_bad_setting_is_named_with_its_file(tmp_path, text, named):
 def test_a_bad_environment_variable_is_named():
     with pytest.raises(BadConfig, match=r"environment.*k cannot be 'x'"):
         load_config(None, environment={"SOUTU_K": "x"})
+
+
+def test_what_other_expanders_need_is_set(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "{translator: models/zh-en, llm: 'http://localhost:11434/v1', llm_model: m, templates: yes}"
+    )
+    config = load_config(tmp_path, environment={"SOUTU_LLM_TIMEOUT": "2.5", "SOUTU_LLM_KEY": "k"})
+    assert config.translator == str(tmp_path / "models" / "zh-en")
+    assert (config.llm, config.llm_model) == ("http://localhost:11434/v1", "m")
+    assert (config.llm_timeout, config.templates, config.recall) == (2.5, True, 0.99)
+    assert "k" not in vars(config).values(), "the key is no setting"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.example/v1", "http://10.0.0.1/v1", "http://localhost.evil.example/",
+     "http://localhost@evil.example/", "http://127.0.0.1.evil.example/", "http://[::1/"],
+)  # fmt: skip
+def test_a_gallery_from_somebody_else_cannot_send_queries_elsewhere(tmp_path, url):
+    (tmp_path / "config.yaml").write_text(f"llm: '{url}'", "utf-8")
+    with pytest.raises(BadConfig, match="SOUTU_LLM"):
+        load_config(tmp_path, environment={})
+    _user(f"llm: '{url}'")
+    assert load_config(None, environment={}).llm == url, "one's own settings may"
+    assert load_config(None, environment={"SOUTU_LLM": url}).llm == url
+
+
+@pytest.mark.parametrize("url", ["http://localhost/v1", "http://127.0.0.1:8080", "http://[::1]:1"])
+def test_a_gallery_may_name_a_model_on_this_machine(tmp_path, url):
+    (tmp_path / "config.yaml").write_text(f"llm: '{url}'", "utf-8")
+    assert load_config(tmp_path, environment={}).llm == url

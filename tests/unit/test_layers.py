@@ -24,6 +24,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FREE_SIBLINGS = {0}  # errors, types and config are one vocabulary
 IMPLEMENTATIONS = {
     "store.local", "encoders.onnx", "encoders.open_clip", "encoders.catalog", "query.rules",
+    "query.translate", "query.llm",
 }  # fmt: skip
 
 

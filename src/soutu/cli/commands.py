@@ -21,7 +21,7 @@ from soutu.cli.options import (
     paths_option,
 )
 from soutu.cli.progress import progress_bar
-from soutu.cli.render import plain, show, show_json, show_paths, show_record
+from soutu.cli.render import plain, show, show_faults, show_json, show_paths, show_record
 from soutu.cli.upkeep import show_promises
 from soutu.errors import SoutuError
 
@@ -194,6 +194,7 @@ def _answer(
         show_paths(result, gallery.root, null=null)
     elif result.hits:
         show(result)
+    show_faults(result)
     if gallery.journal_fault:
         click.echo(say("journal-fault", fault=gallery.journal_fault), err=True)
     if result.min_confidence and result.confidence is None:

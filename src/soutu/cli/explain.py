@@ -16,14 +16,17 @@ from soutu.cli.options import (
     model_option,
     open_gallery,
 )
-from soutu.cli.render import plain, show_record
-from soutu.query.choose import NOT_NEEDED, NOT_READ
+from soutu.cli.render import plain, show_faults, show_record
+from soutu.journal import entry
+from soutu.query.choose import NOT_NEEDED, NOT_READ, TOO_MANY
 
 if TYPE_CHECKING:
     from soutu.gallery.explain import Explanation
 
 
-_REASONS = {NOT_READ: "unused-not-read", NOT_NEEDED: "unused-not-needed"}
+_REASONS = {
+    NOT_READ: "unused-not-read", NOT_NEEDED: "unused-not-needed", TOO_MANY: "unused-too-many",
+}  # fmt: skip
 
 
 @click.command()
@@ -43,9 +46,11 @@ def explain(
     if as_json:
         show_record({"understood": found.understood, "roles": found.roles, "shares": found.shares,
                      "agreement": found.result.agreement, "fusion": found.result.fusion,
-                     "timings": dict(found.result.timings)})  # fmt: skip
-        return
-    _show(found)
+                     "timings": dict(found.result.timings),
+                     "expanders": entry(found.result)["expanders"]})  # fmt: skip
+    else:
+        _show(found)
+    show_faults(found.result)
 
 
 def _show(found: Explanation) -> None:
@@ -61,6 +66,9 @@ def _show(found: Explanation) -> None:
             click.echo(f"     {say(_REASONS[variant.unused])}")
         shown = ", ".join(f"{plain(path)} {score:.4f}" for path, score in role.found)
         click.echo(f"     → {shown}")
+    for ran in found.result.expanders:
+        ms = f"{ran.ms:.2f}"
+        click.echo(say("explain-expander", name=ran.name, ms=ms, proposed=ran.proposed))
     times = ", ".join(f"{name} {value}" for name, value in found.result.timings.items())
     agreement = f"{found.result.agreement:.2f}"
     click.echo(say("explain-fused", fusion=found.result.fusion, agreement=agreement, times=times))

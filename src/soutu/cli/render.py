@@ -53,6 +53,13 @@ def _line(hit: Hit, width: int) -> str:
     return f"{hit.rank:>3}. {hit.score:.4f}{sure}  {path}  {plain(hit.caption)}".rstrip()
 
 
+def show_faults(result: SearchResult) -> None:
+    """What helped no search, and why, beside the results."""
+    for ran in result.expanders:
+        if ran.fault:
+            click.echo(plain(say("expander-fault", name=ran.name, message=ran.fault)), err=True)
+
+
 def show_json(result: SearchResult) -> None:
     """One JSON object on one line: what the journal keeps, without the query vector."""
     kept = entry(result)

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from soutu.query.expand import LEXICON
+from soutu.query.expand import LEXICON, TRANSLATION
 from soutu.query.normalize import EN, ZH, language
 from soutu.types import Variant
 
 AUTO = "auto"
 NOT_READ = "not-read"  # the model was not trained on that language
 NOT_NEEDED = "not-needed"  # the model reads the query as it stands
+TOO_MANY = "too-many"  # others weigh more
 
 
 def chosen(said: Sequence[Variant], languages: Sequence[str]) -> tuple[Variant, ...]:
@@ -30,9 +31,9 @@ def chosen(said: Sequence[Variant], languages: Sequence[str]) -> tuple[Variant, 
     if not languages:
         return tuple(said)
     reads = [(EN if language(variant.text) == EN else ZH) in languages for variant in said]
-    if reads[0]:  # rules are what somebody asked for; a dictionary only helps out
+    if reads[0]:  # rules are what somebody asked for; a translation only helps out
         return tuple(
-            replace(v, unused=NOT_NEEDED) if v.source.startswith(LEXICON) else
+            replace(v, unused=NOT_NEEDED) if v.source.startswith((LEXICON, TRANSLATION)) else
             v if read else replace(v, unused=NOT_READ)
             for v, read in zip(said, reads, strict=True)
         )  # fmt: skip

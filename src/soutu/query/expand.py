@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from soutu.query.compose import compose, listed
 from soutu.query.lexicon import Lexicon, Sense, Token, built_in
 from soutu.query.normalize import EN, language, normalized, simplified
 from soutu.types import Variant
 
-LEXICON = "lexicon"
+RULES, LEXICON, TRANSLATION = "rules", "lexicon", "translation"
 MOST = 12  # variants of one term
 _LONGEST = 100  # characters; a longer text says more than a dictionary can repeat
 _ENOUGH = 0.5  # of a phrase's characters must be known for its English to be worth saying
@@ -24,9 +24,15 @@ _PER_SENSE = 3
 class Expander(Protocol):
     """Proposes further texts for a query. One contract suite runs over all of them."""
 
+    @property
+    def name(self) -> str:
+        """What it is called where its cost and its faults are shown."""
+        ...
+
     def expand(self, text: str) -> list[Variant]:
         """What else to search for, best first; empty when there is nothing to add. The same
-        text gives the same answer; every variant has text, a weight above 0 and a source."""
+        text gives the same answer; every variant has text, a weight above 0 and a source. What
+        depends on anything outside may raise a SoutuError."""
         ...
 
 
@@ -35,6 +41,7 @@ class RuleExpander:
     """Looks the whole query up in a table of rules; the table says where each came from."""
 
     rules: Mapping[str, Sequence[Variant]]
+    name: ClassVar[str] = RULES
 
     def expand(self, text: str) -> list[Variant]:
         return list(self.rules.get(text.strip(), ()))
@@ -45,6 +52,7 @@ class LexiconExpander:
     """Says Chinese in English, word by word or as a caption, and with other Chinese words."""
 
     own: Lexicon | None = None  # None: the package's, read when it is first needed
+    name: ClassVar[str] = LEXICON
 
     @property
     def lexicon(self) -> Lexicon:
@@ -71,20 +79,6 @@ class LexiconExpander:
         return word, self.lexicon.segment(word)
 
 
-@dataclass(frozen=True)
-class FirstOf:
-    """The first of several expanders that has something to say, so that a rule of one's own
-    takes the place of the lexicon."""
-
-    expanders: Sequence[Expander]
-
-    def expand(self, text: str) -> list[Variant]:
-        for expander in self.expanders:
-            if found := expander.expand(text):
-                return found[:MOST]
-        return []
-
-
 def _renderings(word: str, senses: Sequence[Sense]) -> Iterator[Variant]:
     """English by sense, the most common first and heaviest, then other Chinese words."""
     for place, sense in enumerate(senses):
@@ -96,12 +90,15 @@ def _renderings(word: str, senses: Sequence[Sense]) -> Iterator[Variant]:
             yield Variant(synonym, _SYNONYM, LEXICON)
 
 
+def distinct(found: Iterable[Variant]) -> list[Variant]:
+    """Each text once, as it was first said; models fold case."""
+    kept: dict[str, Variant] = {}
+    for variant in found:
+        kept.setdefault(variant.text.casefold(), variant)
+    return list(kept.values())
+
+
 def variants(text: str, expander: Expander | None) -> tuple[Variant, ...]:
     """The original query first, then what the expander proposes, without repeats."""
     original = Variant(text.strip())
-    seen, kept = {original.text.casefold()}, [original]  # models fold case
-    for proposed in expander.expand(original.text) if expander else ():
-        if proposed.text.casefold() not in seen:
-            seen.add(proposed.text.casefold())
-            kept.append(proposed)
-    return tuple(kept)
+    return tuple(distinct((original, *(expander.expand(original.text) if expander else ()))))

@@ -23,7 +23,14 @@ SPACES = "spaces"
 FRESH = f"{DATABASE}.new"  # a database being put together
 _OURS = re.compile(r"[0-9a-f]{16}(-[0-9]+)?")  # a space's folder; others were made by somebody else
 _LEFT = (".new", ".new-wal", ".new-shm", ".new-journal", ".tmp", ".part")
-_KEPT = ("lock", "journal.jsonl", "repair-*.jsonl", "before-repair-*.db", f"{DATABASE}*")
+_KEPT = (
+    "lock",
+    "journal.jsonl",
+    "llm-cache.jsonl",
+    "repair-*.jsonl",
+    "before-repair-*.db",
+    f"{DATABASE}*",
+)
 _SETTLED = 60  # seconds after which a file is no longer being made
 
 
