@@ -15,7 +15,7 @@ from soutu.filters import Filter
 from soutu.query.choose import AUTO, chosen
 from soutu.query.expand import Expander, variants
 from soutu.query.fuse import FUSIONS, MEAN, mean_pool
-from soutu.query.parse import TEXT, parse_query
+from soutu.query.parse import TEXT, format_query, parse_query
 from soutu.store.base import Searchable
 from soutu.types import Floats, Hit, IndexState, Query, Ranking, Rgb, SearchResult, Term, Variant
 
@@ -99,6 +99,12 @@ class Searcher:
             for rank, (row, score) in enumerate(zip(rows, ranking.scores, strict=True), 1)
         ]
         return self._result(asked, hits, state, "captions")
+
+    def understood(self, text: str) -> tuple[Floats, tuple[Variant, ...]]:
+        """The unit vector, float32 (dim,), by which ``text`` is searched for as it stands (no
+        signs, weights or paths in it), and its variants. Needs nothing of the store."""
+        asked = self._ask_text(format_query((Term(TEXT, text),)), 1)
+        return asked.vector, asked.variants
 
     def _ask_text(self, text: str, k: int) -> _Asked:
         _check_k(k)
