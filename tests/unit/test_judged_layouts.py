@@ -233,7 +233,7 @@ def test_secret_answers_are_told(tmp_path):
     assert "secret" in fault(folder)
 
 
-def test_an_unreadable_picture_is_no_distractor_less(tmp_path):
+def test_a_picture_that_cannot_be_read_is_named_and_not_left_out(tmp_path):
     folder = made.queries(tmp_path)
     (folder / "images" / "3.jpg").write_bytes(b"")
     with pytest.raises(BadImage, match="empty"):

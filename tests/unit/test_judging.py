@@ -12,7 +12,7 @@ pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
 from soutu.assemble import build_encoder, build_expander
 from soutu.config import Config
-from soutu.errors import BadInput, MissingExtra
+from soutu.errors import BadImage, BadInput, MissingExtra
 from soutu.evaluation import (
     METRICS,
     How,
@@ -24,6 +24,7 @@ from soutu.evaluation import (
     write,
 )
 from soutu.evaluation.judged import Collection, Text, judgements
+from soutu.evaluation.runs import safe
 from soutu.evaluation.vectors import encode
 from soutu.indexing.pipeline import Pace
 from tests import judged_files as made
@@ -268,6 +269,19 @@ def test_without_the_library_it_is_said_before_anything_is_encoded(scenes, monke
     monkeypatch.setitem(__import__("sys").modules, "ir_measures", None)
     with pytest.raises(MissingExtra, match=r"soutu\[eval\]"):
         evaluate(scenes, None, How())
+
+
+def test_a_damaged_picture_is_named_by_the_line_it_stands_on(tiny, tmp_path):
+    folder = made.chinese_clip(tmp_path / "c")
+    file = folder / "test_imgs.tsv"
+    lines = file.read_text("utf-8").splitlines()
+    file.write_text(f"{lines[0]}\n1000016\tQUJD\n", "utf-8")
+    with pytest.raises(BadImage, match=r"test_imgs\.tsv:2"):
+        evaluate(open_collection(folder), tiny, How())
+
+
+def test_ids_in_runs_are_single_words():
+    assert safe("my photos/100% 猫\t.jpg") == "my%20photos/100%25%20猫%09.jpg"
 
 
 @pytest.mark.parametrize("make", [made.chinese_clip, made.karpathy, made.crossmodal,
