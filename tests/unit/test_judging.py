@@ -12,7 +12,7 @@ pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
 from soutu.assemble import build_encoder, build_expander
 from soutu.config import Config
-from soutu.errors import BadImage, BadInput, MissingExtra
+from soutu.errors import BadInput, MissingExtra
 from soutu.evaluation import (
     METRICS,
     How,
@@ -68,22 +68,6 @@ def value(evaluation, metric, direction, lang, kind):
     return one.figures[metric].value
 
 
-class Counting:
-    """An encoder that counts what it is asked."""
-
-    def __init__(self, encoder):
-        self.encoder, self.asked = encoder, 0
-        self.card, self.batch, self.lanes = encoder.card, encoder.batch, encoder.lanes
-
-    def encode_images(self, images):
-        self.asked += len(images)
-        return self.encoder.encode_images(images)
-
-    def encode_texts(self, texts):
-        self.asked += len(texts)
-        return self.encoder.encode_texts(texts)
-
-
 def test_a_trained_model_finds_and_a_shuffled_one_does_not(found, scenes, tiny, how, monkeypatch):
     assert len(found.outcomes) == 12
     assert value(found, "hit@1", "text-to-image", "zh", "sentence") > 0.9
@@ -131,47 +115,6 @@ def test_other_threads_and_batches_agree(found, scenes, tiny, how):
         for one, two in zip(found.outcomes, other.outcomes, strict=True):
             for name in set(METRICS) - {"rank"}:
                 assert one.figures[name].value == pytest.approx(two.figures[name].value, abs=0.002)
-
-
-def test_what_was_encoded_is_kept(scenes, tiny, how, tmp_path):
-    few, how = scenes.first(12), replace(how, work=tmp_path / "w")
-    counting = Counting(tiny)
-    first = encode(few, counting, how)
-    asked = counting.asked
-    assert asked >= 12 + len(few.texts)
-    again = encode(few, counting, how)
-    assert counting.asked == asked
-    assert (again.pictures == first.pictures).all()
-    assert (again.texts == first.texts).all()
-    plain = encode(few, counting, replace(how, expander=None))
-    assert plain.variants != first.variants or (plain.texts == first.texts).all()
-    for file in (tmp_path / "w").iterdir():
-        file.write_bytes(file.read_bytes()[:-50])
-    mended = encode(few, counting, how)
-    assert counting.asked > asked
-    assert (mended.pictures == first.pictures).all()
-    others = {path.name for path in (tmp_path / "w").iterdir()}
-    encode(few, counting, replace(how, pace=Pace(batch=3)))
-    assert len({path.name for path in (tmp_path / "w").iterdir()} - others) == 2
-
-
-def test_texts_stand_for_themselves(tiny, tmp_path):
-    """Signs, weights and paths in a caption are no query language."""
-    said = ["a cat - a dog", "2:cat", "./nowhere.jpg", 'the "quoted" \\ one', "  灰猫 ＋ 雪地 "]
-    texts = [Text(str(at), text, "en", "c", {"a": 1}) for at, text in enumerate(said)]
-    vectors = encode(Collection("c", "", "", (), tuple(texts)), tiny, How())
-    for row, text in zip(vectors.texts, said, strict=True):
-        assert row == pytest.approx(tiny.encode_texts([text.strip()])[0], abs=1e-6)
-
-
-def test_expansion_is_what_a_search_does(tiny):
-    text = Text("1", "金毛", "zh", "word", {})
-    one = Collection("c", "", "", (), (text,))
-    expanded = How(expander=build_expander(Config()), fusion="mean")
-    plain, pooled = encode(one, tiny, How()), encode(one, tiny, expanded)
-    assert plain.variants != pooled.variants
-    assert float(plain.texts[0] @ pooled.texts[0]) < 0.999
-    assert np.linalg.norm(pooled.texts[0]) == pytest.approx(1, abs=1e-5)
 
 
 def test_runs_are_what_was_judged(scenes, tiny, how, tmp_path):
@@ -271,15 +214,6 @@ def test_without_the_library_it_is_said_before_anything_is_encoded(scenes, monke
         evaluate(scenes, None, How())
 
 
-def test_a_damaged_picture_is_named_by_the_line_it_stands_on(tiny, tmp_path):
-    folder = made.chinese_clip(tmp_path / "c")
-    file = folder / "test_imgs.tsv"
-    lines = file.read_text("utf-8").splitlines()
-    file.write_text(f"{lines[0]}\n1000016\tQUJD\n", "utf-8")
-    with pytest.raises(BadImage, match=r"test_imgs\.tsv:2"):
-        evaluate(open_collection(folder), tiny, How())
-
-
 def test_ids_in_runs_are_single_words():
     assert safe("my photos/100% 猫\t.jpg") == "my%20photos/100%25%20猫%09.jpg"
 
@@ -291,3 +225,17 @@ def test_collections_of_every_layout_are_judged(make, tiny, tmp_path):
     for one in evaluate(collection, tiny, How()).outcomes:
         assert one.queries
         assert one.figures["hit@10"].value == 1, "with so few targets everything is found"
+
+
+def test_large_collections_are_judged_in_blocks(found, scenes, tiny, how, monkeypatch, tmp_path):
+    whole = kept(tmp_path / "a", scenes, tiny, how)
+    monkeypatch.setattr("soutu.evaluation.ranking._CELLS", 1500)
+    monkeypatch.setattr("soutu.evaluation.judging._AT_ONCE", 3)
+    blocks = kept(tmp_path / "b", scenes, tiny, how)
+    for one, two in zip(found.outcomes, read_outcomes(tmp_path / "b"), strict=True):
+        assert one.queries == two.queries
+        assert one.values == pytest.approx(two.values, abs=1e-8)
+    assert blocks["text-to-image.qrels"] == whole["text-to-image.qrels"]
+    assert len(blocks["image-to-text.trec"].splitlines()) == (
+        len(whole["image-to-text.trec"].splitlines())
+    )
