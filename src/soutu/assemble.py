@@ -60,6 +60,7 @@ __all__ = [
     "open_embeddings",
     "open_store",
     "own_words",
+    "precision",
     "pull_model",
     "recall",
     "remove_model",
@@ -149,6 +150,18 @@ def describe_model(name: str) -> tuple[ModelCard | None, Path | None]:
     there = is_path(name) or embedded_folder(name) or (models_folder() / name).is_dir()
     bundle = open_model(name) if there else None
     return (bundle.card, bundle.folder) if bundle else (None, None)
+
+
+def precision(name: str) -> dict[str, str]:
+    """What a model's towers were exported in, "images" and "texts"; empty where nothing says so."""
+    from soutu.encoders.bundle import CARD_FILE
+    from soutu.encoders.layouts import read_json
+
+    folder = None if name.startswith(TORCH) else describe_model(name)[1]
+    if folder is None or not (folder / CARD_FILE).is_file():
+        return {}
+    told = read_json(folder / CARD_FILE).get("precision")
+    return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
 
 def open_embeddings(

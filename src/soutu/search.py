@@ -18,7 +18,7 @@ from soutu.query.confidence import ANY, THIS, confidence
 from soutu.query.expand import Expander
 from soutu.query.fuse import FUSIONS, MEAN, mean_pool
 from soutu.query.hubs import OFF, corrected, strength
-from soutu.query.parse import TEXT, parse_query
+from soutu.query.parse import TEXT, format_query, parse_query
 from soutu.query.standing import REFERENCE, Reference, from_text
 from soutu.store.base import Searchable
 from soutu.store.ranking import exact_scores
@@ -113,6 +113,12 @@ class Searcher:
             path, *also = owners[row.image_id].paths
             hits.append(Hit(rank, score, score, path, tuple(also), row.text))
         return self._result(asked, hits, state, "captions")
+
+    def understood(self, text: str) -> tuple[Floats, tuple[Variant, ...]]:
+        """The unit vector, float32 (dim,), by which ``text`` is searched for as it stands (no
+        signs, weights or paths in it), and its variants. Needs nothing of the store."""
+        asked = self._ask_text(format_query((Term(TEXT, text),)), 1)
+        return asked.vector, asked.variants
 
     def _ask_text(self, text: str, k: int) -> _Asked:
         _check_k(k)

@@ -8,7 +8,17 @@ import sys
 
 import click
 
-from soutu.cli import commands, demo, doctor, exchange, explain, lexicon, models, upkeep
+from soutu.cli import (
+    commands,
+    demo,
+    doctor,
+    evaluate,
+    exchange,
+    explain,
+    lexicon,
+    models,
+    upkeep,
+)
 from soutu.cli.language import choose_language, say
 from soutu.errors import SoutuError
 
@@ -33,6 +43,7 @@ for _command in (
     doctor.doctor,
     demo.demo,
     models.models,
+    evaluate.evaluate,
 ):
     cli.add_command(_command)
 
