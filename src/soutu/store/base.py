@@ -115,6 +115,12 @@ class Searchable(Protocol):
         image has no path is not among them."""
         ...
 
+    def search_text(self, text: str, k: int, where: Filter | None = None) -> Ranking:
+        """The ``k`` images whose captions say the words of ``text`` best, of those that
+        ``search_images`` could find; fewer where fewer do. Scores are above 0 and below 1, by
+        the image's best caption. Any text is one; Missing where the store cannot tell."""
+        ...
+
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """The rows of these image ids, in the order asked for; an unknown id is a KeyError.
         An image that has lost its last path has a row without paths."""
