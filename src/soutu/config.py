@@ -20,7 +20,8 @@ class Config:
     new one; ``expansions`` is a file of rules laid over the built-in ones. ``workers``
     (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine.
     ``recall`` is what fast searches of large galleries shall find of the exact ten best;
-    ``fusion`` how a query's variants become one (``soutu.search.Searcher``)."""
+    ``fusion`` how a query's variants become one, ``hybrid`` whether captions have a say in what
+    a text finds (``soutu.search.Searcher``)."""
 
     model: str | None = None
     device: str = "auto"
@@ -34,6 +35,7 @@ class Config:
     journal: bool = True
     recall: float = 0.99
     fusion: str = "auto"
+    hybrid: str = "auto"
 
 
 def user_file() -> Path:
@@ -94,7 +96,10 @@ def _overlay(config: Config, values: Mapping[str, object], source: str) -> Confi
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
-_CHOICES = {"fusion": ("auto", "mean", "balanced", "anchored")}
+_CHOICES = {
+    "fusion": ("auto", "mean", "balanced", "anchored"),
+    "hybrid": ("auto", "on", "off"),
+}
 _EXPECTED = {
     **{name: " / ".join(choices) for name, choices in _CHOICES.items()},
     "bool": "true / false",
@@ -106,6 +111,8 @@ _EXPECTED = {
 
 def _typed(name: str, value: object, kind: str, source: str) -> object:
     """``value`` as the field's type; the environment gives everything as text."""
+    if name == "hybrid" and isinstance(value, bool):  # YAML's on and off
+        value = "on" if value else "off"
     text = str(value).strip()
     if kind == "bool":
         if isinstance(value, bool) or text.lower() in {"true", "false", "1", "0", "yes", "no"}:

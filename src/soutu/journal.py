@@ -32,6 +32,7 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "filters": list(result.query.filters),
         "variants": [asdict(variant) for variant in result.variants],
         "fusion": result.fusion,
+        "ranked_by": result.ranked_by,
         "agreement": round(result.agreement, 6),
         "model": {
             "name": result.model.name,

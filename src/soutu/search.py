@@ -15,9 +15,22 @@ from soutu.filters import Filter
 from soutu.query.choose import AUTO, chosen
 from soutu.query.expand import Expander, variants
 from soutu.query.fuse import FUSIONS, MEAN, mean_pool
+from soutu.query.hybrid import OFF, Ranked, Sources, ranked
 from soutu.query.parse import TEXT, parse_query
 from soutu.store.base import Searchable
-from soutu.types import Floats, Hit, IndexState, Query, Ranking, Rgb, SearchResult, Term, Variant
+from soutu.store.ranking import exact_scores
+from soutu.types import (
+    Floats,
+    Hit,
+    Ids,
+    IndexState,
+    Query,
+    Ranking,
+    Rgb,
+    SearchResult,
+    Term,
+    Variant,
+)
 
 
 class _Clock:
@@ -64,13 +77,15 @@ def parsed(where: str | None) -> Wanted | None:
 class Searcher:
     """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone;
     ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3). ``fusion`` is a name
-    in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses."""
+    in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses.
+    ``hybrid``: whether captions have a say in what a text finds (``query/hybrid.py``)."""
 
     encoder: Encoder
     store: Searchable
     expander: Expander | None = None
     picture: Callable[[str], Rgb] | None = None
     fusion: str = MEAN
+    hybrid: str = OFF
 
     def search(self, text: str, k: int = 5, *, where: str | None = None) -> SearchResult:
         """The ``k`` images nearest to the query ``text`` (its language: ``query/parse.py``), of
@@ -152,16 +167,30 @@ class Searcher:
     def _images(self, asked: _Asked, k: int, wanted: Wanted | None) -> SearchResult:
         narrowed = wanted.filter if wanted else None
         with asked.clock.step("search_ms"), self.store.snapshot():
-            ranking: Ranking = self.store.search_images(asked.vector, k, narrowed)
-            rows = self.store.images(ranking.ids.tolist())
+            found = self._ranked(asked, k, narrowed)
+            rows = self.store.images(found.ranking.ids.tolist())
             state = self.store.state()
+        scores = zip(rows, found.ranking.scores, found.cosines, strict=True)
         hits = [
-            _hit(rank, score, row.paths, row.captions[0] if row.captions else "")
-            for rank, (row, score) in enumerate(zip(rows, ranking.scores, strict=True), 1)
+            replace(
+                _hit(rank, cosine, row.paths, row.captions[0] if row.captions else ""),
+                score=float(score),
+            )
+            for rank, (row, score, cosine) in enumerate(scores, 1)
         ]
         if wanted:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
-        return self._result(asked, hits, state, "images")
+        return replace(self._result(asked, hits, state, "images"), ranked_by=found.by)
+
+    def _ranked(self, asked: _Asked, k: int, where: Filter | None) -> Ranked:
+        def cosines(ids: Ids) -> Floats:
+            return exact_scores(self.store.image_vectors(ids.tolist()), asked.vector)
+
+        def said(text: str, k: int) -> Ranking:
+            return self.store.search_text(text, k, where, exact=True)
+
+        sources = Sources(lambda k: self.store.search_images(asked.vector, k, where), said, cosines)
+        return ranked(asked.query, asked.variants, sources, k, self.hybrid)
 
     def _result(
         self, asked: _Asked, hits: list[Hit], state: IndexState, target: str

@@ -108,7 +108,8 @@ class SearchResult:
     ``vector`` is the fused query, float32 (dim,), unit length; ``agreement`` is
     the length of a term's pooled variants before they were renormalised (0 to 1), the
     least of all terms;
-    ``timings`` are milliseconds by step.
+    ``timings`` are milliseconds by step; ``ranked_by`` is "vector", or how the ranking by captions
+    was fused with it (``query.fuse_rankings.RANKINGS``).
     """
 
     query: Query
@@ -121,6 +122,7 @@ class SearchResult:
     index_state: IndexState
     target: str = "images"
     timings: Mapping[str, float] = field(default_factory=dict)
+    ranked_by: str = "vector"
 
 
 @dataclass(frozen=True)

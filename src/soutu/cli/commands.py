@@ -134,6 +134,7 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
 @click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
 @click.option("--fusion", metavar="NAME", help="auto, mean (all variants), balanced or anchored.")
+@click.option("--hybrid", metavar="NAME", help="Captions' words count too: auto, on or off.")
 @k_option
 @gallery_option
 @index_option

@@ -75,7 +75,8 @@ class Opened:
     def searcher(self) -> Searcher:
         store = self.store  # first: without an index there is no need to look for a model
         expander = build_expander(self.config, self.home)
-        return Searcher(self.encoder, store, expander, self._open_picture, self.config.fusion)
+        settings = {"fusion": self.config.fusion, "hybrid": self.config.hybrid}
+        return Searcher(self.encoder, store, expander, self._open_picture, **settings)
 
     def _open_picture(self, path: str) -> Rgb:
         from soutu.sources.decode import decode

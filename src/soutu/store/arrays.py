@@ -55,7 +55,9 @@ class ArrayStore:
     def search_captions(self, vector: Floats, k: int) -> Ranking:
         return self._search(self._texts, vector, k)
 
-    def search_text(self, text: str, k: int, where: Filter | None = None) -> Ranking:
+    def search_text(
+        self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
+    ) -> Ranking:
         """As ``search_images``; Missing where SQLite has no FTS5."""
         if where is not None:
             raise BadQuery("where-arrays")
@@ -64,7 +66,8 @@ class ArrayStore:
         with self._lock:
             if self._words is None:
                 self._words = text_index.of_captions(self._captions)
-            return fts.ranked(self._words, text, k, np.arange(len(self._captions)))
+            admitted = np.arange(len(self._captions))
+            return fts.ranked(self._words, text, k, admitted, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """Their size in pixels is not known: 0 × 0."""

@@ -115,10 +115,13 @@ class Searchable(Protocol):
         image has no path is not among them."""
         ...
 
-    def search_text(self, text: str, k: int, where: Filter | None = None) -> Ranking:
-        """The ``k`` images whose captions say the words of ``text`` best, of those that
-        ``search_images`` could find; fewer where fewer do. Scores are above 0 and below 1, by
-        the image's best caption. Any text is one; Missing where the store cannot tell."""
+    def search_text(
+        self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
+    ) -> Ranking:
+        """The ``k`` images whose captions say ``text`` best, of those that ``search_images`` could
+        find; fewer where fewer do. Scores, each image's by its best caption: between 2/3 and 1
+        where it says it word for word (with ``exact`` none but these), between 1/3 and 2/3 where it
+        has all its words, below for some. Any string will do; Missing where it cannot be told."""
         ...
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:

@@ -27,7 +27,9 @@ STEPS = 3
 MOST = 64  # pieces of a query that are looked for; further ones tell little and cost much
 
 # They are in every other caption: to look for them takes long and tells nothing.
-_EMPTY = frozenset("a an and at in is of on the to with 的 了 着 在 和 与 是 有 里 上".split())
+_EMPTY = frozenset("的了着在和与是有里上") | {
+    "a", "an", "and", "at", "in", "is", "of", "on", "the", "to", "with",
+}  # fmt: skip
 
 
 def available(connection: sqlite3.Connection) -> bool:
@@ -62,7 +64,7 @@ def matches(connection: sqlite3.Connection, text: str) -> Iterator[tuple[Ids, Fl
 def _expressions(said: Sequence[Piece]) -> Iterator[str]:
     """FTS5 queries, the strictest first, without repeats. Every part is quoted and holds letters
     and digits only, so that nothing a person types is syntax."""
-    phrases = list(dict.fromkeys(said))[:MOST]
+    phrases = list(dict.fromkeys(piece[:MOST] for piece in said))[:MOST]
     telling = [piece for phrase in phrases for piece in _telling(phrase)] or phrases
     words = [piece for piece in phrases if piece[1:] or piece[0] not in _EMPTY] or phrases
     singles = dict.fromkeys((letter,) for piece in telling for letter in piece)
@@ -88,10 +90,12 @@ def _quoted(piece: Piece) -> str:
     return '"' + " ".join(piece) + '"'
 
 
-def ranked(connection: sqlite3.Connection, text: str, k: int, admitted: Ids) -> Ranking:
+def ranked(
+    connection: sqlite3.Connection, text: str, k: int, admitted: Ids, *, exact: bool = False
+) -> Ranking:
     """The best ``k`` images of ``admitted``, int64 (n,), whose captions say ``text``, each by its
     best caption. Scores are between 0 and 1: thirds for the step that found it, the strictest
-    highest, and within them BM25 b as b / (1 + b)."""
+    highest, and within them BM25 b as b / (1 + b). ``exact``: by the first step alone."""
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for step, (owners, relevance) in enumerate(matches(connection, text) if k > 0 else ()):
         fresh = np.isin(owners, admitted) & ~np.isin(owners, ids)
@@ -101,6 +105,6 @@ def ranked(connection: sqlite3.Connection, text: str, k: int, admitted: Ids) -> 
         best = relevance[order][first]
         score = ((STEPS - 1 - step) + best / (1 + best)) / STEPS
         ids, scores = np.concatenate([ids, owners]), np.concatenate([scores, score])
-        if len(ids) >= k:
+        if exact or len(ids) >= k:
             break
     return top_k(scores.astype(np.float32), ids, k)

@@ -140,7 +140,9 @@ class LocalStore:
     def search_captions(self, vector: Floats, k: int) -> Ranking:
         return self._search(CAPTIONS, vector, k)
 
-    def search_text(self, text: str, k: int, where: Filter | None = None) -> Ranking:
+    def search_text(
+        self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
+    ) -> Ranking:
         from soutu.store import fts, text_index  # few searches need either
 
         with self.snapshot():
@@ -148,7 +150,7 @@ class LocalStore:
             text_index.require(connection)
             view = views.current(connection)
             admitted = views.among(connection, view, where) if where is not None else view.live
-            return fts.ranked(connection, text, k, admitted.ids)
+            return fts.ranked(connection, text, k, admitted.ids, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         with self.snapshot():

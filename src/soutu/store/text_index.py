@@ -73,7 +73,7 @@ def rebuild(connection: sqlite3.Connection) -> None:
 
 
 def of_captions(captions: Sequence[str]) -> sqlite3.Connection:
-    """An index in memory, for ``fts.ranked``: caption i belongs to image i. Missing without FTS5."""
+    """An index in memory, for ``fts.ranked``: caption i is image i's. Missing without FTS5."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     if not available(connection):
         raise Missing("text-no-fts5")
@@ -121,8 +121,8 @@ def _lay_over(connection: sqlite3.Connection, copy: sqlite3.Connection) -> None:
         marks = ",".join("?" * columns)
         rows = connection.execute(f"SELECT * FROM {TABLE}_{part}")
         copy.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", _plain(rows))
-    rows = _rows(connection.execute(_CAPTIONS))
-    copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", rows)
+    said = _rows(connection.execute(_CAPTIONS))
+    copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", said)
 
 
 def _plain(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
