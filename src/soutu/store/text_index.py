@@ -63,8 +63,9 @@ def rebuild(connection: sqlite3.Connection) -> None:
         set_setting(connection, BEHIND, "yes")
         return
     if _exists(connection):
-        # A damaged mark of its format would keep FTS5 from dropping it.
-        connection.execute(f"INSERT OR REPLACE INTO {TABLE}_config VALUES ('version', 4)")
+        with closing(sqlite3.connect(":memory:")) as empty:  # FTS5 would drop no damaged one
+            empty.execute(CREATE)
+            _lay_over(empty, connection)
         connection.execute(f"DROP TABLE {TABLE}")
     connection.execute(CREATE)
     connection.executemany(_PUT, _rows(connection.execute(_CAPTIONS)))
@@ -102,6 +103,8 @@ def fault(connection: sqlite3.Connection) -> str:
             with transaction(copy):
                 try:
                     _lay_over(connection, copy)
+                    said = _rows(connection.execute(_CAPTIONS))
+                    copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", said)
                 except FAULTS as error:
                     if passes(error):
                         raise
@@ -114,15 +117,13 @@ def fault(connection: sqlite3.Connection) -> str:
     return ""
 
 
-def _lay_over(connection: sqlite3.Connection, copy: sqlite3.Connection) -> None:
-    """The index's own rows, and as what they should say the captions' pieces."""
+def _lay_over(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Give the index in ``target`` the rows that FTS5 keeps for the one in ``source``."""
     for part, columns in (("data", 2), ("idx", 3), ("docsize", 2), ("config", 2)):
-        copy.execute(f"DELETE FROM {TABLE}_{part}")
+        target.execute(f"DELETE FROM {TABLE}_{part}")
         marks = ",".join("?" * columns)
-        rows = connection.execute(f"SELECT * FROM {TABLE}_{part}")
-        copy.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", _plain(rows))
-    said = _rows(connection.execute(_CAPTIONS))
-    copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", said)
+        rows = source.execute(f"SELECT * FROM {TABLE}_{part}")
+        target.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", _plain(rows))
 
 
 def _plain(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
