@@ -112,6 +112,5 @@ def fused(
 
 
 def _exact(found: Ranking) -> Ranking:
-    """Those that say it word for word, from 0 to 1."""
-    kept = found.scores > EXACT
-    return Ranking(found.ids[kept], (found.scores[kept] - EXACT) / np.float32(1 - EXACT))
+    """Scores of what says it word for word, from 0 to 1."""
+    return Ranking(found.ids, np.maximum(0, found.scores - EXACT) / (1 - EXACT))
