@@ -15,7 +15,13 @@ from soutu.text import pieces
 from tests.store_samples import DIM, card, pictures, unit
 
 HAN = "灰猫红色汽车雪地里的一只狗在沙发上金毛犬奔跑"
-CAPTIONS = ["雪地里的灰猫", "紅色汽車 and a CAT", "NEAR the tree OR not", "灰*猫 \"quoted\" -x", "🐱🐶"]
+CAPTIONS = [
+    "雪地里的灰猫",
+    "紅色汽車 and a CAT",
+    "NEAR the tree OR not",
+    '灰*猫 "quoted" -x',
+    "🐱🐶",
+]
 TYPED = st.text(st.sampled_from(list("灰猫红汽車 aAtT\"'*^:(){}[]-+,.\0\\;%_🐱")), max_size=40)
 SYNTAX = st.lists(
     st.sampled_from(["NEAR(", ")", "AND", "OR", "NOT", "cat", "灰猫", '"', "*", "^", "pieces:",
