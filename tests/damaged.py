@@ -69,6 +69,14 @@ def everything(home: Path) -> dict[str, object]:
                     store.captions(texts.ids.tolist()), texts.scores.tolist(), strict=True
                 )
             ],
+            "texts": sorted(
+                (text, -round(score, 5), row.paths)  # ties are by id, which may be another
+                for text in ("说明 17", "说明", "17 明说")
+                for found in [store.search_text(text, 10**6)]
+                for row, score in zip(
+                    store.images(found.ids.tolist()), found.scores.tolist(), strict=True
+                )
+            ),
             "files": {(f.path, f.size, f.mtime_ns) for f in store.files().values()},
             "spaces": store.spaces(),
             "model": store.recall("model"),

@@ -26,7 +26,8 @@ class Config:
     (``soutu.query.hubs``); below ``min_confidence`` a search says that nothing matches.
     ``templates`` adds prompts ("a photo of a cat"); ``translator`` is the folder of a translation
     model, ``llm`` the address of a language model (``soutu.query.llm``) called ``llm_model``,
-    which has ``llm_timeout`` seconds to answer."""
+    which has ``llm_timeout`` seconds to answer. ``hybrid``: whether captions have a say in what
+    a text finds (``soutu.query.hybrid``)."""
 
     model: str | None = None
     device: str = "auto"
@@ -47,6 +48,7 @@ class Config:
     llm: str | None = None
     llm_model: str | None = None
     llm_timeout: float = 5.0
+    hybrid: str = "auto"
 
 
 def user_file() -> Path:
@@ -133,6 +135,7 @@ def _overlay(config: Config, values: Mapping[str, object], source: str) -> Confi
 _CHOICES = {
     "fusion": ("auto", "mean", "balanced", "anchored"),
     "correction": ("auto", "on", "off"),
+    "hybrid": ("auto", "on", "off"),
 }
 _RANGES = {
     "recall": (0.5, math.nextafter(1, 0)),
@@ -152,6 +155,8 @@ _EXPECTED = {
 
 def _typed(name: str, value: object, kind: str, source: str) -> object:
     """``value`` as the field's type; the environment gives everything as text."""
+    if name == "hybrid" and isinstance(value, bool):  # YAML's on and off
+        value = "on" if value else "off"
     text = str(value).strip()
     if kind == "bool":
         if isinstance(value, bool) or text.lower() in {"true", "false", "1", "0", "yes", "no"}:

@@ -33,6 +33,7 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "variants": [asdict(variant) for variant in result.variants],
         "expanders": [_told(ran) for ran in result.expanders],
         "fusion": result.fusion,
+        "ranked_by": result.ranked_by,
         "agreement": round(result.agreement, 6),
         "confidence": None if result.confidence is None else round(result.confidence, 4),
         "min_confidence": result.min_confidence,

@@ -18,11 +18,24 @@ from soutu.query.confidence import ANY, THIS, confidence
 from soutu.query.expand import Expander
 from soutu.query.fuse import FUSIONS, MEAN, mean_pool
 from soutu.query.hubs import OFF, corrected, strength
+from soutu.query.hybrid import VECTOR, Ranked, Sources, ranked
 from soutu.query.parse import TEXT, format_query, parse_query
 from soutu.query.standing import REFERENCE, Reference, from_text
 from soutu.store.base import Searchable
 from soutu.store.ranking import exact_scores
-from soutu.types import Floats, Hit, IndexState, Query, Ran, Rgb, SearchResult, Term, Variant
+from soutu.types import (
+    Floats,
+    Hit,
+    Ids,
+    IndexState,
+    Query,
+    Ran,
+    Ranking,
+    Rgb,
+    SearchResult,
+    Term,
+    Variant,
+)
 
 
 class _Clock:
@@ -71,7 +84,8 @@ class Searcher:
     """Searches ``store`` with ``encoder``. ``expander`` None searches the query alone;
     ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3). ``fusion`` is a name
     in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses.
-    ``correction`` of hubs: "auto", "on" or "off" (``query/hubs.py``)."""
+    ``correction`` of hubs: "auto", "on" or "off" (``query/hubs.py``).
+    ``hybrid``: whether captions have a say in what a text finds (``query/hybrid.py``)."""
 
     encoder: Encoder
     store: Searchable
@@ -79,18 +93,20 @@ class Searcher:
     picture: Callable[[str], Rgb] | None = None
     fusion: str = MEAN
     correction: str = OFF
+    hybrid: str = OFF
 
     def search(
         self, text: str, k: int = 5, *, where: str | None = None, min_confidence: float = 0.0
     ) -> SearchResult:
         """The ``k`` images nearest to the query ``text`` (its language: ``query/parse.py``), of
         those that ``where`` admits (``query/where.py``); none where the result's confidence is
-        known and below ``min_confidence``. Raises BadQuery for a text that is no query, k < 1 or a
+        known and below ``min_confidence``, and no caption says the text. Raises BadQuery for a text that is no query, k < 1 or a
         malformed ``where``, BadImage for a picture in it."""
         wanted = parsed(where)
         result = self._images(self._ask_text(text, k), k, wanted)
         result = replace(result, min_confidence=min_confidence)
-        unsure = result.confidence is not None and result.confidence < min_confidence
+        sure = result.confidence is None or result.confidence >= min_confidence
+        unsure = not sure and result.ranked_by == VECTOR
         return replace(result, hits=()) if unsure else result
 
     def search_by_image(
@@ -176,11 +192,11 @@ class Searcher:
             state = self.store.state()
             reference = self._reference(asked.query, state)
             alpha = strength(reference, self.correction)
-            sought = corrected(asked.vector, reference, alpha)
-            ranking = self.store.search_images(sought, k, narrowed)
-            ids, scores = ranking.ids.tolist(), ranking.scores
+            found = self._ranked(asked, corrected(asked.vector, reference, alpha), k, narrowed)
+            ids, scores, cosines = found.ranking.ids.tolist(), found.ranking.scores, found.products
             rows = self.store.images(ids)
-            cosines = exact_scores(self.store.image_vectors(ids), asked.vector) if alpha else scores
+            if alpha:
+                cosines = exact_scores(self.store.image_vectors(ids), asked.vector)
             among = self.store.count_images(narrowed) if narrowed and reference else state.images
         hits: list[Hit] = []
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
@@ -191,9 +207,18 @@ class Searcher:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
         best = max((hit.cosine for hit in hits), default=-1.0)
         sure = confidence(ANY, reference, best, among)
-        return replace(
-            self._result(asked, hits, state, "images"), confidence=sure, correction=alpha
-        )
+        result = self._result(asked, hits, state, "images")
+        return replace(result, confidence=sure, correction=alpha, ranked_by=found.by)
+
+    def _ranked(self, asked: _Asked, sought: Floats, k: int, where: Filter | None) -> Ranked:
+        def products(ids: Ids) -> Floats:
+            return exact_scores(self.store.image_vectors(ids.tolist()), sought)
+
+        def said(text: str, k: int) -> Ranking:
+            return self.store.search_text(text, k, where, exact=True)
+
+        sources = Sources(lambda k: self.store.search_images(sought, k, where), said, products)
+        return ranked(asked.query, asked.variants, sources, k, self.hybrid)
 
     def _reference(self, query: Query, state: IndexState) -> Reference | None:
         """What is known of the gallery's answers to texts; of those to pictures nothing is."""

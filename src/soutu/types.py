@@ -126,7 +126,9 @@ class SearchResult:
     least of all terms; ``confidence`` the probability that anything which was asked for is there
     (None: not known, as for pictures), and below ``min_confidence`` there are no hits;
     ``correction`` is the α that hubs were held back with (``query/hubs.py``), 0 for none;
-    ``timings`` are milliseconds by step, ``expanders`` those that were asked for variants.
+    ``ranked_by`` is "vector", or how the ranking by captions was fused with it
+    (``query.fuse_rankings.RANKINGS``); ``timings`` are milliseconds by step, ``expanders`` those
+    that were asked for variants.
     """
 
     query: Query
@@ -143,6 +145,7 @@ class SearchResult:
     correction: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
     expanders: tuple[Ran, ...] = ()
+    ranked_by: str = "vector"
 
 
 @dataclass(frozen=True)

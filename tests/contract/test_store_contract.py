@@ -69,10 +69,34 @@ def test_equal_rows_score_equal_and_rank_by_id(reader):
         assert found.ids[same].tolist() == sorted(found.ids[same].tolist())
 
 
+def test_images_come_back_by_what_their_captions_say(reader):
+    store = reader(unit(30, DIM))
+    [exact] = store.search_text("说明 7", 5, exact=True).ids.tolist()
+    assert store.images([exact])[0].captions == ("说明 7",)
+    every = store.search_text("说明 7", 30)
+    assert every.ids[0] == exact
+    assert len(every.ids) == 30, "the others say 说明 at least"
+    assert every.ids[1:].tolist() == sorted(every.ids[1:].tolist()), "ties by id"
+    assert 2 / 3 < every.scores[0] < 1
+    assert all(0 <= score < 1 / 3 for score in every.scores[1:])
+    assert (every.ids.dtype, every.scores.dtype) == (np.int64, np.float32)
+    assert store.search_text("明说", 3).scores[0] < 2 / 3
+    assert store.search_text("明说", 3, exact=True).ids.tolist() == []
+    assert len(store.search_text("说明", 4).ids) == 4
+
+
+@pytest.mark.parametrize("text", ["", " ", "猫", "\0", '"', "NEAR(", "*", "-", "((", "a" * 10**5])
+def test_what_no_caption_says_finds_nothing(reader, text):
+    store = reader(unit(3, DIM))
+    assert store.search_text(text, 5).ids.tolist() == []
+    assert store.search_text("说明", 0).ids.tolist() == []
+
+
 def test_an_empty_store_answers_with_nothing(reader):
     store = reader(np.empty((0, DIM), np.float32))
     assert len(store.search_images(unit(DIM), 5).ids) == 0
     assert len(store.search_captions(unit(DIM), 5).ids) == 0
+    assert len(store.search_text("说明", 5).ids) == 0
     assert (store.state().images, store.state().captions) == (0, 0)
     assert store.image_vectors([]).shape == (0, DIM)
     assert store.images([]) == []

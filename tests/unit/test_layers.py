@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "soutu"
 
 # Lowest first; a module imports only from lower layers, and siblings never from each other.
 LAYERS = [
-    {"errors", "types", "config", "filters"},
+    {"errors", "types", "config", "filters", "text"},
     {"sources", "encoders", "store", "query"},
     {"indexing", "search", "journal"},
     {"evaluation", "distributed"},
@@ -21,7 +21,7 @@ LAYERS = [
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-FREE_SIBLINGS = {0}  # errors, types and config are one vocabulary
+FREE_SIBLINGS = {0}  # errors, types, config, texts are one vocabulary
 IMPLEMENTATIONS = {
     "store.local", "encoders.onnx", "encoders.open_clip", "encoders.catalog", "query.rules",
     "query.translate", "query.llm",

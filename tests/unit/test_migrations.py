@@ -22,14 +22,19 @@ from soutu.store.structure import definitions
 from soutu.store.verify import verify
 from tests.store_samples import DIM, card, pictures, unit
 
-VERSION_1 = Path(__file__).parents[1] / "indexes" / "version-1"
+INDEXES = Path(__file__).parents[1] / "indexes"
 """300 pictures of which ten are gone and one was renamed, two with odd names, 120 captions; two
-spaces. Written by schema version 1, never to be changed."""
+spaces. Written by the schema of that version, never to be changed."""
+
+
+@pytest.fixture(params=[1, 2])
+def old(request):
+    return request.param
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Path(shutil.copytree(VERSION_1, tmp_path / ".soutu"))
+def home(tmp_path, old):
+    return Path(shutil.copytree(INDEXES / f"version-{old}", tmp_path / ".soutu"))
 
 
 def version(home):
@@ -54,8 +59,8 @@ def check(home):
 
 
 @pytest.mark.parametrize("how", ["open", "create_or_open"])
-def test_nothing_is_lost(home, how):
-    assert version(home) == 1
+def test_nothing_is_lost(home, how, old):
+    assert version(home) == old
     with LocalStore.open(home) if how == "open" else LocalStore.create_or_open(home, card()):
         pass
     assert version(home) == SCHEMA_VERSION
@@ -83,6 +88,8 @@ def test_what_is_new_works_on_old_rows(home):
         for pattern, count in (("ström.jpg", 1), ("*.JPG", 291), ("005?.jpg", 10), ("?.png", 1)):
             found = store.search_images(unit(DIM), 1000, Compare("name", "~", pattern))
             assert len(found.ids) == count, pattern
+        [named] = store.search_text("说明 117", 1).ids.tolist()
+        assert "说明 117" in store.images([named])[0].captions
         with store.writer() as writer:
             writer.add_images(pictures(1, 500), unit(1, DIM))
         assert store.state().images == 293
@@ -119,9 +126,9 @@ def test_a_read_only_one_says_what_to_do(home):
         home.chmod(0o700)
 
 
-def test_a_run_that_goes_on_is_waited_for_and_then_named(home, monkeypatch):
+def test_a_run_that_goes_on_is_waited_for_and_then_named(home, old, monkeypatch):
     monkeypatch.setattr("soutu.store.migrations.PATIENCE", 0.2)
     with write_lock(home), pytest.raises(IndexCorrupt) as told:
         LocalStore.open(home)
     assert told.value.code == "index-locked"
-    assert version(home) == 1
+    assert version(home) == old

@@ -136,6 +136,7 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
 @click.option("--fusion", metavar="NAME", help="auto, mean (all variants), balanced or anchored.")
 @click.option("--correction", metavar="WHEN", help="Hold hubs back: auto, on or off.")
 @click.option("--min-confidence", type=float, metavar="P", help="Less sure (0 to 1): no match.")
+@click.option("--hybrid", metavar="NAME", help="Captions' words count too: auto, on or off.")
 @k_option
 @gallery_option
 @index_option

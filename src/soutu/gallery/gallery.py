@@ -177,10 +177,13 @@ class Gallery(Opened):
         return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
 
     def explain(self, text: str, *, k: int | None = None) -> Explanation:
-        """Why a query finds what it finds; a search like any other, and logged."""
+        """Why a query finds what it finds by what the pictures show (captions have no say here);
+        a search like any other, and logged."""
         from soutu.gallery.explain import explain
 
-        return explain(self.search(text, k=k), self.encoder, self.store)
+        plain = replace(self.searcher, hybrid="off")
+        result = plain.search(text, self.config.k if k is None else k)
+        return explain(self._logged(result), self.encoder, self.store)
 
     def lookup(self, text: str) -> Looked:
         """What the lexicon, with the gallery's own words over it, makes of a text."""

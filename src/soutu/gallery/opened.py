@@ -75,7 +75,7 @@ class Opened:
     def searcher(self) -> Searcher:
         store = self.store  # first: without an index there is no need to look for a model
         expander = build_expander(self.config, self.home)
-        how = {"fusion": self.config.fusion, "correction": self.config.correction}
+        how = {name: getattr(self.config, name) for name in ("fusion", "correction", "hybrid")}
         return Searcher(self.encoder, store, expander, self._open_picture, **how)
 
     def _open_picture(self, path: str) -> Rgb:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 
 import numpy as np
 
@@ -33,6 +35,8 @@ class ArrayStore:
         self.card = card
         self._paths, self._captions = tuple(paths), tuple(captions)
         self._images = checked_rows(image_vectors, len(paths), card.dim)
+        self._words: sqlite3.Connection | None = None  # made when it is first needed
+        self._lock = Lock()
         self._texts = checked_rows(caption_vectors, len(paths), card.dim)
 
     def snapshot(self) -> AbstractContextManager[None]:
@@ -50,6 +54,20 @@ class ArrayStore:
 
     def search_captions(self, vector: Floats, k: int) -> Ranking:
         return self._search(self._texts, vector, k)
+
+    def search_text(
+        self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
+    ) -> Ranking:
+        """As ``search_images``; Missing where SQLite has no FTS5."""
+        if where is not None:
+            raise BadQuery("where-arrays")
+        from soutu.store import fts, text_index
+
+        with self._lock:
+            if self._words is None:
+                self._words = text_index.of_captions(self._captions)
+            admitted = np.arange(len(self._captions))
+            return fts.ranked(self._words, text, k, admitted, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """Their size in pixels is not known: 0 × 0."""

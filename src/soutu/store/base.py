@@ -115,6 +115,15 @@ class Searchable(Protocol):
         image has no path is not among them."""
         ...
 
+    def search_text(
+        self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
+    ) -> Ranking:
+        """The ``k`` images whose captions say ``text`` best, of those that ``search_images`` could
+        find; fewer where fewer do. Scores, each image's by its best caption: between 2/3 and 1
+        where it says it word for word (with ``exact`` none but these), between 1/3 and 2/3 where it
+        has all its words, below for some. Any string will do; Missing where it cannot be told."""
+        ...
+
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """The rows of these image ids, in the order asked for; an unknown id is a KeyError.
         An image that has lost its last path has a row without paths."""

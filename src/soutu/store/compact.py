@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from soutu.errors import IndexCorrupt
+from soutu.store import text_index
 from soutu.store.home import make_private_file, make_private_folder, sync_folder
 from soutu.store.live import KINDS, REVISION, Kind, pack, slot_counter
 from soutu.store.opening import connected
@@ -56,6 +57,8 @@ def compact(home: Path) -> Compacted:
             _check_room(home)
             with guard(home), transaction(connection):
                 _drop_gone(connection)
+                if captions:
+                    text_index.rebuild(connection)
                 for space in all_spaces(connection, home):
                     _move(connection, space)
                 advance(connection, REVISION)

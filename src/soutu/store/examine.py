@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from soutu.errors import IndexCorrupt, MissingIndex
+from soutu.store import fts, text_index
 from soutu.store.folder import (
     codes,
     leftovers,
@@ -66,9 +67,15 @@ def _packed(sight: _Sight) -> Iterator[Finding]:
                 yield Finding("doctor-packed", "packed", f"space {space} kind {kind.name}")
 
 
+def _text(sight: _Sight) -> Iterator[Finding]:
+    """A text index that does not say what the captions say."""
+    if wrong := text_index.fault(sight.connection):
+        yield Finding("doctor-text", fts.TABLE, detail=wrong)
+
+
 Check: TypeAlias = Callable[[_Sight], Iterator[Finding]]
 
-DERIVED: tuple[Check, ...] = (_packed, lambda sight: codes(sight.connection, sight.home))
+DERIVED: tuple[Check, ...] = (_packed, _text, lambda sight: codes(sight.connection, sight.home))
 """What is computed from rows and vectors, and could be computed anew: one check for each kind."""
 
 CHECKS: tuple[Check, ...] = (

@@ -140,6 +140,18 @@ class LocalStore:
     def search_captions(self, vector: Floats, k: int) -> Ranking:
         return self._search(CAPTIONS, vector, k)
 
+    def search_text(
+        self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
+    ) -> Ranking:
+        from soutu.store import fts, text_index  # few searches need either
+
+        with self.snapshot():
+            views, connection = self._views[IMAGES.name], self._connection()
+            text_index.require(connection)
+            view = views.current(connection)
+            admitted = views.among(connection, view, where) if where is not None else view.live
+            return fts.ranked(connection, text, k, admitted.ids, exact=exact)
+
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         with self.snapshot():
             return image_rows(self._connection(), ids)

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
 
+from soutu.store import text_index
 from soutu.store.flipped import restored
 from soutu.store.folder import make_slabs, space_folders
 from soutu.store.live import REVISION, pack
@@ -66,6 +67,7 @@ class Mending:
                     sql = f"{select(table)} WHERE {condition}"
                     for row in self.connection.execute(sql).fetchall():
                         self._remove(table, row, "ownerless")
+            text_index.rebuild(self.connection)
             self._raise_counters()
             self._set_anew(settings)
             self._tell()

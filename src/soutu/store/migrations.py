@@ -14,6 +14,7 @@ from pathlib import Path
 from soutu.errors import IndexCorrupt
 from soutu.store.lock import write_lock
 from soutu.store.rows import SCHEMA_VERSION, checksum, connect, folded_name, guard, transaction
+from soutu.store.text_index import rebuild
 
 PATIENCE = 60.0  # seconds to wait for another process that is about the same thing
 _ROWS = 10_000
@@ -64,4 +65,11 @@ def _named(fields: list[bytes | int], seal: bytes) -> tuple[str, bytes]:
     return name, checksum("paths", *fields, name) if whole else bytes(8)
 
 
-_STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _names}
+def _text(connection: sqlite3.Connection) -> None:
+    """From 2 to 3: captions can be searched by their words."""
+    connection.execute("DROP INDEX captions_by_image")
+    connection.execute("CREATE INDEX captions_by_image ON captions (image_id, position, id)")
+    rebuild(connection)  # as it is made today: it is derived, and this step the last to make it
+
+
+_STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _names, 2: _text}

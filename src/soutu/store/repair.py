@@ -30,7 +30,11 @@ from soutu.store.verify import connect_raw
 from soutu.types import Finding
 
 _TORN = "doctor-structure"
-_DERIVED = {"doctor-packed", "doctor-ann"}  # computed from the rest: no copy is worth keeping
+_DERIVED = {
+    "doctor-packed",
+    "doctor-ann",
+    "doctor-text",
+}  # computed from the rest: no copy is worth keeping
 
 
 @dataclass(frozen=True)

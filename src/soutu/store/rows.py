@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.store.home import DATABASE
 
-SCHEMA_VERSION = 2  # a format of another number must also differ in ``CREATE`` (structure.py)
+SCHEMA_VERSION = 3  # a format of another number must also differ in ``CREATE`` (structure.py)
 
 Field: TypeAlias = "int | str | bytes"
 
@@ -57,7 +57,7 @@ CREATE = (
     """CREATE TABLE captions (id INTEGER PRIMARY KEY,
         image_id INTEGER NOT NULL REFERENCES images, text TEXT NOT NULL, tags TEXT NOT NULL,
         position INTEGER NOT NULL, checksum BLOB NOT NULL)""",
-    "CREATE INDEX captions_by_image ON captions (image_id, position)",
+    "CREATE INDEX captions_by_image ON captions (image_id, position, id)",
     """CREATE TABLE image_vectors (space INTEGER NOT NULL, owner INTEGER NOT NULL,
         slot INTEGER NOT NULL, checksum BLOB NOT NULL,
         PRIMARY KEY (space, owner)) WITHOUT ROWID""",
@@ -128,14 +128,20 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables unless there are some."""
+    """Make the tables unless there are some, and the text index where SQLite has FTS5."""
     if version_of(connection) == 0:
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
             if version_of(connection) == 0:  # another process may have been quicker
-                for statement in CREATE:
+                for statement in (*CREATE, *_text_index(connection)):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _text_index(connection: sqlite3.Connection) -> list[str]:
+    from soutu.store import fts  # most who come here find tables
+
+    return [fts.CREATE] if fts.available(connection) else []
 
 
 def check_version(connection: sqlite3.Connection, home: Path) -> int:

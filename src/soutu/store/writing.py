@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from soutu.store import text_index
 from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile
 from soutu.store.checks import checked_rows
 from soutu.store.due import refresh
@@ -50,6 +51,8 @@ class LocalWriter:
         self._connection = connect(home, writing=True)
         try:
             sweep(self._connection, home)
+            with guard(home):
+                text_index.catch_up(self._connection)
             # Where its vectors lie now: they may have been compacted since it was opened.
             self._space = replace(space, folder=folder_of(self._connection, home, space))
             space = self._space
@@ -155,6 +158,7 @@ class LocalWriter:
                 for key, row in wanted.items()
                 if key not in stored or stored[key][1:] != row
             ]
+            text_index.follow(self._connection, gone, ((ids[key], key[1]) for key in fresh))
             self._drop_captions(gone)
             write(self._connection, "captions", moved)
             if gone or moved:

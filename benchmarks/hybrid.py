@@ -1,0 +1,271 @@
+"""Do captions' words, fused with the vectors, find more? And what do they cost?
+
+``python -m benchmarks.hybrid [--collections DIR] [--work DIR]``: the 5,000 scenes of
+``training.collections`` with ``tiny`` and ``tiny-en``, and the Chinese queries that
+``benchmarks.expansion`` judges. Cases: every picture has its captions (one Chinese, one English);
+30 % of the pictures have; English captions only; the captions of a third of the pictures lie on
+another one. All methods rank all pictures; after those that a method has no say about come the
+rest by their vectors. A query that is itself a caption, word for word, is left out. Generated
+queries were worded by the program that worded the captions, so they use the captions' own words:
+hand-written ones do not. Then the time of one search, and what the index costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.expansion import MODELS, Asked, generated, hand_written, interval, methods, pictures
+from benchmarks.record import save
+from soutu.assemble import build_encoder
+from soutu.encoders.base import Encoder
+from soutu.query.expand import LexiconExpander, variants
+from soutu.query.fuse_rankings import RANKINGS, comb_max, ordered
+from soutu.query.hybrid import CAPTIONED, Sources, fused, ranked, said_words
+from soutu.store.base import NewCaption, NewImage, Searchable
+from soutu.store.fts import CREATE, TABLE
+from soutu.store.home import DATABASE
+from soutu.store.local import LocalStore
+from soutu.store.ranking import exact_scores
+from soutu.store.rows import connect, transaction
+from soutu.store.text_index import rebuild
+from soutu.text import pieces
+from soutu.types import Floats, Ids, Query, Ranking, Term, Variant
+from training.collections import KINDS, SPLITS, ensure
+from training.evaluate import COLLECTIONS
+
+COUNT = SPLITS[0].pictures
+SHARE = 0.3  # of the pictures, where not all have captions
+WRONG = 1 / 3
+LARGE = 100_000
+RUNS = 300
+METHODS = ("vector", "text", "rrf", "rrf, exact", "combmnz", "combmnz, exact", "lifted")
+"""Of those that have a choice, "exact" ones hear only captions that say it word for word."""
+
+Figures = dict[str, object]
+Captions = Mapping[int, Sequence[str]]
+Words = tuple[Ranking, Ranking]
+"""What captions say: of any score, and word for word as ``query.hybrid`` takes it."""
+
+
+def captions_of(folder: Path) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    with open(folder / "captions.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(int(Path(row["image_path"]).stem), {})[row["lang"]] = row["caption"]
+    return found
+
+
+def cases(said: Mapping[int, Mapping[str, str]]) -> dict[str, Captions]:
+    rng = random.Random(1)
+    some = set(rng.sample(sorted(said), round(SHARE * COUNT)))
+    wrong = rng.sample(sorted(said), round(WRONG * COUNT))
+    moved = dict(zip(wrong, [*wrong[1:], wrong[0]], strict=True))
+    both = {number: list(texts.values()) for number, texts in said.items()}
+    return {
+        "all": both,
+        "30 %": {number: texts for number, texts in both.items() if number in some},
+        "English only": {number: [texts["en"]] for number, texts in said.items()},
+        "a third wrong": {number: both[moved.get(number, number)] for number in both},
+    }
+
+
+def store_of(home: Path, encoder: Encoder, vectors: Floats, captions: Captions) -> LocalStore:
+    """A gallery in which image i, from 1, has vector i - 1."""
+    new = [
+        NewImage(f"{i:06d}.jpg", 1, 1, i.to_bytes(32, "big"), 1, 1)
+        for i in range(1, len(vectors) + 1)
+    ]
+    store = LocalStore.create_or_open(home, encoder.card)
+    with store.writer() as writer:
+        writer.add_images(new, vectors)
+        writer.replace_captions(
+            [NewCaption(number, text) for number, texts in captions.items() for text in texts]
+        )
+    return store
+
+
+def asked_variants(text: str) -> tuple[Query, tuple[Variant, ...]]:
+    return Query(text, (Term("text", text),)), variants(text, LexiconExpander())
+
+
+def words_of(store: Searchable, text: str) -> Words:
+    query, said = asked_variants(text)
+    found = [(store.search_text(one.text, CAPTIONED), min(1.0, one.weight)) for one in said]
+    every = comb_max([Ranking(r.ids, r.scores * np.float32(w)) for r, w in found])
+    return every, said_words(query, said, lambda t, k: store.search_text(t, k, exact=True))
+
+
+def rankings(nearest: Ranking, words: Words) -> Iterator[tuple[str, np.ndarray]]:
+    """The ids of all pictures, by each method."""
+    every, exact = words
+    cosines = dict(zip(nearest.ids.tolist(), nearest.scores.tolist(), strict=True))
+    first = Ranking(nearest.ids[:CAPTIONED], nearest.scores[:CAPTIONED])
+    for method in METHODS:
+        ids = nearest.ids
+        name, _, narrowed = method.partition(", ")
+        said = exact if narrowed or name == "lifted" else every
+        if method == "text":
+            ids = every.ids
+        elif name in RANKINGS and len(said.ids):
+            ids = fused(
+                first, said, lambda i: np.array([cosines[j] for j in i.tolist()], np.float32),
+                COUNT, by=name,
+            ).ranking.ids  # fmt: skip
+        yield method, np.concatenate([ids, nearest.ids[~np.isin(nearest.ids, ids)]])
+
+
+def judged(ids: np.ndarray, right: np.ndarray) -> list[float]:
+    at = np.flatnonzero(right[ids - 1]) + 1
+    precision = np.arange(1, len(at) + 1) / at
+    return [*(float(at[0] <= k) for k in (1, 5, 10)), float(precision.mean())]
+
+
+def measure(
+    encoder: Encoder, images: Floats, asked: Sequence[Asked], words: Mapping[tuple[str, str], Words]
+) -> Figures:
+    """By kind of query, case and method: hit@1, 5, 10 and mAP with their 95 % intervals."""
+    found: Figures = {}
+    encoded = methods(encoder)["lexicon, auto"]  # as a gallery does by itself
+    names = list(dict.fromkeys(case for case, _ in words))
+    for kind in KINDS:
+        rows: dict[tuple[str, str], list[list[float]]] = {}
+        part = [one for one in asked if one.kind == kind]
+        for one in part:
+            vector = encoded(one)
+            assert vector is not None
+            nearest = ordered(np.arange(1, COUNT + 1), images @ vector)
+            for case in names:
+                for method, ids in rankings(nearest, words[case, one.zh]):
+                    rows.setdefault((case, method), []).append(judged(ids, one.right))
+        tables: dict[str, Figures] = {case: {} for case in names}
+        for (case, method), table in rows.items():
+            columns = zip(("hit@1", "hit@5", "hit@10", "mAP"), np.array(table).T, strict=True)
+            tables[case][method] = {name: interval(values) for name, values in columns}
+        found[kind] = {"queries": len(part), **tables}
+    return found
+
+
+def times(store: LocalStore, texts: Sequence[str], images: Floats) -> Figures:
+    """Median and slowest milliseconds of one search: the store's part of it."""
+    spent: dict[str, list[float]] = {}
+    for number, text in enumerate(texts):
+        query, said = asked_variants(text)
+        vector = images[number]
+
+        def nearest(k: int, vector: Floats = vector) -> Ranking:
+            return store.search_images(vector, k)
+
+        def cosines(ids: Ids, vector: Floats = vector) -> Floats:
+            return exact_scores(store.image_vectors(ids.tolist()), vector)
+
+        sources = Sources(nearest, lambda t, k: store.search_text(t, k, exact=True), cosines)
+        runs: dict[str, Callable[[], object]] = {
+            "vector": partial(ranked, query, said, sources, 10, "off"),
+            "hybrid": partial(ranked, query, said, sources, 10, "auto"),
+            "text alone, one variant": partial(store.search_text, text, 10),
+        }
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            spent.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+    return {
+        name: {"median": round(statistics.median(ms), 2), "slowest": round(max(ms), 2)}
+        for name, ms in spent.items()
+    }
+
+
+def cost(home: Path, count: int) -> Figures:
+    """Of a gallery whose ``count`` captions are written already: making the text index, and the
+    room that it takes."""
+    with closing(connect(home, writing=True)) as connection:
+        sizes = []
+        for statement in (f"DROP TABLE {TABLE}", CREATE):
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            sizes.append((home / DATABASE).stat().st_size)
+            connection.execute(statement)
+        start = time.perf_counter()
+        with transaction(connection):
+            rebuild(connection)
+        seconds = time.perf_counter() - start
+    grown = {"with, MB": sizes[0] / 1e6, "without, MB": sizes[1] / 1e6}
+    return {"captions": count, "s": round(seconds, 2), **{n: round(v, 1) for n, v in grown.items()}}
+
+
+def large(encoder: Encoder, texts: Sequence[str], queries: Sequence[str], home: Path) -> Figures:
+    """Random vectors, and the collection's captions with a number to each."""
+    vectors = np.random.default_rng(0).standard_normal((LARGE, encoder.card.dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    said = {i: [f"{texts[i % len(texts)]} {i}"] for i in range(1, LARGE + 1)}
+    start = time.perf_counter()
+    with store_of(home, encoder, vectors, said) as store:
+        written = round(time.perf_counter() - start, 2)
+        figures = times(store, queries, vectors)
+    return {"ms": figures, "pictures and captions written, s": written, "index": cost(home, LARGE)}
+
+
+def show(figures: Figures) -> None:
+    for kind, table in figures.items():
+        assert isinstance(table, dict)
+        for case, rows in table.items():
+            if case != "queries":
+                print(f"  {kind} ({table['queries']}), {case}")
+                for method, row in rows.items():
+                    cells = (
+                        f"{name} {v[0]:.3f} ({v[1]:.3f}–{v[2]:.3f})" for name, v in row.items()
+                    )
+                    print(f"    {method:14} {'  '.join(cells)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--collections", type=Path, default=COLLECTIONS)
+    parser.add_argument("--work", type=Path, default=COLLECTIONS / "vectors")
+    options = parser.parse_args()
+    ensure(options.collections)
+    folder = options.collections / "scenes"
+    captions = captions_of(folder)
+    texts = [text for both in captions.values() for text in both.values()]
+    taken = {tuple(pieces(text)) for text in texts}
+    every = {"hand-written": hand_written(), "generated": generated(folder)}
+    sets = {
+        name: [one for one in asked if tuple(pieces(one.zh)) not in taken]
+        for name, asked in every.items()
+    }
+    left_out = {name: len(every[name]) - len(asked) for name, asked in sets.items()}
+    found: Figures = {"queries that are captions, left out": left_out}
+    queries = [one.zh for one in (*sets["hand-written"], *sets["generated"])]
+    encoders = {name: build_encoder(where, "cpu") for name, where in MODELS.items()}
+    vectors = {name: pictures(one, folder, options.work) for name, one in encoders.items()}
+    name, encoder = next(iter(encoders.items()))
+    with tempfile.TemporaryDirectory() as work:
+        words: dict[tuple[str, str], Words] = {}
+        for number, (case, said) in enumerate(cases(captions).items()):
+            with store_of(Path(work) / str(number), encoder, vectors[name], said) as store:
+                words.update({(case, text): words_of(store, text) for text in queries})
+                if case == "all":
+                    found["ms, 5,000 pictures"] = times(store, queries[:RUNS], vectors[name])
+        found[f"{LARGE:,} pictures"] = large(encoder, texts, queries[:RUNS], Path(work) / "large")
+    for model, encoder in encoders.items():
+        figures = {n: measure(encoder, vectors[model], asked, words) for n, asked in sets.items()}
+        found[model] = figures
+        for what, table in figures.items():
+            print(model, what)
+            show(table)
+    print({name: value for name, value in found.items() if name not in encoders})
+    print(save("hybrid", found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""A text as it is looked up: one width, one case, simplified characters; and cut into pieces."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from opencc import OpenCC
+
+Piece: TypeAlias = tuple[str, ...]
+"""A run of Chinese characters, one by one; or one word, number or emoji."""
+
+LONGEST = 64  # letters of a word that count
+
+CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff〇]")
+_PUNCTUATION = re.compile(r"[，。！？、；：,.!?;:\"“”'‘’()（）《》【】…~·\s]+")
+
+# Scripts that are written without spaces: Chinese characters, those beyond the first plane, kana.
+_RUN = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_PIECE = re.compile(rf"([{_RUN}]+)|((?:(?![{_RUN}])[^\W_])+)|([^\x00-\x7f\s])")
+
+
+def normalized(text: str) -> str:
+    """NFKC (full-width letters and digits become plain), lower case, punctuation as one space."""
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no letter
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return _PUNCTUATION.sub(" ", plain).strip()
+
+
+def simplified(text: str) -> str:
+    """Traditional characters as simplified ones: 紅色汽車 → 红色汽车 (OpenCC)."""
+    converted: str = _converter().convert(text)
+    return converted
+
+
+def is_chinese(letter: str) -> bool:
+    return CHINESE.match(letter) is not None
+
+
+def pieces(text: str) -> Iterator[Piece]:
+    """``text``, normalised and simplified, in pieces: 紅色car → (红, 色), (car,). Punctuation falls
+    away. No piece holds ASCII other than lower-case letters and digits."""
+    text = normalized(text)
+    if CHINESE.search(text):
+        text = simplified(text)
+    for found in _PIECE.finditer(text):
+        run, word, sign = found.groups()
+        if run:
+            yield tuple(run)
+        elif word:
+            yield (word[:LONGEST],)
+        elif unicodedata.category(sign) == "So":  # emoji; not their joiners, not what punctuates
+            yield (sign,)
+
+
+@cache
+def _converter() -> OpenCC:
+    from opencc import OpenCC  # 10 ms that most queries need not pay
+
+    return OpenCC("t2s")
