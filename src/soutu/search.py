@@ -100,8 +100,8 @@ class Searcher:
     ) -> SearchResult:
         """The ``k`` images nearest to the query ``text`` (its language: ``query/parse.py``), of
         those that ``where`` admits (``query/where.py``); none where the result's confidence is
-        known and below ``min_confidence``, and no caption says the text. Raises BadQuery for a text that is no query, k < 1 or a
-        malformed ``where``, BadImage for a picture in it."""
+        known and below ``min_confidence``, and no caption says the text. Raises BadQuery for a
+        text that is no query, k < 1 or a malformed ``where``, BadImage for a picture in it."""
         wanted = parsed(where)
         result = self._images(self._ask_text(text, k), k, wanted)
         result = replace(result, min_confidence=min_confidence)
