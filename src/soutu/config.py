@@ -27,7 +27,8 @@ class Config:
     ``templates`` adds prompts ("a photo of a cat"); ``translator`` is the folder of a translation
     model, ``llm`` the address of a language model (``soutu.query.llm``) called ``llm_model``,
     which has ``llm_timeout`` seconds to answer. ``hybrid``: whether captions have a say in what
-    a text finds (``soutu.query.hybrid``)."""
+    a text finds (``soutu.query.hybrid``); ``negatives``: what a minus does
+    (``soutu.query.sought``)."""
 
     model: str | None = None
     device: str = "auto"
@@ -49,6 +50,7 @@ class Config:
     llm_model: str | None = None
     llm_timeout: float = 5.0
     hybrid: str = "auto"
+    negatives: str = "penalise"
 
 
 def user_file() -> Path:
@@ -133,9 +135,10 @@ def _overlay(config: Config, values: Mapping[str, object], source: str) -> Confi
 
 
 _CHOICES = {
-    "fusion": ("auto", "mean", "balanced", "anchored"),
+    "fusion": ("auto", "mean", "balanced", "anchored", "senses"),
     "correction": ("auto", "on", "off"),
     "hybrid": ("auto", "on", "off"),
+    "negatives": ("penalise", "subtract"),
 }
 _RANGES = {
     "recall": (0.5, math.nextafter(1, 0)),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from soutu.types import Ran, SearchResult
+from soutu.types import Floats, Ran, SearchResult
 
 SCHEMA = 1
 
@@ -38,6 +38,11 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "confidence": None if result.confidence is None else round(result.confidence, 4),
         "min_confidence": result.min_confidence,
         "correction": result.correction,
+        "penalties": [
+            {"weight": one.weight, "threshold": one.threshold, "vector": _exact(one.vector)}
+            for one in result.penalties
+        ],
+        "senses": [] if result.senses is None else [_exact(row) for row in result.senses],
         "model": {
             "name": result.model.name,
             "space": result.model.space,
@@ -46,8 +51,13 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
         "index": asdict(result.index_state),
         "hits": [asdict(hit) for hit in result.hits],
         "timings": dict(result.timings),
-        "vector": [float(f"{x:.9g}") for x in result.vector.tolist()],
+        "vector": _exact(result.vector),
     }
+
+
+def _exact(vector: Floats) -> list[float]:
+    """To float32's own precision."""
+    return [float(f"{x:.9g}") for x in vector.tolist()]
 
 
 def _told(ran: Ran) -> dict[str, object]:

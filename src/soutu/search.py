@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,18 +16,19 @@ from soutu.query.chain import proposals, together
 from soutu.query.choose import AUTO
 from soutu.query.confidence import ANY, THIS, confidence
 from soutu.query.expand import Expander
-from soutu.query.fuse import FUSIONS, MEAN, mean_pool
+from soutu.query.fuse import FUSIONS, MEAN, SENSES, by_sense, mean_pool
 from soutu.query.hubs import OFF, corrected, strength
 from soutu.query.hybrid import VECTOR, Ranked, Sources, ranked
 from soutu.query.parse import TEXT, format_query, parse_query
+from soutu.query.sought import CLEAR, PENALTY, SUBTRACT, Sought
 from soutu.query.standing import REFERENCE, Reference, from_text
 from soutu.store.base import Searchable
-from soutu.store.ranking import exact_scores
 from soutu.types import (
     Floats,
     Hit,
     Ids,
     IndexState,
+    Penalty,
     Query,
     Ran,
     Ranking,
@@ -53,7 +54,8 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A query on its way to the index: what was said, and the one vector it became."""
+    """A query on its way to the index: what was said, the one vector it became, those of its terms
+    (n, dim), and those of a word's senses where they are kept apart."""
 
     query: Query
     variants: tuple[Variant, ...]
@@ -61,6 +63,8 @@ class _Asked:
     agreement: float
     clock: _Clock
     ran: tuple[Ran, ...] = ()
+    terms: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    senses: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,9 @@ class Searcher:
     ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3). ``fusion`` is a name
     in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses.
     ``correction`` of hubs: "auto", "on" or "off" (``query/hubs.py``).
-    ``hybrid``: whether captions have a say in what a text finds (``query/hybrid.py``)."""
+    ``hybrid``: whether captions have a say in what a text finds (``query/hybrid.py``).
+    ``negatives``: whether a term with a minus penalises what is shown of it, which takes a gallery
+    that was measured, or subtracts (``query/sought.py``)."""
 
     encoder: Encoder
     store: Searchable
@@ -94,6 +100,7 @@ class Searcher:
     fusion: str = MEAN
     correction: str = OFF
     hybrid: str = OFF
+    negatives: str = SUBTRACT
 
     def search(
         self, text: str, k: int = 5, *, where: str | None = None, min_confidence: float = 0.0
@@ -127,7 +134,7 @@ class Searcher:
         hits: list[Hit] = []
         for rank, (row, score) in enumerate(zip(rows, ranking.scores.tolist(), strict=True), 1):
             path, *also = owners[row.image_id].paths
-            hits.append(Hit(rank, score, score, path, tuple(also), row.text))
+            hits.append(Hit(rank, score, score, path, tuple(also), row.text, id=row.id))
         return self._result(asked, hits, state, "captions")
 
     def understood(self, text: str) -> tuple[Floats, tuple[Variant, ...]]:
@@ -146,19 +153,17 @@ class Searcher:
         with clock.step("encode_ms"):
             vectors = self.encoder.encode_texts([v.text for v in said])
             parts = [self._part(query, at, said, vectors) for at in range(len(query.terms))]
-        vector, agreement = parts[0]
-        if len(parts) > 1 or query.terms[0].weight < 0:
-            # Each term counts by its own weight, however many variants it has.
-            weights = [term.weight for term in query.terms]
-            vector, _ = mean_pool(np.stack([vector for vector, _ in parts]), weights)
-            agreement = min(agreement for _, agreement in parts)
-        return _Asked(query, proposed, vector, agreement, clock, ran)
+        terms = np.stack([vector for vector, _ in parts])
+        agreement = min(agreement for _, agreement in parts)
+        apart = self.fusion == SENSES and len(parts) == 1
+        senses = by_sense(vectors, said) if apart and said else None
+        return _Asked(query, proposed, pooled(query, terms), agreement, clock, ran, terms, senses)
 
     def _variants(self, query: Query) -> tuple[tuple[Variant, ...], tuple[Ran, ...]]:
         """Those of all terms that are texts, in their order, and who was asked for them."""
         found: list[Variant] = []
         ran: list[Ran] = []
-        languages = self.encoder.card.languages if self.fusion == AUTO else ()
+        languages = self.encoder.card.languages if self.fusion in (AUTO, SENSES) else ()
         for at, term in enumerate(query.terms):
             if term.kind == TEXT:
                 said, reports = proposals(term.value, self.expander, languages)
@@ -190,40 +195,66 @@ class Searcher:
         narrowed = wanted.filter if wanted else None
         with asked.clock.step("search_ms"), self.store.snapshot():
             state = self.store.state()
-            reference = self._reference(asked.query, state)
+            reference = self._reference(state)
+            asked, penalties = self._penalised(asked, reference, state)
+            if any(term.kind != TEXT for term in asked.query.terms):
+                reference = None  # it tells of texts alone
             alpha = strength(reference, self.correction)
-            found = self._ranked(asked, corrected(asked.vector, reference, alpha), k, narrowed)
+            vectors = asked.vector[None] if asked.senses is None else asked.senses
+            sought = Sought(corrected(vectors, reference, alpha), penalties)
+            found = self._ranked(asked, sought, k, narrowed)
             ids, scores, cosines = found.ranking.ids.tolist(), found.ranking.scores, found.products
             rows = self.store.images(ids)
-            if alpha:
-                cosines = exact_scores(self.store.image_vectors(ids), asked.vector)
+            if alpha or penalties:
+                cosines = Sought(vectors).scores(self.store.image_vectors(ids))
             among = self.store.count_images(narrowed) if narrowed and reference else state.images
         hits: list[Hit] = []
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
             (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
             sure = confidence(THIS, reference, cosine, among)
-            hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure))
+            hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure, row.id))
         if wanted:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
         best = max((hit.cosine for hit in hits), default=-1.0)
         sure = confidence(ANY, reference, best, among)
         result = self._result(asked, hits, state, "images")
-        return replace(result, confidence=sure, correction=alpha, ranked_by=found.by)
+        told = replace(result, confidence=sure, correction=alpha, ranked_by=found.by)
+        return replace(told, penalties=penalties, senses=asked.senses)
 
-    def _ranked(self, asked: _Asked, sought: Floats, k: int, where: Filter | None) -> Ranked:
+    def _penalised(
+        self, asked: _Asked, reference: Reference | None, state: IndexState
+    ) -> tuple[_Asked, tuple[Penalty, ...]]:
+        """The query without its text terms that have a minus, and what these take away."""
+        terms = asked.query.terms
+        unwanted = [at for at, one in enumerate(terms) if one.weight < 0 and one.kind == TEXT]
+        if not unwanted or reference is None or self.negatives == SUBTRACT:
+            return asked, ()
+        threshold = reference.cosine(CLEAR, state.images)
+        penalties = [
+            Penalty(asked.terms[at], -PENALTY * terms[at].weight, threshold) for at in unwanted
+        ]
+        rest = [at for at in range(len(terms)) if at not in unwanted]
+        kept = replace(asked.query, terms=tuple(terms[at] for at in rest))
+        return replace(asked, vector=pooled(kept, asked.terms[rest])), tuple(penalties)
+
+    def _ranked(self, asked: _Asked, sought: Sought, k: int, where: Filter | None) -> Ranked:
+        def vectors(ids: Ids) -> Floats:
+            return self.store.image_vectors(ids.tolist())
+
         def products(ids: Ids) -> Floats:
-            return exact_scores(self.store.image_vectors(ids.tolist()), sought)
+            return sought.scores(vectors(ids))
+
+        def nearest(vector: Floats, k: int) -> Ranking:
+            return self.store.search_images(vector, k, where)
 
         def said(text: str, k: int) -> Ranking:
             return self.store.search_text(text, k, where, exact=True)
 
-        sources = Sources(lambda k: self.store.search_images(sought, k, where), said, products)
+        sources = Sources(lambda k: sought.best(k, nearest, vectors), said, products)
         return ranked(asked.query, asked.variants, sources, k, self.hybrid)
 
-    def _reference(self, query: Query, state: IndexState) -> Reference | None:
-        """What is known of the gallery's answers to texts; of those to pictures nothing is."""
-        if any(term.kind != TEXT for term in query.terms):
-            return None
+    def _reference(self, state: IndexState) -> Reference | None:
+        """What is known of the gallery's answers to texts."""
         kept = self.store.recall(REFERENCE + state.space)
         return from_text(kept) if kept else None
 
@@ -243,6 +274,15 @@ class Searcher:
             timings=asked.clock.timings,
             expanders=asked.ran,
         )
+
+
+def pooled(query: Query, terms: Floats) -> Floats:
+    """The terms' unit vectors (n, dim) as one (dim,): each counts by its own weight, however many
+    variants it has."""
+    if len(query.terms) == 1 and query.terms[0].weight > 0:
+        only: Floats = terms[0]
+        return only
+    return mean_pool(terms, [term.weight for term in query.terms])[0]
 
 
 def _check_k(k: int) -> None:

@@ -91,12 +91,22 @@ class Ranking:
     scores: Floats
 
 
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """What a term with a minus takes from a picture x: ``weight`` · max(0, ``vector`` · x −
+    ``threshold``); ``vector`` float32 (dim,), unit (``query/sought.py``)."""
+
+    vector: Floats
+    weight: float
+    threshold: float
+
+
 @dataclass(frozen=True)
 class Hit:
     """One result. ``score`` ranked it, ``cosine`` is the plain similarity (-1 to 1),
     ``also`` holds the other paths of the same content, ``caption`` is "" where there is none.
     ``confidence``: the probability that it is what a text asked for, 0 to 1; None where that is
-    not known."""
+    not known. ``id`` is that of the image, or of the caption where captions were asked for."""
 
     rank: int
     score: float
@@ -105,6 +115,7 @@ class Hit:
     also: tuple[str, ...]
     caption: str
     confidence: float | None = None
+    id: int = -1
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,8 @@ class SearchResult:
     least of all terms; ``confidence`` the probability that anything which was asked for is there
     (None: not known, as for pictures), and below ``min_confidence`` there are no hits;
     ``correction`` is the α that hubs were held back with (``query/hubs.py``), 0 for none;
+    ``penalties`` are those of terms with a minus, where they do not just subtract; ``senses`` the
+    vectors, float32 (s, dim), of a word's senses where these are kept apart (None: they are not);
     ``ranked_by`` is "vector", or how the ranking by captions was fused with it
     (``query.fuse_rankings.RANKINGS``); ``timings`` are milliseconds by step, ``expanders`` those
     that were asked for variants.
@@ -146,6 +159,8 @@ class SearchResult:
     timings: Mapping[str, float] = field(default_factory=dict)
     expanders: tuple[Ran, ...] = ()
     ranked_by: str = "vector"
+    penalties: tuple[Penalty, ...] = ()
+    senses: Floats | None = None
 
 
 @dataclass(frozen=True)

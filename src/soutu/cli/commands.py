@@ -133,10 +133,12 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
 @click.option("--where", metavar="FILTER", help="Narrow: \"folder = '2024' and width > 2000\".")
 @click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
-@click.option("--fusion", metavar="NAME", help="auto, mean (all variants), balanced or anchored.")
+@click.option("--fusion", metavar="NAME", help="auto, mean (all), balanced, anchored or senses.")
 @click.option("--correction", metavar="WHEN", help="Hold hubs back: auto, on or off.")
+@click.option("--negatives", metavar="HOW", help="What a minus does: penalise or subtract.")
 @click.option("--min-confidence", type=float, metavar="P", help="Less sure (0 to 1): no match.")
 @click.option("--hybrid", metavar="NAME", help="Captions' words count too: auto, on or off.")
+@click.option("--also", multiple=True, metavar="MODEL", help="Ask this model too (repeatable).")
 @k_option
 @gallery_option
 @index_option
@@ -149,6 +151,7 @@ def search(
     query: str | None,
     image: str | None,
     where: str | None,
+    also: tuple[str, ...],
     gallery: str | None,
     index_dir: str | None,
     as_json: bool,
@@ -160,7 +163,7 @@ def search(
     if (query is None) == (image is None):
         raise click.UsageError(say("query-or-image"))
     with open_gallery(gallery, index_dir, settings, once=True) as opened:
-        result = opened.search(query, image=image, where=where)
+        result = opened.search(query, image=image, where=where, also=also)
     return _answer(result, opened, as_json=as_json, paths_only=paths_only, null=null)
 
 

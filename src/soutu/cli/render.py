@@ -61,9 +61,10 @@ def show_faults(result: SearchResult) -> None:
 
 
 def show_json(result: SearchResult) -> None:
-    """One JSON object on one line: what the journal keeps, without the query vector."""
+    """One JSON object on one line: what the journal keeps, without the vectors."""
     kept = entry(result)
-    kept.pop("vector")
+    for name in ("vector", "penalties", "senses"):
+        kept.pop(name)
     click.echo(to_json(kept))
 
 

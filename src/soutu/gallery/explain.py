@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from soutu.encoders.base import Encoder
-from soutu.query.hubs import corrected
 from soutu.query.lexicon import built_in
 from soutu.query.normalize import EN, language, length, normalized
-from soutu.query.standing import REFERENCE, from_text
 from soutu.store.base import Searchable
 from soutu.types import Floats, Hit, SearchResult, Variant
 
@@ -95,11 +93,7 @@ def _shares(result: SearchResult, vectors: Floats, store: Searchable) -> tuple[S
         return ()
     texts = vectors[used].astype(np.float64)
     weights = np.linalg.lstsq(texts.T, result.vector.astype(np.float64), rcond=None)[0]
-    kept = store.recall(REFERENCE + result.index_state.space)
-    sought = corrected(result.vector, from_text(kept) if kept else None, result.correction)
-    with store.snapshot():
-        ranking = store.search_images(sought, len(result.hits))
-        images = store.image_vectors(ranking.ids.tolist())
+    images = store.image_vectors([hit.id for hit in result.hits])
     parts = images.astype(np.float64) @ (texts * weights[:, None]).T
     names = [result.variants[at].text for at in used]
     return tuple(

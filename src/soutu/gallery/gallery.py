@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from soutu.assemble import create_store, open_embeddings, open_store, recall
 from soutu.errors import BadCaptions, Missing, ModelMismatch, SoutuError
 from soutu.gallery import upkeep
 from soutu.gallery.opened import Opened
+from soutu.gallery.several import DEPTH, fused
 from soutu.store.home import absolute
 from soutu.types import SearchResult
 
@@ -161,20 +163,46 @@ class Gallery(Opened):
         k: int | None = None,
         where: str | None = None,
         min_confidence: float | None = None,
+        also: Sequence[str] = (),
     ) -> SearchResult:
         """The ``k`` pictures nearest to a query (a text, or several terms: ``灰猫 + 雪地``,
         ``query/parse.py``), or to a picture (a path, or RGB uint8 (h, w, 3)). Exactly one of the
         two must be given. ``where`` narrows the search: ``"folder = '2024' and width > 2000"``
         (its words: ``query/where.py``). Where it is less sure than ``min_confidence`` (0 to 1) that
-        anything like the text is there, there are no hits; None: as the settings say."""
+        anything like the text is there, there are no hits; None: as the settings say. ``also``:
+        further models that the gallery was indexed with: their rankings of a text are fused with
+        this one's (``gallery/several.py``); each search is logged by itself."""
         if (text is None) == (image is None):
             raise TypeError("search takes a text or an image")
         k = self.config.k if k is None else k
         if text is not None:
             sure = self.config.min_confidence if min_confidence is None else min_confidence
-            return self._logged(self.searcher.search(text, k, where=where, min_confidence=sure))
+            depth = max(k, DEPTH) if also else k
+            found = self.searcher.search(text, depth, where=where, min_confidence=sure)
+            found = self._logged(found)
+            rest = [
+                self._with(name).search(text, k=depth, where=where, min_confidence=sure)
+                for name in also
+            ]
+            return fused([found, *rest], k) if rest else found
         rgb, name = self._picture(image)
         return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
+
+    @cached_property
+    def _others(self) -> dict[str, Gallery]:
+        return {}
+
+    def _with(self, model: str) -> Gallery:
+        """This gallery, as another model sees it."""
+        if model not in self._others:
+            config = replace(self.config, model=model)
+            self._others[model] = Gallery(self.root, self.home, config, once=self.once)
+        return self._others[model]
+
+    def close(self) -> None:
+        while self._others:
+            self._others.popitem()[1].close()
+        super().close()
 
     def explain(self, text: str, *, k: int | None = None) -> Explanation:
         """Why a query finds what it finds by what the pictures show (captions have no say here);

@@ -75,7 +75,8 @@ class Opened:
     def searcher(self) -> Searcher:
         store = self.store  # first: without an index there is no need to look for a model
         expander = build_expander(self.config, self.home)
-        how = {name: getattr(self.config, name) for name in ("fusion", "correction", "hybrid")}
+        names = ("fusion", "correction", "hybrid", "negatives")
+        how = {name: getattr(self.config, name) for name in names}
         return Searcher(self.encoder, store, expander, self._open_picture, **how)
 
     def _open_picture(self, path: str) -> Rgb:

@@ -12,6 +12,7 @@ from soutu.query.normalize import EN, language
 from soutu.types import Floats, Variant
 
 MEAN = "mean"
+SENSES = "senses"
 ANCHOR = 0.5  # what the original weighs in "anchored"
 
 Fused: TypeAlias = "tuple[Floats, float]"
@@ -62,5 +63,24 @@ def anchored(vectors: Floats, said: Sequence[Variant]) -> Fused:
     return mean_pool(vectors, [ANCHOR, *(variant.weight * share for variant in said[1:])])
 
 
+def by_sense(vectors: Floats, said: Sequence[Variant]) -> Floats:
+    """A vector for each sense of a word, float32 (s, dim), unit: the mean of its variants and of
+    those that belong to no sense. Searched for side by side, a picture counts by the sense that it
+    shows best (max over senses). One vector, the mean of all, for a word without several senses."""
+    senses = dict.fromkeys(one.source for one in said if ":" in one.source)
+    groups = [
+        [at for at, one in enumerate(said) if one.source == sense or ":" not in one.source]
+        for sense in senses
+    ]
+    if len(groups) < 2:
+        groups = [list(range(len(said)))]
+    return np.stack([mean(vectors[rows], [said[row] for row in rows])[0] for rows in groups])
+
+
 Fusion: TypeAlias = "Callable[[Floats, Sequence[Variant]], Fused]"
-FUSIONS: Mapping[str, Fusion] = {MEAN: mean, "balanced": balanced, "anchored": anchored}
+FUSIONS: Mapping[str, Fusion] = {
+    MEAN: mean,
+    "balanced": balanced,
+    "anchored": anchored,
+    SENSES: mean,  # and the senses searched for side by side
+}

@@ -45,11 +45,19 @@ class Reference:
     def standing(self, cosine: float, images: int) -> float:
         """How far ``cosine``, the best among ``images`` pictures, stands above what reference
         texts reach among so many: in their standard deviations."""
+        mean, spread = self._level(images)
+        return (cosine - mean) / spread
+
+    def cosine(self, standing: float, images: int) -> float:
+        """The cosine that stands there."""
+        mean, spread = self._level(images)
+        return mean + standing * spread
+
+    def _level(self, images: int) -> tuple[float, float]:
         # The largest of n draws moves with log n, so between levels it does so in a line.
         sizes = np.log([level.images for level in self.levels])
         mean = _on_line(sizes, [level.mean for level in self.levels], images)
-        spread = _on_line(sizes, [level.spread for level in self.levels], images)
-        return (cosine - mean) / max(spread, 1e-6)
+        return mean, max(_on_line(sizes, [level.spread for level in self.levels], images), 1e-6)
 
 
 def measure(vectors: Floats, bank: Floats, *, images: int, texts: str) -> Reference:

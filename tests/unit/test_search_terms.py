@@ -1,0 +1,72 @@
+"""Searches with a minus, and with a word's senses apart, through the searcher."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from soutu.query.expand import RuleExpander
+from soutu.query.fuse import by_sense
+from soutu.query.sought import CLEAR, PENALTY
+from soutu.search import Searcher
+from soutu.types import Variant
+from tests.unit.test_indexing_reference import Texts
+from tests.unit.test_search_confidence import COUNT, local, measure, reference  # noqa: F401
+
+
+def vectors_of(store):
+    return store.image_vectors(list(range(1, COUNT + 1)))
+
+
+def test_a_minus_penalises_what_is_shown_in_a_measured_gallery(local):  # noqa: F811
+    encoder = Texts()
+    wanted, unwanted = encoder.encode_texts(["cat", "snow"])
+    searcher = Searcher(encoder, measure(local), negatives="penalise")
+    result = searcher.search("cat - 2:snow", k=10)
+    threshold = 0.5 + CLEAR * 0.1
+    [taken] = result.penalties
+    assert (taken.weight, taken.threshold) == (2 * PENALTY, pytest.approx(threshold))
+    images = vectors_of(local)
+    scores = images @ wanted - taken.weight * np.maximum(0, images @ unwanted - threshold)
+    assert np.allclose([hit.score for hit in result.hits], np.sort(scores)[::-1][:10], atol=1e-6)
+    assert np.allclose(result.vector, wanted, atol=1e-6)
+    for hit in result.hits:
+        assert hit.cosine == pytest.approx(float(images[hit.id - 1] @ wanted), abs=1e-6)
+
+
+def test_it_subtracts_where_one_says_so_or_nothing_was_measured(local):  # noqa: F811
+    encoder = Texts()
+    wanted, unwanted = encoder.encode_texts(["cat", "snow"])
+    expected = (wanted - unwanted) / np.linalg.norm(wanted - unwanted)
+    unmeasured = Searcher(encoder, local, negatives="penalise").search("cat - snow")
+    said = Searcher(encoder, measure(local), negatives="subtract").search("cat - snow")
+    for result in (unmeasured, said):
+        assert np.allclose(result.vector, expected, atol=1e-6)
+        assert result.penalties == ()
+
+
+def test_senses_are_searched_for_side_by_side(local):  # noqa: F811
+    encoder = Texts()
+    rule = [Variant("fruit", 1.0, "x:fruit"), Variant("phone", 0.5, "x:phone"), Variant("both")]
+    expander = RuleExpander({"apple": rule})
+    result = Searcher(encoder, local, expander, fusion="senses").search("apple", k=10)
+    apple, fruit, phone, both = encoder.encode_texts(["apple", "fruit", "phone", "both"])
+    first, second = apple + fruit + both, apple + 0.5 * phone + both
+    vectors = np.stack([v / np.linalg.norm(v) for v in (first, second)])
+    assert result.senses is not None
+    assert np.allclose(result.senses, vectors, atol=1e-6)
+    scores = (vectors_of(local) @ vectors.T).max(axis=1)
+    assert np.allclose([hit.score for hit in result.hits], np.sort(scores)[::-1][:10], atol=1e-6)
+    assert all(hit.score == pytest.approx(hit.cosine, abs=1e-6) for hit in result.hits)
+
+
+def test_a_word_of_one_sense_has_one_vector():
+    said = [Variant("a"), Variant("b", 1.0, "x:one")]
+    vectors = Texts().encode_texts(["a", "b"])
+    assert by_sense(vectors, said).shape == (1, vectors.shape[1])
+
+
+def test_several_terms_keep_no_senses_apart(local):  # noqa: F811
+    rule = [Variant("fruit", 1.0, "x:fruit"), Variant("phone", 0.5, "x:phone")]
+    searcher = Searcher(Texts(), local, RuleExpander({"apple": rule}), fusion="senses")
+    assert searcher.search("apple + snow").senses is None
