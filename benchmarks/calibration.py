@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.expansion import MODELS, pictures
+from benchmarks.expansion import MODELS, bank_of, pictures
 from benchmarks.galleries import (
     ABSENT,
     COLOUR,
@@ -36,7 +36,6 @@ from soutu.query.choose import chosen
 from soutu.query.confidence import ANY, THIS, Calibration
 from soutu.query.expand import LexiconExpander, variants
 from soutu.query.fuse import FUSIONS
-from soutu.query.reference import fingerprint, reference_texts
 from soutu.query.standing import measure
 from soutu.types import Floats
 from training.collections import KINDS, ensure, scenes_of
@@ -73,11 +72,6 @@ def encoded(encoder: Encoder, text: str) -> Floats:
     said = variants(text, LexiconExpander())
     used = [v for v in chosen(said, encoder.card.languages) if not v.unused]
     return FUSIONS["mean"](encoder.encode_texts([v.text for v in used]), used)[0]
-
-
-def in_batches(encoder: Encoder, texts: Sequence[str]) -> Floats:
-    parts = [encoder.encode_texts(texts[at : at + 64]) for at in range(0, len(texts), 64)]
-    return np.vstack(parts)
 
 
 def look(
@@ -187,12 +181,11 @@ def main() -> None:
     develop: list[Seen] = []
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
-        texts = reference_texts(encoder.card.languages)
-        bank = in_batches(encoder, texts)
+        bank = bank_of(encoder)
         develop += look(encoder, fitting, drawn(encoder, FITTED_ON, options.work), bank, 1)
         vectors = pictures(encoder, options.collections / "scenes", options.work)
         seen[model] = list(look(encoder, judging, vectors, bank, 2))
-        print(model, fingerprint(texts), len(seen[model]), "queries")
+        print(model, len(seen[model]), "queries")
     sizes = np.array([one.images for one in develop])
     standing = np.array([one.standing for one in develop])
     fitted = {

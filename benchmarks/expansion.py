@@ -23,9 +23,14 @@ from soutu.encoders.base import Encoder
 from soutu.query.chain import Chain, proposals
 from soutu.query.choose import chosen
 from soutu.query.expand import LexiconExpander, variants
-from soutu.query.fuse import FUSIONS
+from soutu.query.fuse import FUSIONS, SENSES, by_sense
+from soutu.query.fuse_rankings import K
+from soutu.query.hubs import ALPHA, corrected
 from soutu.query.lexicon import built_in
 from soutu.query.normalize import EN, language
+from soutu.query.reference import reference_texts
+from soutu.query.standing import Reference
+from soutu.query.standing import measure as gauge
 from soutu.query.templates import Templates
 from soutu.sources.decode import decode
 from soutu.types import Floats, Variant
@@ -36,6 +41,8 @@ MODELS = {"tiny-en": "benchmarks/bundles/tiny-en", "tiny": "tiny"}
 GENERATED = 300  # of each kind
 BOOTSTRAPS = 1000
 BATCH = 64
+
+NOTHING = Reference("", 0, (), 0.0, np.zeros(1, np.float32))
 
 Figures = dict[str, object]
 
@@ -73,6 +80,13 @@ def generated(folder: Path, lang: str = "zh", most: int = GENERATED) -> list[Ask
     return found
 
 
+def bank_of(encoder: Encoder) -> Floats:
+    """The vectors of the reference texts."""
+    texts = reference_texts(encoder.card.languages)
+    parts = [encoder.encode_texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
+    return np.vstack(parts)
+
+
 def pictures(encoder: Encoder, folder: Path, work: Path) -> Floats:
     """The vectors of the collection's pictures, kept in ``work`` by the model's fingerprint."""
     kept = work / f"{encoder.card.fingerprint[:16]}.npy"
@@ -89,9 +103,10 @@ def pictures(encoder: Encoder, folder: Path, work: Path) -> Floats:
 
 
 Method = Callable[[Asked], "Floats | None"]
+"""The vector (dim,) that a query becomes, or several (s, dim) of which the best counts."""
 
 
-def methods(encoder: Encoder) -> Mapping[str, Method]:
+def methods(encoder: Encoder, reference: Reference) -> Mapping[str, Method]:
     """What each does with a query; None where it has nothing to say."""
     expander = LexiconExpander()
     read = encoder.card.languages
@@ -115,13 +130,27 @@ def methods(encoder: Encoder) -> Mapping[str, Method]:
         said = [variant for variant in every if not variant.unused]
         return FUSIONS["mean"](encoder.encode_texts([v.text for v in said]), said)[0]
 
+    def auto(asked: Asked) -> Floats:
+        return fused(asked, "mean", picked(asked.zh))
+
+    def senses(asked: Asked) -> Floats:
+        said = [one for one in chosen(variants(asked.zh, expander), read) if not one.unused]
+        return by_sense(encoder.encode_texts([one.text for one in said]), said)
+
+    def raw(asked: Asked) -> Floats:
+        vector: Floats = encoder.encode_texts([asked.zh])[0]
+        return vector
+
     return {
-        "raw": lambda asked: encoder.encode_texts([asked.zh])[0],
-        **{f"lexicon, {name}": whole(name) for name in FUSIONS},
+        "raw": raw,
+        "raw + NNN": lambda asked: corrected(raw(asked), reference, ALPHA),
+        **{f"lexicon, {name}": whole(name) for name in FUSIONS if name != SENSES},
+        "lexicon, max over senses": senses,
         "lexicon, English alone": lambda asked: fused(
             asked, "mean", lambda v: language(v.text) == EN
         ),
-        "lexicon, auto": lambda asked: fused(asked, "mean", picked(asked.zh)),
+        "lexicon, auto": auto,
+        "lexicon, auto + NNN": lambda asked: corrected(auto(asked), reference, ALPHA),
         "templates": lambda asked: prompted(asked.zh),
         "lexicon, auto + templates": lambda asked: prompted(asked.zh, expander),
         "translated by hand": lambda asked: (
@@ -133,19 +162,28 @@ def methods(encoder: Encoder) -> Mapping[str, Method]:
 
 def ranks(images: Floats, vector: Floats, right: np.ndarray) -> np.ndarray:
     """1-based ranks of the right pictures, ascending; a tie with a wrong one counts against it."""
-    scores = images @ vector
+    return places((images @ np.atleast_2d(vector).T).max(axis=1), right)
+
+
+def places(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     order = np.lexsort((right, -scores))
     return np.flatnonzero(right[order]) + 1
 
 
 def judged(images: Floats, asked: Sequence[Asked], method: Method) -> dict[str, np.ndarray]:
     """Per query: hits at 1, 5 and 10, and average precision."""
-    rows = []
+    found = []
     for one in asked:
         vector = method(one)
         if vector is None:
             return {}
-        at = ranks(images, vector, one.right)
+        found.append(ranks(images, vector, one.right))
+    return metrics(found)
+
+
+def metrics(found: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    rows = []
+    for at in found:
         precision = np.arange(1, len(at) + 1) / at
         rows.append([*(float(at[0] <= k) for k in (1, 5, 10)), float(precision.mean())])
     table = np.array(rows)
@@ -160,11 +198,34 @@ def interval(values: np.ndarray) -> list[float]:
     return [round(float(x), 4) for x in (values.mean(), low, high)]
 
 
-def measure(encoder: Encoder, images: Floats, asked: Sequence[Asked]) -> Figures:
+def both(encoders: Sequence[Encoder], images: Sequence[Floats], asked: Sequence[Asked]) -> Figures:
+    """Reciprocal rank fusion of what two models find with "auto"."""
+    found: Figures = {}
+    auto = [methods(encoder, NOTHING)["lexicon, auto"] for encoder in encoders]
+    for kind in KINDS:
+        part = [one for one in asked if one.kind == kind]
+        ranked = []
+        for one in part:
+            total = np.zeros(len(one.right))
+            for method, vectors in zip(auto, images, strict=True):
+                vector = method(one)
+                assert vector is not None
+                order = np.argsort(-(vectors @ vector), kind="stable")
+                total[order] += 1 / (K + np.arange(1, len(order) + 1))
+            ranked.append(places(total, one.right))
+        row = {metric: interval(values) for metric, values in metrics(ranked).items()}
+        found[kind] = {"queries": len(part), "RRF": row}
+    return found
+
+
+def measure(
+    encoder: Encoder, images: Floats, asked: Sequence[Asked], reference: Reference
+) -> Figures:
     found: Figures = {}
     for kind in KINDS:
         part = [one for one in asked if one.kind == kind]
-        tables = {name: judged(images, part, method) for name, method in methods(encoder).items()}
+        every = methods(encoder, reference)
+        tables = {name: judged(images, part, method) for name, method in every.items()}
         figures: Figures = {
             name: {metric: interval(values) for metric, values in table.items()}
             for name, table in tables.items()
@@ -214,13 +275,24 @@ def main() -> None:
     sets = {"hand-written": hand_written(), "generated": generated(folder)}
     found: Figures = {"lexicon words": len(built_in()), "coverage": coverage()}
     print(json.dumps(found, ensure_ascii=False, indent=1))
+    used: list[tuple[Encoder, Floats]] = []
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
         images = pictures(encoder, folder, options.work)
-        found[model] = {what: measure(encoder, images, asked) for what, asked in sets.items()}
+        used.append((encoder, images))
+        order = np.random.default_rng(0).permutation(len(images))
+        reference = gauge(images[order], bank_of(encoder), images=len(images), texts="")
+        found[model] = {
+            what: measure(encoder, images, asked, reference) for what, asked in sets.items()
+        }
         for what, figures in found[model].items():  # type: ignore[attr-defined]
             print(model, what)
             show(figures)
+    encoders, vectors = zip(*used, strict=True)
+    found["both models"] = {what: both(encoders, vectors, asked) for what, asked in sets.items()}
+    for what, figures in found["both models"].items():  # type: ignore[attr-defined]
+        print("both models", what)
+        show(figures)
     print(save("expansion", found))
 
 

@@ -19,13 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from benchmarks.calibration import encoded, in_batches
-from benchmarks.expansion import BATCH, MODELS, Asked, generated, pictures
+from benchmarks.calibration import encoded
+from benchmarks.expansion import BATCH, MODELS, Asked, bank_of, generated, pictures
 from benchmarks.record import save
 from soutu.assemble import build_encoder
 from soutu.encoders.base import Encoder
 from soutu.query.hubs import ALPHA, AUTO, SKEWED, corrected, strength
-from soutu.query.reference import reference_texts
 from soutu.query.standing import MOST, Reference, measure
 from soutu.sources.decode import decode
 from soutu.types import Floats, Rgb
@@ -220,7 +219,7 @@ def main() -> None:
     found: Figures = {"alpha": ALPHA, "corrects from": SKEWED}
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
-        bank = in_batches(encoder, reference_texts(encoder.card.languages))
+        bank = bank_of(encoder)
         table: dict[str, Figures] = {}
         for purpose, ones in cases(encoder, options.collections, options.work).items():
             table[purpose] = {}

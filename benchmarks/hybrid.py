@@ -25,7 +25,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.expansion import MODELS, Asked, generated, hand_written, interval, methods, pictures
+from benchmarks.expansion import (
+    MODELS,
+    NOTHING,
+    Asked,
+    generated,
+    hand_written,
+    interval,
+    methods,
+    pictures,
+)  # fmt: skip
 from benchmarks.record import save
 from soutu.assemble import build_encoder
 from soutu.encoders.base import Encoder
@@ -136,7 +145,7 @@ def measure(
 ) -> Figures:
     """By kind of query, case and method: hit@1, 5, 10 and mAP with their 95 % intervals."""
     found: Figures = {}
-    encoded = methods(encoder)["lexicon, auto"]  # as a gallery does by itself
+    encoded = methods(encoder, NOTHING)["lexicon, auto"]  # as a gallery does by itself
     names = list(dict.fromkeys(case for case, _ in words))
     for kind in KINDS:
         rows: dict[tuple[str, str], list[list[float]]] = {}

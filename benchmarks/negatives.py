@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.calibration import encoded, in_batches
-from benchmarks.expansion import MODELS, interval, pictures
+from benchmarks.calibration import encoded
+from benchmarks.expansion import MODELS, bank_of, interval, pictures
 from benchmarks.galleries import FITTED_ON, JUDGED_ON, drawn
 from benchmarks.record import save
 from soutu.assemble import build_encoder
 from soutu.encoders.base import Encoder
-from soutu.query.reference import reference_texts
 from soutu.query.sought import CLEAR, PENALTY, Sought
 from soutu.query.standing import Reference, measure
 from soutu.types import Floats, Penalty
@@ -121,7 +120,7 @@ def main() -> None:
     found: Figures = {"in force": f"penalised above {CLEAR:g}, {PENALTY:g}"}
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
-        bank = in_batches(encoder, reference_texts(encoder.card.languages))
+        bank = bank_of(encoder)
         parts = {
             "chosen on": (FITTED_ON, drawn(encoder, FITTED_ON, options.work)),
             "judged on": (

@@ -219,3 +219,12 @@ def test_damaged_codes_are_built_anew_by_repair_and_by_the_next_run(gallery, sou
         assert soutu(*mend)[0] == 0
         assert soutu("doctor", "-g", gallery)[0] == 0
         assert '"slots": 43' in manifest.read_text()
+
+
+def test_a_model_that_is_a_plain_folder_has_no_hashes_to_compare(photos, tmp_path, soutu):
+    pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+    model = write_bundle(tmp_path / "model")
+    (model / "soutu.json").unlink(missing_ok=True)
+    assert soutu("index", photos, "--model", model)[0] == 0
+    code, out, err = soutu("doctor", "-g", photos)
+    assert code == 0, out + err

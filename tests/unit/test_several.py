@@ -50,7 +50,7 @@ def test_nothing_from_any_is_nothing():
 
 
 def test_a_gallery_of_two_models_is_searched_with_both(photos, tmp_path, soutu):
-    models = [str(write_bundle(tmp_path / name, seed=seed)) for seed, name in enumerate(("a", "b"), 3)]
+    models = [str(write_bundle(tmp_path / name, seed=ord(name))) for name in "ab"]
     for model in models:
         assert soutu("index", photos, "--model", model)[0] == 0
     code, out, err = soutu(

@@ -194,7 +194,8 @@ class Verified:
 def verify(name: str) -> Verified:
     """Compare an installed model's files with the hashes kept when it was installed."""
     folder = embedded_folder(name) or _installed(name)
-    card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text("utf-8"))
+    file = folder / CARD_FILE  # which a folder that was made elsewhere need not have
+    card: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     kept: dict[str, str] = card.get("files", {})
     if not kept:
         raise MissingModel("model-no-hashes", name=name, folder=folder)

@@ -1,0 +1,74 @@
+"""What query expansion adds to a search besides encoding its variants.
+
+``python -m benchmarks.expansion_cost``: the 300 hand-written queries, in fresh processes (each
+reads rules and lexicon for its first query) and in one that has read them. Encoding is not part of
+it: a variant costs what any text costs (benchmarks/text_latency.py).
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+from benchmarks.queries import handwritten
+from benchmarks.record import save
+from soutu.assemble import build_expander
+from soutu.config import Config
+from soutu.query.chain import proposals
+
+PROCESSES = 20
+ROUNDS = 5
+LANGUAGES = {"zh, en": ("zh", "en"), "en": ("en",)}  # what the model reads
+
+# As the command does it: everything that a search without expansion imports is there already.
+FIRST = """
+import sys, time
+import numpy, soutu.gallery, soutu.search, soutu.store.local
+from soutu.assemble import build_expander
+from soutu.config import Config
+from soutu.query.chain import proposals
+start = time.perf_counter()
+proposals(sys.argv[1], build_expander(Config()), sys.argv[2].split(", "))
+print((time.perf_counter() - start) * 1000)
+"""
+
+
+def cold(text: str, languages: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, text, languages], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def warm(texts: list[str], languages: tuple[str, ...]) -> list[float]:
+    expander = build_expander(Config())
+    times = []
+    for round_ in range(ROUNDS + 1):
+        for text in texts:
+            start = time.perf_counter()
+            proposals(text, expander, languages)
+            if round_:
+                times.append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def main() -> None:
+    texts = [query.zh for query in handwritten()]
+    found: dict[str, object] = {}
+    for name, languages in LANGUAGES.items():
+        first = [cold(text, name) for text in texts[:: len(texts) // PROCESSES][:PROCESSES]]
+        later = warm(texts, languages)
+        found[f"model reads {name}"] = {
+            "cold ms": round(statistics.median(first), 2),
+            "cold ms, worst": round(max(first), 2),
+            "warm ms": round(statistics.median(later), 3),
+            "warm ms, 99th percentile": round(statistics.quantiles(later, n=100)[-1], 3),
+        }
+        print(name, found[f"model reads {name}"])
+    print(save("expansion_cost", found))
+
+
+if __name__ == "__main__":
+    main()
