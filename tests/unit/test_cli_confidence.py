@@ -21,7 +21,7 @@ def indexed(photos, tmp_path, soutu):
 def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):
     assert "yardstick   none" in soutu("info", "-g", indexed)[1]
     code, out, err = soutu("search", "cat", "-g", indexed, "--min-confidence", 0.5)
-    assert (code, "confidence" in out) == (0, False)
+    assert (code, "p " in out.splitlines()[0]) == (0, False)
     assert "--min-confidence does nothing" in err
     for number in range(40):
         Image.fromarray(picture(10 + number)).save(indexed / f"{number}.png")
@@ -32,7 +32,7 @@ def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):
     assert "hubs  " in soutu("info", "-g", indexed)[1]
     out = soutu("search", "cat", "-g", indexed)[1]
     found = json.loads(soutu("search", "cat", "-g", indexed, "--json")[1])
-    assert f"confidence {found['confidence']:.0%}" in out
+    assert f"(p {found['confidence']:.0%})" in out
     assert f" {found['hits'][0]['confidence']:>4.0%}  " in out
     code, out, err = soutu("search", "cat", "-g", indexed, "--min-confidence", 1)
     assert (code, out) == (1, "")
