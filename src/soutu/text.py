@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Piece: TypeAlias = tuple[str, ...]
 """A run of Chinese characters, one by one; or one word, number or emoji."""
 
+_CONVERTED = frozenset("乾菸薹拚捱摺吒後徵夥榘於袷麴醣麽")
 LONGEST = 64  # letters of a word that count
 
 CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff〇]")
@@ -33,6 +34,8 @@ def normalized(text: str) -> str:
 
 def simplified(text: str) -> str:
     """Traditional characters as simplified ones: 紅色汽車 → 红色汽车 (OpenCC)."""
+    if _is_simplified(text):
+        return text
     converted: str = _converter().convert(text)
     return converted
 
@@ -55,6 +58,16 @@ def pieces(text: str) -> Iterator[Piece]:
             yield (word[:LONGEST],)
         elif unicodedata.category(sign) == "So":  # emoji; not their joiners, not what punctuates
             yield (sign,)
+
+
+def _is_simplified(text: str) -> bool:
+    """Whether nothing in it is to be converted, told without OpenCC, whose loading costs 10 ms.
+    GB 2312 is the standard of simplified characters; of its 6,763 OpenCC converts these."""
+    try:
+        text.encode("gb2312")
+    except UnicodeEncodeError:
+        return False
+    return not _CONVERTED & set(text)
 
 
 @cache

@@ -28,3 +28,34 @@ from soutu.text import LONGEST, pieces
 )  # fmt: skip
 def test_pieces(text, expected):
     assert list(pieces(text)) == expected
+
+
+def test_what_is_simplified_already_is_told_without_opencc(monkeypatch):
+    """Of the characters of GB 2312, and phrases of them, OpenCC changes none that is let pass."""
+    import random
+
+    from opencc import OpenCC
+
+    from soutu import text as module
+
+    letters = [
+        bytes([row, cell]).decode("gb2312", "ignore")
+        for row in range(0xB0, 0xF8)
+        for cell in range(0xA1, 0xFF)
+    ]
+    letters = [letter for letter in letters if letter]
+    convert = OpenCC("t2s").convert
+    draw = random.Random(0)
+    phrases = ["".join(draw.choices(letters, k=6)) for _ in range(20_000)]
+    for said in (*letters, *phrases, "三只黑猫 a cat"):
+        if module._is_simplified(said):
+            assert convert(said) == said
+    monkeypatch.setattr(module, "_converter", lambda: pytest.fail("OpenCC is loaded"))
+    assert module.simplified("雪地里的金毛 dog") == "雪地里的金毛 dog"
+
+
+def test_what_is_not_is_converted():
+    from soutu.text import simplified
+
+    assert simplified("紅色的汽車") == "红色的汽车"
+    assert simplified("香菸") == "香烟"  # of GB 2312, and converted all the same

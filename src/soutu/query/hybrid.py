@@ -98,7 +98,8 @@ def fused(
     by: str = FUSION,
 ) -> Ranked:
     """The best ``k`` of what either found; ``by`` is a name in ``fuse_rankings.RANKINGS``."""
-    also = np.setdiff1d(words.ids, nearest.ids)
+    known = set(nearest.ids.tolist())
+    also = np.array([id_ for id_ in words.ids.tolist() if id_ not in known], np.int64)
     ids = np.concatenate([nearest.ids, also])
     plain = np.concatenate([nearest.scores, products(also)])
     ranking = RANKINGS[by]([ordered(ids, plain), words])

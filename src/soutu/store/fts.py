@@ -93,16 +93,22 @@ def _quoted(piece: Piece) -> str:
 def ranked(
     connection: sqlite3.Connection, text: str, k: int, admitted: Ids, *, exact: bool = False
 ) -> Ranking:
-    """The best ``k`` images of ``admitted``, int64 (n,), whose captions say ``text``, each by its
-    best caption. Scores are between 0 and 1: thirds for the step that found it, the strictest
+    """The best ``k`` images of ``admitted``, int64 (n,) ascending, whose captions say ``text``,
+    each by its best caption. Scores are between 0 and 1: thirds for the step that found it, the strictest
     highest, and within them BM25 b as b / (1 + b). ``exact``: by the first step alone."""
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for step, (owners, relevance) in enumerate(matches(connection, text) if k > 0 else ()):
-        fresh = np.isin(owners, admitted) & ~np.isin(owners, ids)
+        place = np.searchsorted(admitted, owners)
+        fresh = place < len(admitted)
+        fresh[fresh] = admitted[place[fresh]] == owners[fresh]
+        known = set(ids.tolist())
+        fresh &= np.array([owner not in known for owner in owners.tolist()], bool)
         owners, relevance = owners[fresh], relevance[fresh]
         order = np.lexsort((-relevance, owners))
-        owners, first = np.unique(owners[order], return_index=True)
-        best = relevance[order][first]
+        owners, relevance = owners[order], relevance[order]
+        first = np.ones(len(owners), bool)
+        first[1:] = owners[1:] != owners[:-1]
+        owners, best = owners[first], relevance[first]
         score = ((STEPS - 1 - step) + best / (1 + best)) / STEPS
         ids, scores = np.concatenate([ids, owners]), np.concatenate([scores, score])
         if exact or len(ids) >= k:

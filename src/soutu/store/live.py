@@ -71,6 +71,11 @@ class Live:
         return self.ids[np.searchsorted(self.slots, slots)]
 
     @cached_property
+    def ascending(self) -> Ids:
+        """The ids, ascending."""
+        return np.sort(self.ids)
+
+    @cached_property
     def bits(self) -> Bits:
         """Bit ``slot % 8`` of byte ``slot // 8`` is set for each of the slots."""
         marks = np.zeros(int(self.slots[-1]) + 1 if len(self.slots) else 0, bool)

@@ -150,7 +150,7 @@ class LocalStore:
             text_index.require(connection)
             view = views.current(connection)
             admitted = views.among(connection, view, where) if where is not None else view.live
-            return fts.ranked(connection, text, k, admitted.ids, exact=exact)
+            return fts.ranked(connection, text, k, admitted.ascending, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         with self.snapshot():

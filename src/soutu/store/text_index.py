@@ -7,7 +7,6 @@ until one that has it writes again.
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -95,6 +94,8 @@ def fault(connection: sqlite3.Connection) -> str:
     if not in_step(connection):
         (captions,) = connection.execute("SELECT EXISTS (SELECT 1 FROM captions)").fetchone()
         return "behind the captions" if captions else ""
+    import tempfile  # which no search needs
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "copy.db"
         with closing(sqlite3.connect(path, isolation_level=None)) as copy:
