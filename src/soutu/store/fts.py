@@ -94,8 +94,8 @@ def ranked(
     connection: sqlite3.Connection, text: str, k: int, admitted: Ids, *, exact: bool = False
 ) -> Ranking:
     """The best ``k`` images of ``admitted``, int64 (n,) ascending, whose captions say ``text``,
-    each by its best caption. Scores are between 0 and 1: thirds for the step that found it, the strictest
-    highest, and within them BM25 b as b / (1 + b). ``exact``: by the first step alone."""
+    each by its best caption. Scores are between 0 and 1: thirds for the step that found it, the
+    strictest highest, and within them BM25 b as b / (1 + b). ``exact``: by the first step alone."""
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for step, (owners, relevance) in enumerate(matches(connection, text) if k > 0 else ()):
         place = np.searchsorted(admitted, owners)
