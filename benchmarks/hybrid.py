@@ -50,10 +50,10 @@ from soutu.store.rows import connect, transaction
 from soutu.store.text_index import rebuild
 from soutu.text import pieces
 from soutu.types import Floats, Ids, Query, Ranking, Term, Variant
-from training.collections import KINDS, SPLITS, ensure
+from training.collections import KINDS, ensure
 from training.evaluate import COLLECTIONS
 
-COUNT = SPLITS[0].pictures
+HELD_OUT = ("style", "composition")  # on which nothing was chosen
 SHARE = 0.3  # of the pictures, where not all have captions
 WRONG = 1 / 3
 LARGE = 100_000
@@ -77,8 +77,8 @@ def captions_of(folder: Path) -> dict[int, dict[str, str]]:
 
 def cases(said: Mapping[int, Mapping[str, str]]) -> dict[str, Captions]:
     rng = random.Random(1)
-    some = set(rng.sample(sorted(said), round(SHARE * COUNT)))
-    wrong = rng.sample(sorted(said), round(WRONG * COUNT))
+    some = set(rng.sample(sorted(said), round(SHARE * len(said))))
+    wrong = rng.sample(sorted(said), round(WRONG * len(said)))
     moved = dict(zip(wrong, [*wrong[1:], wrong[0]], strict=True))
     both = {number: list(texts.values()) for number, texts in said.items()}
     return {
@@ -129,7 +129,7 @@ def rankings(nearest: Ranking, words: Words) -> Iterator[tuple[str, np.ndarray]]
         elif name in RANKINGS and len(said.ids):
             ids = fused(
                 first, said, lambda i: np.array([cosines[j] for j in i.tolist()], np.float32),
-                COUNT, by=name,
+                len(nearest.ids), by=name,
             ).ranking.ids  # fmt: skip
         yield method, np.concatenate([ids, nearest.ids[~np.isin(nearest.ids, ids)]])
 
@@ -153,7 +153,7 @@ def measure(
         for one in part:
             vector = encoded(one)
             assert vector is not None
-            nearest = ordered(np.arange(1, COUNT + 1), images @ vector)
+            nearest = ordered(np.arange(1, len(images) + 1), images @ vector)
             for case in names:
                 for method, ids in rankings(nearest, words[case, one.zh]):
                     rows.setdefault((case, method), []).append(judged(ids, one.right))
@@ -224,6 +224,24 @@ def large(encoder: Encoder, texts: Sequence[str], queries: Sequence[str], home: 
     return {"ms": figures, "pictures and captions written, s": written, "index": cost(home, LARGE)}
 
 
+def held_out(
+    encoders: Mapping[str, Encoder], folder: Path, work: Path, homes: Path
+) -> Mapping[str, Figures]:
+    """Generated queries of another collection, by model."""
+    captions = captions_of(folder)
+    taken = {tuple(pieces(text)) for both in captions.values() for text in both.values()}
+    asked = [one for one in generated(folder) if tuple(pieces(one.zh)) not in taken]
+    vectors = {name: pictures(one, folder, work) for name, one in encoders.items()}
+    first = next(iter(encoders))
+    words: dict[tuple[str, str], Words] = {}
+    for number, (case, said) in enumerate(cases(captions).items()):
+        with store_of(homes / str(number), encoders[first], vectors[first], said) as store:
+            words.update({(case, one.zh): words_of(store, one.zh) for one in asked})
+    return {
+        name: measure(encoder, vectors[name], asked, words) for name, encoder in encoders.items()
+    }
+
+
 def show(figures: Figures) -> None:
     for kind, table in figures.items():
         assert isinstance(table, dict)
@@ -272,7 +290,17 @@ def main() -> None:
         for what, table in figures.items():
             print(model, what)
             show(table)
-    print({name: value for name, value in found.items() if name not in encoders})
+    for name in HELD_OUT:
+        with tempfile.TemporaryDirectory() as homes:
+            tables = held_out(
+                encoders, options.collections / name, options.work / name, Path(homes)
+            )
+        found[name] = tables
+        for model, table in tables.items():
+            print(name, model)
+            show(table)
+    kept = (*encoders, *HELD_OUT)
+    print({name: value for name, value in found.items() if name not in kept})
     print(save("hybrid", found))
 
 
