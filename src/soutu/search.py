@@ -103,11 +103,7 @@ class Searcher:
         known and below ``min_confidence``, and no caption says the text. Raises BadQuery for a
         text that is no query, k < 1 or a malformed ``where``, BadImage for a picture in it."""
         wanted = parsed(where)
-        result = self._images(self._ask_text(text, k), k, wanted)
-        result = replace(result, min_confidence=min_confidence)
-        sure = result.confidence is None or result.confidence >= min_confidence
-        unsure = not sure and result.ranked_by == VECTOR
-        return replace(result, hits=()) if unsure else result
+        return _sure(self._images(self._ask_text(text, k), k, wanted), min_confidence)
 
     def search_by_image(
         self, image: Rgb, name: str, k: int = 5, *, where: str | None = None
@@ -118,7 +114,20 @@ class Searcher:
 
     def captions(self, image: Rgb, name: str, k: int = 5) -> SearchResult:
         """The ``k`` captions nearest to a picture, uint8 (h, w, 3)."""
-        asked = self._ask_image(image, name, k)
+        return self._captions(self._ask_image(image, name, k), k)
+
+    def again(self, asked: SearchResult) -> SearchResult:
+        """The search that gave ``asked``, by its vector and with its variants: nothing is encoded.
+        Of ``asked`` the hits and all that is known of them are found anew."""
+        _check_k(asked.k)
+        query = replace(asked.query, filters=())
+        by = _Asked(query, asked.variants, asked.vector, asked.agreement, _Clock(), asked.expanders)
+        if asked.target == "captions":
+            return self._captions(by, asked.k)
+        wanted = parsed(" ".join(asked.query.filters))
+        return _sure(self._images(by, asked.k, wanted), asked.min_confidence)
+
+    def _captions(self, asked: _Asked, k: int) -> SearchResult:
         with asked.clock.step("search_ms"), self.store.snapshot():
             ranking = self.store.search_captions(asked.vector, k)
             rows = self.store.captions(ranking.ids.tolist())
@@ -127,8 +136,8 @@ class Searcher:
         hits: list[Hit] = []
         for rank, (row, score) in enumerate(zip(rows, ranking.scores.tolist(), strict=True), 1):
             path, *also = owners[row.image_id].paths
-            hits.append(Hit(rank, score, score, path, tuple(also), row.text))
-        return self._result(asked, hits, state, "captions")
+            hits.append(Hit(rank, score, score, path, tuple(also), row.text, id=row.id))
+        return replace(self._result(asked, hits, state, "captions"), k=k)
 
     def understood(self, text: str) -> tuple[Floats, tuple[Variant, ...]]:
         """The unit vector, float32 (dim,), by which ``text`` is searched for as it stands (no
@@ -202,13 +211,16 @@ class Searcher:
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
             (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
             sure = confidence(THIS, reference, cosine, among)
-            hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure))
+            hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure, row.id))
         if wanted:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
         best = max((hit.cosine for hit in hits), default=-1.0)
         sure = confidence(ANY, reference, best, among)
-        result = self._result(asked, hits, state, "images")
-        return replace(result, confidence=sure, correction=alpha, ranked_by=found.by)
+        result = replace(self._result(asked, hits, state, "images"), k=k)
+        named = reference.name if reference else ""
+        return replace(
+            result, confidence=sure, correction=alpha, ranked_by=found.by, reference=named
+        )
 
     def _ranked(self, asked: _Asked, sought: Floats, k: int, where: Filter | None) -> Ranked:
         def products(ids: Ids) -> Floats:
@@ -243,6 +255,13 @@ class Searcher:
             timings=asked.clock.timings,
             expanders=asked.ran,
         )
+
+
+def _sure(result: SearchResult, min_confidence: float) -> SearchResult:
+    """``result``, without hits where it is less sure and no caption says the text."""
+    result = replace(result, min_confidence=min_confidence)
+    sure = result.confidence is None or result.confidence >= min_confidence
+    return result if sure or result.ranked_by != VECTOR else replace(result, hits=())
 
 
 def _check_k(k: int) -> None:

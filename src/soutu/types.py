@@ -96,7 +96,7 @@ class Hit:
     """One result. ``score`` ranked it, ``cosine`` is the plain similarity (-1 to 1),
     ``also`` holds the other paths of the same content, ``caption`` is "" where there is none.
     ``confidence``: the probability that it is what a text asked for, 0 to 1; None where that is
-    not known."""
+    not known. ``id``: the picture's or caption's in the index, which a new name does not change."""
 
     rank: int
     score: float
@@ -105,6 +105,7 @@ class Hit:
     also: tuple[str, ...]
     caption: str
     confidence: float | None = None
+    id: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ class SearchResult:
     ``correction`` is the α that hubs were held back with (``query/hubs.py``), 0 for none;
     ``ranked_by`` is "vector", or how the ranking by captions was fused with it
     (``query.fuse_rankings.RANKINGS``); ``timings`` are milliseconds by step, ``expanders`` those
-    that were asked for variants.
+    that were asked for variants; ``k`` hits were asked for; ``reference`` names what the index
+    knew of its answers to texts (``query.standing``), "" for nothing.
     """
 
     query: Query
@@ -146,6 +148,8 @@ class SearchResult:
     timings: Mapping[str, float] = field(default_factory=dict)
     expanders: tuple[Ran, ...] = ()
     ranked_by: str = "vector"
+    k: int = 0
+    reference: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soutu.assemble import DEFAULT, build_encoder, build_expander, open_store, recall
+from soutu.assemble import (
+    DEFAULT,
+    build_encoder,
+    build_expander,
+    open_store,
+    precision,
+    recall,
+    word_prints,
+)
 from soutu.config import Config, load_config
 from soutu.errors import BadInput, IndexCorrupt, MissingIndex, ModelMismatch
+from soutu.journal import Setup
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
 
@@ -22,6 +31,11 @@ if TYPE_CHECKING:
     from soutu.encoders.base import Encoder
     from soutu.store.local import LocalStore
     from soutu.types import Rgb
+
+
+# What changes the answer to a query, beside the query.
+SETTINGS = ("expand", "fusion", "correction", "hybrid", "templates")
+OUTSIDE = ("translator", "llm", "llm_model", "expansions")
 
 
 class Opened:
@@ -78,6 +92,17 @@ class Opened:
         how = {name: getattr(self.config, name) for name in ("fusion", "correction", "hybrid")}
         return Searcher(self.encoder, store, expander, self._open_picture, **how)
 
+    @cached_property
+    def setup(self) -> Setup:
+        """What this gallery's searches depend on; as old as ``searcher``."""
+        settings = {name: getattr(self.config, name) for name in (*SETTINGS, *OUTSIDE)}
+        return Setup(settings, word_prints(self.config, self.home), precision(self.model))
+
+    def _forget_words(self) -> None:
+        """The next search reads rules and lexicon anew."""
+        for name in ("searcher", "setup"):
+            self.__dict__.pop(name, None)
+
     def _open_picture(self, path: str) -> Rgb:
         from soutu.sources.decode import decode
 
@@ -133,7 +158,7 @@ class Opened:
         if self._store is not None:
             self._store.close()
             self._store = None
-        self.__dict__.pop("searcher", None)
+        self._forget_words()
 
     def __enter__(self) -> Self:
         return self
