@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,6 @@ from soutu import Gallery
 from soutu.cli import main
 from tests.conftest import picture, write_bundle
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "clip_retrieval" / "data"
 WORDS = (
     "灰猫", "金毛", "哈士奇", "小猪", "黑猫", "熊猫", "雪地", "a red car", "butterfly on a flower",
     "a pig in the snow", "紅色汽車", "雪地里的狗", "sunflower", "a boat", "骆驼", "彩虹", "boat",
@@ -46,12 +43,12 @@ def searches(folder):
 
 
 @pytest.fixture(scope="session")
-def logged(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("replay") / "photos"
-    shutil.copytree(DATA, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    with Gallery.open(folder, model="tiny") as gallery:
-        gallery.index(folder / "captions.csv")
-    searches(folder)
+def logged(demo_indexed, tmp_path_factory):
+    folder = shutil.copytree(demo_indexed, tmp_path_factory.mktemp("replay") / "photos")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(folder.parent / name))
+        searches(folder)
     return folder
 
 
@@ -60,6 +57,11 @@ def photos(logged, tmp_path):
     """A gallery of its own that was moved with its log; the pictures asked with are still there."""
     shutil.copytree(logged, tmp_path / "photos")
     return tmp_path / "photos"
+
+
+@pytest.fixture(autouse=True)
+def _no_language_is_kept(monkeypatch):
+    monkeypatch.setattr("soutu.cli.language._chosen", [])
 
 
 def replayed(capfd, *arguments):
@@ -98,10 +100,8 @@ def test_ten_more_pictures_are_named(photos, capfd):
     assert causes(done) >= {("index", "added"), ("index", "removed"), ("index", "renamed")}
     assert {kind for kind, _ in causes(done)} <= {"index", "reference"}
     (added,) = [c["cause"] for c in done["causes"] if c["cause"]["what"] == "added"]
-    assert "50 pictures" in added["before"]
-    assert "59 pictures" in added["now"]
-    assert "10 added" in added["now"]
-    assert added["paths"][0] == "images/new0.png"
+    assert (added["before"]["images"], added["now"]["images"]) == (50, 59)
+    assert (added["count"], added["paths"][0]) == (10, "images/new0.png")
     assert 0 < len(done["different"]) < 200, "searches that the new ones do not concern stay"
     assert 0.5 < done["overlap"] < 1
     for one in done["different"]:
@@ -136,7 +136,7 @@ def test_an_edited_lexicon_is_named(photos, capfd):
         gallery.add_word("骆驼", ["a red car"])
     code, done, _ = replayed(capfd, "-g", photos)
     assert code == 1
-    assert causes(done) == {("expansion", "own lexicon")}
+    assert causes(done) == {("expansion", "lexicon")}
     assert {one["query"] for one in done["different"]} >= {"骆驼", "骆驼 - 雪地"}
     assert all("灰猫" not in one["query"] for one in done["different"]), "a rule is asked first"
     assert all(one["scores"] <= 1e-6 for one in done["different"]), "by the logged vector: the same"
@@ -147,15 +147,57 @@ def test_edited_rules_are_named_and_what_changes_nothing_is_said(photos, capfd):
     (photos / ".soutu" / "lexicon.yaml").write_text("words: {飞碟: [ufo]}", "utf-8")
     code, done, _ = replayed(capfd, "-g", photos)
     assert code == 1
-    assert causes(done) == {("expansion", "expansion rules")}
+    assert causes(done) == {("expansion", "rules")}
     assert {one["query"] for one in done["different"]} >= {"熊猫", "熊猫 - 雪地"}
     (idle,) = [c["cause"] for c in done["causes"] if not c["searches"]]
-    assert idle["what"] == "own lexicon"
+    assert idle["what"] == "lexicon"
     with pytest.raises(SystemExit):
         main(["replay", "-g", str(photos)])
     out = capfd.readouterr().out
-    assert "expansion rules" in out
+    assert "your expansion rules" in out
     assert "no answer changed by it" in out
+
+
+def test_a_log_alone_and_people_are_told_in_words(photos, tmp_path, capfd):
+    log = tmp_path / "log.jsonl"
+    shutil.move(photos / ".soutu" / "journal.jsonl", log)
+    (photos / "images" / "new.png").write_bytes((photos / "images" / "001.jpg").read_bytes() + b" ")
+    with Gallery.open(photos) as gallery:
+        gallery.index()
+    for lang, told in (("en", "1 files added"), ("zh", "新增 1 个文件")):
+        with pytest.raises(SystemExit) as ended:
+            main(["--lang", lang, "replay", str(log), "-g", str(photos)])
+        out = capfd.readouterr().out
+        assert ended.value.code == 1
+        assert told in out
+        assert "images/new.png" in out
+    for arguments, code in ((["nothing.jsonl"], 2), (["--against", "unheard-of"], 3)):
+        with pytest.raises(SystemExit) as ended:
+            main(["replay", *arguments, "-g", str(photos)])
+        assert ended.value.code == code
+    log.write_text("")
+    with pytest.raises(SystemExit) as ended:
+        main(["--lang", "en", "replay", str(log), "-g", str(photos)])
+    assert ended.value.code == 1
+    assert "Nothing was compared" in capfd.readouterr().err
+
+
+def test_the_correction_follows_the_reference(photos, capfd):
+    """With hubs held back, a gallery that was measured anew gives other scores."""
+    import re
+
+    from soutu.assemble import open_store
+    from soutu.query.standing import REFERENCE
+
+    with open_store(photos / ".soutu") as store:
+        key = REFERENCE + store.card.space
+        kept = json.loads(store.recall(key))
+        kept["centre"] = re.sub("^.{8}", "AACAPwAA", kept["centre"])
+        store.remember(key, json.dumps(kept))
+    code, done, _ = replayed(capfd, "-g", photos)
+    assert code == 1
+    assert causes(done) == {("reference", "reference")}
+    assert len(done["different"]) == 20, "those with the correction"
 
 
 def test_damage_that_no_change_explains_is_not_passed_over(photos, capfd):

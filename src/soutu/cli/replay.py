@@ -21,6 +21,7 @@ from soutu.cli.render import show_record, visible
 
 if TYPE_CHECKING:
     from soutu.replay import Again, Cause, Replay
+    from soutu.types import IndexState
 
 DIFFERENT = 1
 SHOWN = 10  # searches that are listed; --json has all
@@ -41,6 +42,22 @@ _CAUSES = {
     "picture": "replay-picture",
     "fault": "replay-fault",
     "unknown": "replay-unknown",
+}
+_WHAT = {
+    "added": "replay-added",
+    "changed": "replay-changed",
+    "renamed": "replay-renamed",
+    "removed": "replay-removed",
+    "captions": "replay-captions",
+    "vectors": "replay-vectors",
+    "repaired": "replay-repaired",
+    "older": "replay-older",
+    "other": "replay-other",
+    "space": "replay-space",
+    "weights": "replay-weights",
+    "package": "replay-package",
+    "rules": "replay-rules",
+    "lexicon": "replay-lexicon",
 }
 
 
@@ -65,9 +82,9 @@ def replay(
 ) -> int:
     """Run the searches in LOG again, and say what differs and why · 重放搜索日志
 
-    Without LOG, the gallery's own. Exit code 0: every answer is the same; 1: some differ. With
-    --against, two models are compared on the logged queries; the gallery must be indexed with
-    both."""
+    Without LOG, the gallery's own. Exit code 0: every answer is the same; 1: some differ, or none
+    could be compared. With --against, two models are compared on the logged queries; the gallery
+    must be indexed with both."""
     with open_gallery(gallery, index_dir, settings) as opened:
         done = opened.replay(log, against=against, k=k)
     if as_json:
@@ -79,7 +96,9 @@ def replay(
     for why, count in done.left_out.items():
         places = ", ".join(map(visible, done.places[why]))
         click.echo(say(_LEFT_OUT[why], count=count) + f" ({places})", err=True)
-    return DIFFERENT if done.different else 0
+    if not done.searches:
+        click.echo(say("replay-none"), err=True)
+    return DIFFERENT if done.different or not done.searches else 0
 
 
 def _show(done: Replay) -> None:
@@ -105,11 +124,19 @@ def _show_models(done: Replay, model: str) -> None:
 
 
 def _cause(cause: Cause, searches: int) -> str:
-    told = {"what": cause.what, "before": visible(cause.before), "now": visible(cause.now)}
-    paths = ", ".join(map(visible, cause.paths))
-    text = say(_CAUSES[cause.kind], **told) + (f" ({paths} …)" if paths else "")
+    what = say(_WHAT[cause.what], count=cause.count) if cause.what in _WHAT else cause.what
+    told = {"what": what, "before": _state(cause.before), "now": _state(cause.now)}
+    paths = ", ".join(map(visible, cause.paths)) + (", …" if cause.count > len(cause.paths) else "")
+    text = say(_CAUSES[cause.kind], **told) + (f" ({paths})" if paths else "")
     effect = say("replay-effect", count=searches) if searches else say("replay-no-effect")
-    return f"- {text}: {effect}"
+    return f"- {text} — {effect}"
+
+
+def _state(told: str | IndexState) -> str:
+    if isinstance(told, str):
+        return visible(told)
+    counts = {"generation": told.generation, "images": told.images, "captions": told.captions}
+    return say("replay-state", **counts)
 
 
 def _line(one: Again) -> str:

@@ -32,11 +32,13 @@ def replay(
 ) -> Replay:
     """What ``Gallery.replay`` does."""
     lines = read(files)
+    _ = gallery.searcher  # what is wrong with it is wrong for every line
     if against is None:
         with gallery.store.snapshot():
             return run(lines, As(gallery), _now(gallery), k=k, progress=progress)
     config = replace(gallery.config, model=against)
     with Opened(gallery.root, gallery.home, config) as other:
+        _ = other.searcher
         done = compare(lines, As(gallery), As(other), k=k, progress=progress)
     return replace(done, against=against)
 

@@ -114,15 +114,20 @@ def _is_still(file: int, path: Path) -> bool:
 
 def _older(path: Path) -> list[Path]:
     """``journal-20261124T012203.jsonl`` and such, oldest first."""
-    found = path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}")
-    return sorted(found, key=lambda file: (file.stem.split("~")[0], len(file.stem), file.stem))
+    return sorted(path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}"), key=_age)
+
+
+def _age(file: Path) -> tuple[str, int]:
+    """When a file was set aside, and its place among those of one second (``~2`` …)."""
+    when, _, number = file.stem.partition("~")
+    return when, int(number) if number.isascii() and number.isdigit() else 1
 
 
 def _free(path: Path) -> Path:
-    """A name for what is set aside now; ``~2`` and so on for more in one second."""
-    now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-    name, number = path.with_name(f"{path.stem}-{now}{path.suffix}"), 1
-    while name.exists():
-        number += 1
-        name = path.with_name(f"{path.stem}-{now}~{number}{path.suffix}")
-    return name
+    """A name for what is set aside now, later than all older ones whatever the clock says."""
+    when = datetime.now(timezone.utc).strftime(f"{path.stem}-%Y%m%dT%H%M%S")
+    older = _older(path)
+    last, number = _age(older[-1]) if older else ("", 0)
+    if when > last:
+        return path.with_name(f"{when}{path.suffix}")
+    return path.with_name(f"{last}~{number + 1}{path.suffix}")

@@ -203,7 +203,7 @@ def _changed_pictures(logged: Logged) -> Iterator[Cause]:
         known = os.stat(path)  # noqa: PTH116
         if (known.st_size, known.st_mtime_ns) != (size, mtime_ns):
             sizes = (f"{size} B", f"{known.st_size} B")
-            yield Cause(PICTURE, "picture", *sizes, (path,))
+            yield Cause(PICTURE, "picture", *sizes, paths=(path,))
 
 
 def _path(logged: Logged, term: Term) -> Path:

@@ -16,7 +16,7 @@ from soutu.version import VERSION
 
 MODEL, INDEX, EXPANSION, SETTING = "model", "index", "expansion", "settings"
 REFERENCE, SOUTU, PICTURE, FAULT, UNKNOWN = "reference", "version", "picture", "fault", "unknown"
-WORDS = {PACKAGE: "package words", RULES: "expansion rules", LEXICON: "own lexicon"}
+WORDS = (PACKAGE, RULES, LEXICON)
 # Settings that name what lies outside the gallery, and whose variants they change.
 OUTSIDE = {"translator": TRANSLATION, "llm": "llm", "llm_model": "llm", "expansions": RULES}
 _ANY = (TRANSLATION, "llm", RULES)
@@ -26,12 +26,14 @@ _SHOWN = 3  # paths that a cause names
 @dataclass(frozen=True)
 class Cause:
     """``kind`` is one of this module's names; ``what`` says which exactly, ``before`` and
-    ``now`` how it was and is; ``paths`` are the first of what ``what`` counts."""
+    ``now`` how it was and is. For an index ``count`` is how many were added and so on, and
+    ``paths`` are the first of them."""
 
     kind: str
     what: str
-    before: str = ""
-    now: str = ""
+    before: str | IndexState = ""
+    now: str | IndexState = ""
+    count: int = 0
     paths: tuple[str, ...] = ()
 
 
@@ -70,7 +72,7 @@ class Now:
         change of this one's answers."""
         before, now = logged.index, self.state
         if before.generation > now.generation:
-            yield Cause(INDEX, "older", f"generation {before.generation}", _counts(now))
+            yield Cause(INDEX, "older", before, now)
             return
         done: Counter[str] = Counter()
         paths: dict[str, list[str]] = {}
@@ -82,16 +84,16 @@ class Now:
             paths.setdefault(change.kind, []).append(change.path or change.other)
         for kind, count in done.items():
             first = tuple(paths[kind][:_SHOWN])
-            yield Cause(INDEX, kind, _counts(before), f"{_counts(now)}: {count} {kind}", first)
+            yield Cause(INDEX, kind, before, now, count, first)
         moved = (before.images, before.captions) != (now.images, now.captions)
         if same_space and before.generation == now.generation and moved:
-            yield Cause(INDEX, "other", _counts(before), _counts(now))
+            yield Cause(INDEX, "other", before, now)
 
-    def words(self, logged: Logged, of: Collection[str] = tuple(WORDS)) -> Iterator[Cause]:
-        for name, told in WORDS.items():
+    def words(self, logged: Logged, of: Collection[str] = WORDS) -> Iterator[Cause]:
+        for name in WORDS:
             before, now = logged.words.get(name), self.setup.words.get(name)
             if name in of and before is not None and now is not None and before != now:
-                yield Cause(EXPANSION, told, str(before) or "-", now or "-")
+                yield Cause(EXPANSION, name, str(before) or "-", now or "-")
 
     def settings(self, logged: Logged, of: Collection[str] = _ANY) -> Iterator[Cause]:
         """Those that a replay does not take from the log, as they name what lies outside."""
@@ -151,10 +153,6 @@ def _precise(precision: object) -> str:
 
 def _short(fingerprint: object) -> str:
     return str(fingerprint)[:12]
-
-
-def _counts(state: IndexState) -> str:
-    return f"generation {state.generation}, {state.images} pictures, {state.captions} captions"
 
 
 def _said(value: object) -> str:
