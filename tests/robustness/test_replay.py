@@ -164,7 +164,7 @@ def test_a_log_alone_and_people_are_told_in_words(photos, tmp_path, capfd):
     (photos / "images" / "new.png").write_bytes((photos / "images" / "001.jpg").read_bytes() + b" ")
     with Gallery.open(photos) as gallery:
         gallery.index()
-    for lang, told in (("en", "1 files added"), ("zh", "新增 1 个文件")):
+    for lang, told in (("en", "files added: 1"), ("zh", "新增 1 个文件")):
         with pytest.raises(SystemExit) as ended:
             main(["--lang", lang, "replay", str(log), "-g", str(photos)])
         out = capfd.readouterr().out
