@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,11 @@ def test_a_line_holds_all_that_a_replay_needs(tmp_path):
     assert (hit["rank"], hit["path"], hit["also"]) == (1, "images/005.jpg", ["copy.jpg"])
     assert line["timings"] == {"encode_ms": 1.5}
     assert np.array_equal(np.array(line["vector"], np.float32), made().vector), "bit for bit"
+
+
+def test_the_version_that_lines_tell_is_the_packages():
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    assert f'\nversion = "{VERSION}"\n' in project
 
 
 def test_the_time_is_utc():
