@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -153,3 +154,24 @@ def heeding_ctrl_c() -> None:
     """For ``preexec_fn``: what a shell runs in the background is told to ignore SIGINT, and so
     are its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def demo_indexed(tmp_path_factory):
+    """The demo's 50 pictures with captions, indexed with ``tiny``; to be copied."""
+    from soutu import Gallery
+
+    data = Path(__file__).parents[1] / "clip_retrieval" / "data"
+    folder = tmp_path_factory.mktemp("demo") / "photos"
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(folder.parent / name))
+        with Gallery.open(folder, model="tiny") as gallery:
+            gallery.index(folder / "captions.csv")
+    return folder
+
+
+@pytest.fixture
+def demo_gallery(demo_indexed, tmp_path):
+    return shutil.copytree(demo_indexed, tmp_path / "demo")

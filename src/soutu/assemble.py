@@ -66,6 +66,7 @@ __all__ = [
     "remove_model",
     "samples",
     "verify_model",
+    "word_prints",
 ]
 
 
@@ -92,13 +93,24 @@ def build_expander(
     name is asked as well."""
     if not config.expand:
         return None
-    own = Path(config.expansions) if config.expansions else home / RULES if home else None
+    own = _own_rules(config, home)
     rules = load_rules([own] if own and (config.expansions or own.is_file()) else [])
     if not lexicon:
         return rules
     words = own_words(home)
     first = rules, LexiconExpander(load_lexicon(words) if words.is_file() else None)
     return Chain(first, tuple(_further(config, home)), Templates() if config.templates else None)
+
+
+def _own_rules(config: Config, home: Path | None) -> Path | None:
+    return Path(config.expansions) if config.expansions else home / RULES if home else None
+
+
+def word_prints(config: Config, home: Path) -> dict[str, str]:
+    """Fingerprints of the words that ``build_expander`` would expand with now."""
+    from soutu.query.fingerprints import fingerprints
+
+    return fingerprints(_own_rules(config, home), own_words(home)) if config.expand else {}
 
 
 def _further(config: Config, home: Path | None) -> Iterator[Expander]:

@@ -28,7 +28,9 @@ class Config:
     model, ``llm`` the address of a language model (``soutu.query.llm``) called ``llm_model``,
     which has ``llm_timeout`` seconds to answer. ``hybrid``: whether captions have a say in what
     a text finds (``soutu.query.hybrid``); ``negatives``: what a minus does
-    (``soutu.query.sought``)."""
+    (``soutu.query.sought``). ``journal``: searches are logged, or "hashed": without
+    what was searched for, or "off"; beyond ``journal_bytes`` a new file is begun, and
+    ``journal_files`` older ones are kept."""
 
     model: str | None = None
     device: str = "auto"
@@ -39,7 +41,9 @@ class Config:
     max_pixels: int = 178_000_000
     workers: int | None = None
     batch: int | None = None
-    journal: bool = True
+    journal: str = "on"
+    journal_bytes: int = 64_000_000
+    journal_files: int = 10
     recall: float = 0.99
     fusion: str = "auto"
     correction: str = "auto"
@@ -73,14 +77,14 @@ def load_config(
     for file in (user_file(), *([home / FILE] if home else [])):
         if file.is_file():
             loaded = _read(file)
-            config = _overlay(config, loaded, str(file))
+            config = overlaid(config, loaded, str(file))
             if home and file == home / FILE:
                 _check_gallery(loaded, file)
     env = os.environ if environment is None else environment
     from_env = {f.name: env[PREFIX + f.name.upper()] for f in fields(Config) if _in(env, f.name)}
-    config = _overlay(config, from_env, "environment")
+    config = overlaid(config, from_env, "environment")
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    return _overlay(config, given, "flags")
+    return overlaid(config, given, "flags")
 
 
 def _in(env: Mapping[str, str], name: str) -> bool:
@@ -124,7 +128,8 @@ def on_this_machine(url: str) -> bool:
         return False
 
 
-def _overlay(config: Config, values: Mapping[str, object], source: str) -> Config:
+def overlaid(config: Config, values: Mapping[str, object], source: str) -> Config:
+    """``config`` with ``values`` over it. Raises BadConfig naming ``source`` and the setting."""
     known = {f.name: str(f.type) for f in fields(Config)}
     changes: dict[str, object] = {}
     for name, value in values.items():
@@ -139,7 +144,9 @@ _CHOICES = {
     "correction": ("auto", "on", "off"),
     "hybrid": ("auto", "on", "off"),
     "negatives": ("penalise", "subtract"),
+    "journal": ("on", "off", "hashed"),
 }
+_SWITCHES = {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "0": "off"}
 _RANGES = {
     "recall": (0.5, math.nextafter(1, 0)),
     "min_confidence": (0.0, 1.0),
@@ -178,6 +185,8 @@ def _typed(name: str, value: object, kind: str, source: str) -> object:
             return "off"
         if value is True and "on" in _CHOICES[name]:
             return "on"
+        if name == "journal":  # which was a mere switch once
+            text = _SWITCHES.get(text.lower(), text)
         if text in _CHOICES[name]:
             return text
         kind = name

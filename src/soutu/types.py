@@ -141,7 +141,8 @@ class SearchResult:
     vectors, float32 (s, dim), of a word's senses where these are kept apart (None: they are not);
     ``ranked_by`` is "vector", or how the ranking by captions was fused with it
     (``query.fuse_rankings.RANKINGS``); ``timings`` are milliseconds by step, ``expanders`` those
-    that were asked for variants.
+    that were asked for variants; ``k`` hits were asked for; ``reference`` names what the index
+    knew of its answers to texts (``query.standing``), "" for nothing.
     """
 
     query: Query
@@ -161,6 +162,8 @@ class SearchResult:
     ranked_by: str = "vector"
     penalties: tuple[Penalty, ...] = ()
     senses: Floats | None = None
+    k: int = 0
+    reference: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,16 @@ def test_flags_over_environment_over_gallery_over_user(tmp_path):
 
 @pytest.mark.parametrize(("text", "value"), [("no", False), ("1", True), ("FALSE", False)])
 def test_switches_are_read_from_the_environment(text, value):
-    assert load_config(None, environment={"SOUTU_JOURNAL": text}).journal is value
+    assert load_config(None, environment={"SOUTU_EXPAND": text}).expand is value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("no", "off"), ("1", "on"), ("FALSE", "off"), ("on", "on"), ("hashed", "hashed")],
+)
+def test_the_journal_was_a_switch_and_is_a_choice(text, value):
+    assert load_config(None, environment={"SOUTU_JOURNAL": text}).journal == value
+    assert load_config(None, {"journal": value == "on"}, environment={}).journal in ("on", "off")
 
 
 def test_a_relative_path_is_meant_from_the_settings_file(tmp_path):

@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from soutu import journal
 from soutu.types import Hit, IndexState, ModelCard, Query, SearchResult, Term, Variant
+from soutu.version import VERSION
 
 CARD = ModelCard(
     "m", 3, 8, 77, (0.5,) * 3, (0.5,) * 3, "bicubic", "shortest", (), "", "space", "f" * 64
@@ -37,18 +39,24 @@ def test_a_line_holds_all_that_a_replay_needs(tmp_path):
     log = tmp_path / "deep" / "journal.jsonl"
     journal.record(log, made())
     line = json.loads(log.read_text("utf-8"))
-    assert line["schema"] == 1
+    assert (line["schema"], line["soutu"], line["replayable"]) == (2, VERSION, True)
     assert line["query"] == "灰猫"
     assert line["variants"][1] == {
         "text": "gray cat", "weight": 0.5, "source": "built-in", "term": 0, "unused": "",
     }  # fmt: skip
     assert (line["fusion"], line["agreement"]) == ("mean", 0.876543)
-    assert line["model"] == {"name": "m", "space": "space", "fingerprint": "f" * 64}
+    named = {"name": "m", "space": "space", "fingerprint": "f" * 64, "precision": {}}
+    assert line["model"] == named
     assert line["index"] == {"generation": 7, "space": "space", "images": 50, "captions": 50}
     hit = line["hits"][0]
     assert (hit["rank"], hit["path"], hit["also"]) == (1, "images/005.jpg", ["copy.jpg"])
     assert line["timings"] == {"encode_ms": 1.5}
     assert np.array_equal(np.array(line["vector"], np.float32), made().vector), "bit for bit"
+
+
+def test_the_version_that_lines_tell_is_the_packages():
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    assert f'\nversion = "{VERSION}"\n' in project
 
 
 def test_the_time_is_utc():

@@ -10,10 +10,10 @@ SOURCE = ROOT / "src" / "soutu"
 
 # Lowest first; a module imports only from lower layers, and siblings never from each other.
 LAYERS = [
-    {"errors", "types", "config", "filters", "text"},
+    {"errors", "types", "config", "filters", "text", "version"},
     {"sources", "encoders", "store", "query"},
     {"indexing", "search", "journal"},
-    {"evaluation", "distributed"},
+    {"evaluation", "replay", "distributed"},
     {"assemble"},
     {"doctor"},
     {"gallery"},

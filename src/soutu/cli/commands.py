@@ -193,7 +193,7 @@ def _answer(
     null: bool = False,
 ) -> int:
     if as_json:
-        show_json(result)
+        show_json(result, gallery.setup)
     elif paths_only:
         show_paths(result, gallery.root, null=null)
     elif result.hits:

@@ -16,7 +16,9 @@ from soutu.cli import (
     exchange,
     explain,
     lexicon,
+    log,
     models,
+    replay,
     upkeep,
 )
 from soutu.cli.language import choose_language, say
@@ -44,6 +46,8 @@ for _command in (
     demo.demo,
     models.models,
     evaluate.evaluate,
+    log.log,
+    replay.replay,
 ):
     cli.add_command(_command)
 

@@ -9,15 +9,23 @@ from pathlib import Path
 import click
 
 from soutu.cli.language import say
-from soutu.journal import entry, to_json
+from soutu.journal import Setup, entry, to_json
 from soutu.types import Hit, SearchResult
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others are bytes of file names
 
 
 def plain(text: str) -> str:
     """``text`` on one line, without characters that could command a terminal."""
     return CONTROL.sub("�", text)
+
+
+def visible(text: str) -> str:
+    """``plain``, for text out of files: lone surrogates that stand for no byte could not be
+    printed at all."""
+    return _LONE.sub("�", plain(text))
 
 
 def show(result: SearchResult) -> None:
@@ -60,9 +68,9 @@ def show_faults(result: SearchResult) -> None:
             click.echo(plain(say("expander-fault", name=ran.name, message=ran.fault)), err=True)
 
 
-def show_json(result: SearchResult) -> None:
+def show_json(result: SearchResult, setup: Setup) -> None:
     """One JSON object on one line: what the journal keeps, without the vectors."""
-    kept = entry(result)
+    kept = entry(result, setup=setup)
     for name in ("vector", "penalties", "senses"):
         kept.pop(name)
     click.echo(to_json(kept))

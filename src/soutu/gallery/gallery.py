@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soutu import journal
 from soutu.assemble import create_store, open_embeddings, open_store, recall
 from soutu.errors import BadCaptions, Missing, ModelMismatch, SoutuError
 from soutu.gallery import upkeep
 from soutu.gallery.opened import Opened
 from soutu.gallery.several import DEPTH, fused
+from soutu.journal import Journal
 from soutu.store.home import absolute
 from soutu.types import SearchResult
 
@@ -27,11 +26,13 @@ if TYPE_CHECKING:
     from soutu.gallery.words import Looked
     from soutu.indexing import IndexPlan, IndexReport
     from soutu.indexing.importing import ImportReport
+    from soutu.replay import Replay
     from soutu.store.compact import Compacted
     from soutu.store.exchange.export import ExportReport
     from soutu.types import Floats, Rgb
 
 JOURNAL = "journal.jsonl"
+KEY = "journal.key"
 
 
 class Gallery(Opened):
@@ -181,28 +182,12 @@ class Gallery(Opened):
             found = self.searcher.search(text, depth, where=where, min_confidence=sure)
             found = self._logged(found)
             rest = [
-                self._with(name).search(text, k=depth, where=where, min_confidence=sure)
+                self.with_model(name).search(text, k=depth, where=where, min_confidence=sure)
                 for name in also
             ]
             return fused([found, *rest], k) if rest else found
         rgb, name = self._picture(image)
         return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
-
-    @cached_property
-    def _others(self) -> dict[str, Gallery]:
-        return {}
-
-    def _with(self, model: str) -> Gallery:
-        """This gallery, as another model sees it."""
-        if model not in self._others:
-            config = replace(self.config, model=model)
-            self._others[model] = Gallery(self.root, self.home, config, once=self.once)
-        return self._others[model]
-
-    def close(self) -> None:
-        while self._others:
-            self._others.popitem()[1].close()
-        super().close()
 
     def explain(self, text: str, *, k: int | None = None) -> Explanation:
         """Why a query finds what it finds by what the pictures show (captions have no say here);
@@ -211,7 +196,7 @@ class Gallery(Opened):
 
         plain = replace(self.searcher, hybrid="off")
         result = plain.search(text, self.config.k if k is None else k)
-        return explain(self._logged(result), self.encoder, self.store)
+        return explain(self._logged(result, hybrid="off"), self.encoder, self.store)
 
     def lookup(self, text: str) -> Looked:
         """What the lexicon, with the gallery's own words over it, makes of a text."""
@@ -224,7 +209,7 @@ class Gallery(Opened):
         from soutu.gallery.words import add
 
         self._require_index()
-        self.__dict__.pop("searcher", None)
+        self._forget_words()
         return add(self.home, word, english)
 
     def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:
@@ -238,12 +223,37 @@ class Gallery(Opened):
             return image, "(array)"
         return self._open_picture(str(image)), str(image)
 
-    def _logged(self, result: SearchResult) -> SearchResult:
+    @property
+    def journal(self) -> Journal:
+        """Where searches are logged, and how."""
+        config = self.config
+        key = self.home / KEY if config.journal == "hashed" else None
+        return Journal(self.home / JOURNAL, config.journal_bytes, config.journal_files, key)
+
+    def replay(
+        self,
+        log: str | Path | None = None,
+        *,
+        against: str | None = None,
+        k: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Replay:
+        """Run the searches in ``log`` (None: this gallery's journal) again and compare, over the
+        first ``k`` hits where that is given; or this gallery's model with ``against`` on them.
+        Nothing is logged. Raises BadInput for a log that cannot be read."""
+        from soutu.gallery.replaying import replay
+
+        self._require_index()
+        files = self.journal.files() if log is None else [Path(log)]
+        return replay(self, files, against=against, k=k, progress=progress)
+
+    def _logged(self, result: SearchResult, **settings: object) -> SearchResult:
         """A search that cannot be logged (a read-only disk) is still an answer; the fault is
-        kept for whoever shows it."""
-        if self.config.journal:
+        kept for whoever shows it. ``settings``: those that were others than the gallery's."""
+        if self.config.journal != "off":
+            setup = replace(self.setup, settings={**self.setup.settings, **settings})
             try:
-                journal.record(self.home / JOURNAL, result)
+                self.journal.record(result, setup)
             except OSError as fault:
                 self.journal_fault = fault
         return result

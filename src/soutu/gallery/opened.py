@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soutu.assemble import DEFAULT, build_encoder, build_expander, open_store, recall
+from soutu.assemble import (
+    DEFAULT,
+    build_encoder,
+    build_expander,
+    open_store,
+    precision,
+    recall,
+    word_prints,
+)
 from soutu.config import Config, load_config
 from soutu.errors import BadInput, IndexCorrupt, MissingIndex, ModelMismatch
+from soutu.journal import Setup
 from soutu.search import Searcher
 from soutu.store.home import HOME, absolute, find_home
 
@@ -22,6 +32,12 @@ if TYPE_CHECKING:
     from soutu.encoders.base import Encoder
     from soutu.store.local import LocalStore
     from soutu.types import Rgb
+
+
+# What changes the answer to a query, beside the query.
+SEARCHING = ("fusion", "correction", "hybrid", "negatives")  # of ``soutu.search.Searcher``
+SETTINGS = ("expand", "templates", *SEARCHING)
+OUTSIDE = ("translator", "llm", "llm_model", "expansions")
 
 
 class Opened:
@@ -75,9 +91,19 @@ class Opened:
     def searcher(self) -> Searcher:
         store = self.store  # first: without an index there is no need to look for a model
         expander = build_expander(self.config, self.home)
-        names = ("fusion", "correction", "hybrid", "negatives")
-        how = {name: getattr(self.config, name) for name in names}
+        how = {name: getattr(self.config, name) for name in SEARCHING}
         return Searcher(self.encoder, store, expander, self._open_picture, **how)
+
+    @cached_property
+    def setup(self) -> Setup:
+        """What this gallery's searches depend on; as old as ``searcher``."""
+        settings = {name: getattr(self.config, name) for name in (*SETTINGS, *OUTSIDE)}
+        return Setup(settings, word_prints(self.config, self.home), precision(self.model))
+
+    def _forget_words(self) -> None:
+        """The next search reads rules and lexicon anew."""
+        for name in ("searcher", "setup"):
+            self.__dict__.pop(name, None)
 
     def _open_picture(self, path: str) -> Rgb:
         from soutu.sources.decode import decode
@@ -130,11 +156,24 @@ class Opened:
             if self.store.recall(key) != value:
                 self.store.remember(key, value)
 
+    @cached_property
+    def _others(self) -> dict[str, Self]:
+        return {}
+
+    def with_model(self, name: str) -> Self:
+        """This gallery as another model sees it, for as long as this one is open."""
+        if name not in self._others:
+            config = replace(self.config, model=name)
+            self._others[name] = type(self)(self.root, self.home, config, once=self.once)
+        return self._others[name]
+
     def close(self) -> None:
+        while self._others:
+            self._others.popitem()[1].close()
         if self._store is not None:
             self._store.close()
             self._store = None
-        self.__dict__.pop("searcher", None)
+        self._forget_words()
 
     def __enter__(self) -> Self:
         return self

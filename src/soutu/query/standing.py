@@ -6,6 +6,7 @@ import json
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 
 import numpy as np
 
@@ -34,13 +35,14 @@ class Level:
 class Reference:
     """``levels``: fewest pictures first. ``centre``: the mean of the texts' vectors, float32
     (dim,). ``skewness`` of how often each picture is a text's best. ``texts``: their fingerprint;
-    ``images``: how many pictures there were."""
+    ``images``: how many pictures there were. ``name`` tells kept ones apart."""
 
     texts: str
     images: int
     levels: tuple[Level, ...]
     skewness: float
     centre: Floats
+    name: str = ""
 
     def standing(self, cosine: float, images: int) -> float:
         """How far ``cosine``, the best among ``images`` pictures, stands above what reference
@@ -108,7 +110,8 @@ def from_text(text: str) -> Reference:
     kept = json.loads(text)
     centre = np.frombuffer(b64decode(kept["centre"]), "<f4").astype(np.float32)
     levels = tuple(Level(*row) for row in kept["levels"])
-    return Reference(kept["texts"], kept["images"], levels, kept["skewness"], centre)
+    name = f"{kept['texts']}-{kept['images']}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
+    return Reference(kept["texts"], kept["images"], levels, kept["skewness"], centre, name)
 
 
 def _on_line(sizes: Floats, values: list[float], images: int) -> float:

@@ -25,7 +25,8 @@ _OURS = re.compile(r"[0-9a-f]{16}(-[0-9]+)?")  # a space's folder; others were m
 _LEFT = (".new", ".new-wal", ".new-shm", ".new-journal", ".tmp", ".part")
 _KEPT = (
     "lock",
-    "journal.jsonl",
+    "journal*.jsonl",
+    "journal.key",
     "llm-cache.jsonl",
     "repair-*.jsonl",
     "before-repair-*.db",

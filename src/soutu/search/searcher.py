@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,12 +14,13 @@ from soutu.query.chain import proposals, together
 from soutu.query.choose import AUTO
 from soutu.query.confidence import ANY, THIS, confidence
 from soutu.query.expand import Expander
-from soutu.query.fuse import FUSIONS, MEAN, SENSES, by_sense, mean_pool
+from soutu.query.fuse import FUSIONS, MEAN, SENSES, by_sense
 from soutu.query.hubs import OFF, corrected, strength
 from soutu.query.hybrid import VECTOR, Ranked, Sources, ranked
 from soutu.query.parse import TEXT, format_query, parse_query
 from soutu.query.sought import CLEAR, PENALTY, SUBTRACT, Sought
 from soutu.query.standing import REFERENCE, Reference, from_text
+from soutu.search.asked import Asked, Clock, Wanted, parsed, pooled
 from soutu.store.base import Searchable
 from soutu.types import (
     Floats,
@@ -37,50 +36,6 @@ from soutu.types import (
     Term,
     Variant,
 )
-
-
-class _Clock:
-    """Milliseconds by step."""
-
-    def __init__(self) -> None:
-        self.timings: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings[name] = round((time.perf_counter() - start) * 1000, 3)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A query on its way to the index: what was said, the one vector it became, those of its terms
-    (n, dim), and those of a word's senses where they are kept apart."""
-
-    query: Query
-    variants: tuple[Variant, ...]
-    vector: Floats
-    agreement: float
-    clock: _Clock
-    ran: tuple[Ran, ...] = ()
-    terms: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    senses: Floats | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A filter as it was said and as it is understood."""
-
-    text: str
-    filter: Filter
-
-
-def parsed(where: str | None) -> Wanted | None:
-    if where is None or not where.strip():
-        return None
-    from soutu.query.where import parse_where  # most searches have none
-
-    return Wanted(where.strip(), parse_where(where))
 
 
 @dataclass(frozen=True)
@@ -110,11 +65,7 @@ class Searcher:
         known and below ``min_confidence``, and no caption says the text. Raises BadQuery for a
         text that is no query, k < 1 or a malformed ``where``, BadImage for a picture in it."""
         wanted = parsed(where)
-        result = self._images(self._ask_text(text, k), k, wanted)
-        result = replace(result, min_confidence=min_confidence)
-        sure = result.confidence is None or result.confidence >= min_confidence
-        unsure = not sure and result.ranked_by == VECTOR
-        return replace(result, hits=()) if unsure else result
+        return _sure(self._images(self._ask_text(text, k), k, wanted), min_confidence)
 
     def search_by_image(
         self, image: Rgb, name: str, k: int = 5, *, where: str | None = None
@@ -125,7 +76,22 @@ class Searcher:
 
     def captions(self, image: Rgb, name: str, k: int = 5) -> SearchResult:
         """The ``k`` captions nearest to a picture, uint8 (h, w, 3)."""
-        asked = self._ask_image(image, name, k)
+        return self._captions(self._ask_image(image, name, k), k)
+
+    def again(self, asked: SearchResult) -> SearchResult:
+        """The search that gave ``asked``, by its vector and with its variants: nothing is encoded.
+        Of ``asked`` the hits and all that is known of them are found anew."""
+        _check_k(asked.k)
+        query = replace(asked.query, filters=())
+        said = query, asked.variants, asked.vector, asked.agreement
+        more = {"senses": asked.senses, "penalties": asked.penalties}
+        by = Asked(*said, Clock(), asked.expanders, **more)  # type: ignore[arg-type]
+        if asked.target == "captions":
+            return self._captions(by, asked.k)
+        wanted = parsed(" ".join(asked.query.filters))
+        return _sure(self._images(by, asked.k, wanted), asked.min_confidence)
+
+    def _captions(self, asked: Asked, k: int) -> SearchResult:
         with asked.clock.step("search_ms"), self.store.snapshot():
             ranking = self.store.search_captions(asked.vector, k)
             rows = self.store.captions(ranking.ids.tolist())
@@ -135,7 +101,7 @@ class Searcher:
         for rank, (row, score) in enumerate(zip(rows, ranking.scores.tolist(), strict=True), 1):
             path, *also = owners[row.image_id].paths
             hits.append(Hit(rank, score, score, path, tuple(also), row.text, id=row.id))
-        return self._result(asked, hits, state, "captions")
+        return replace(self._result(asked, hits, state, "captions"), k=k)
 
     def understood(self, text: str) -> tuple[Floats, tuple[Variant, ...]]:
         """The unit vector, float32 (dim,), by which ``text`` is searched for as it stands (no
@@ -143,10 +109,10 @@ class Searcher:
         asked = self._ask_text(format_query((Term(TEXT, text),)), 1)
         return asked.vector, asked.variants
 
-    def _ask_text(self, text: str, k: int) -> _Asked:
+    def _ask_text(self, text: str, k: int) -> Asked:
         _check_k(k)
         query = parse_query(text)
-        clock = _Clock()
+        clock = Clock()
         with clock.step("expand_ms"):
             proposed, ran = self._variants(query)
             said = [variant for variant in proposed if not variant.unused]
@@ -157,7 +123,7 @@ class Searcher:
         agreement = min(agreement for _, agreement in parts)
         apart = self.fusion == SENSES and len(parts) == 1
         senses = by_sense(vectors, said) if apart and said else None
-        return _Asked(query, proposed, pooled(query, terms), agreement, clock, ran, terms, senses)
+        return Asked(query, proposed, pooled(query, terms), agreement, clock, ran, terms, senses)
 
     def _variants(self, query: Query) -> tuple[tuple[Variant, ...], tuple[Ran, ...]]:
         """Those of all terms that are texts, in their order, and who was asked for them."""
@@ -184,14 +150,14 @@ class Searcher:
             raise BadQuery("query-no-pictures", path=term.value)
         return self.encoder.encode_images([self.picture(term.value)])[0], 1.0
 
-    def _ask_image(self, image: Rgb, name: str, k: int) -> _Asked:
+    def _ask_image(self, image: Rgb, name: str, k: int) -> Asked:
         _check_k(k)
-        clock = _Clock()
+        clock = Clock()
         with clock.step("encode_ms"):
             vector = self.encoder.encode_images([image])[0]
-        return _Asked(Query(name, (Term("image", name),)), (), vector, 1.0, clock)
+        return Asked(Query(name, (Term("image", name),)), (), vector, 1.0, clock)
 
-    def _images(self, asked: _Asked, k: int, wanted: Wanted | None) -> SearchResult:
+    def _images(self, asked: Asked, k: int, wanted: Wanted | None) -> SearchResult:
         narrowed = wanted.filter if wanted else None
         with asked.clock.step("search_ms"), self.store.snapshot():
             state = self.store.state()
@@ -218,13 +184,16 @@ class Searcher:
         best = max((hit.cosine for hit in hits), default=-1.0)
         sure = confidence(ANY, reference, best, among)
         result = self._result(asked, hits, state, "images")
-        told = replace(result, confidence=sure, correction=alpha, ranked_by=found.by)
-        return replace(told, penalties=penalties, senses=asked.senses)
+        named = reference.name if reference else ""
+        told = replace(result, confidence=sure, correction=alpha, ranked_by=found.by, k=k)
+        return replace(told, penalties=penalties, senses=asked.senses, reference=named)
 
     def _penalised(
-        self, asked: _Asked, reference: Reference | None, state: IndexState
-    ) -> tuple[_Asked, tuple[Penalty, ...]]:
+        self, asked: Asked, reference: Reference | None, state: IndexState
+    ) -> tuple[Asked, tuple[Penalty, ...]]:
         """The query without its text terms that have a minus, and what these take away."""
+        if asked.penalties is not None:
+            return asked, asked.penalties
         terms = asked.query.terms
         unwanted = [at for at, one in enumerate(terms) if one.weight < 0 and one.kind == TEXT]
         if not unwanted or reference is None or self.negatives == SUBTRACT:
@@ -237,7 +206,7 @@ class Searcher:
         kept = replace(asked.query, terms=tuple(terms[at] for at in rest))
         return replace(asked, vector=pooled(kept, asked.terms[rest])), tuple(penalties)
 
-    def _ranked(self, asked: _Asked, sought: Sought, k: int, where: Filter | None) -> Ranked:
+    def _ranked(self, asked: Asked, sought: Sought, k: int, where: Filter | None) -> Ranked:
         def vectors(ids: Ids) -> Floats:
             return self.store.image_vectors(ids.tolist())
 
@@ -259,7 +228,7 @@ class Searcher:
         return from_text(kept) if kept else None
 
     def _result(
-        self, asked: _Asked, hits: list[Hit], state: IndexState, target: str
+        self, asked: Asked, hits: list[Hit], state: IndexState, target: str
     ) -> SearchResult:
         return SearchResult(
             query=asked.query,
@@ -276,13 +245,11 @@ class Searcher:
         )
 
 
-def pooled(query: Query, terms: Floats) -> Floats:
-    """The terms' unit vectors (n, dim) as one (dim,): each counts by its own weight, however many
-    variants it has."""
-    if len(query.terms) == 1 and query.terms[0].weight > 0:
-        only: Floats = terms[0]
-        return only
-    return mean_pool(terms, [term.weight for term in query.terms])[0]
+def _sure(result: SearchResult, min_confidence: float) -> SearchResult:
+    """``result``, without hits where it is less sure and no caption says the text."""
+    result = replace(result, min_confidence=min_confidence)
+    sure = result.confidence is None or result.confidence >= min_confidence
+    return result if sure or result.ranked_by != VECTOR else replace(result, hits=())
 
 
 def _check_k(k: int) -> None:

@@ -1,35 +1,49 @@
-"""The journal: every search as one JSON line, so that it can be read, compared and run again."""
+"""What a search is written as: one JSON object, or a block for people."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 from soutu.types import Floats, Ran, SearchResult
+from soutu.version import VERSION
 
-SCHEMA = 1
-
-try:
-    import fcntl
-except ImportError:  # Windows: a single append is all the protection there is
-    fcntl = None  # type: ignore[assignment]
+SCHEMA = 2
 
 
-def entry(result: SearchResult, when: datetime | None = None) -> dict[str, object]:
-    """What is kept of a search. ``vector`` is the fused query as searched, so that a replay
-    needs no model; scores and vector are kept to float32's own precision."""
+@dataclass(frozen=True)
+class Setup:
+    """What a search depends on beside its query and the index: the ``settings`` that change what a
+    query finds, fingerprints of the ``words`` that expand it (``query/fingerprints.py``), and the
+    model's ``precision`` by tower."""
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    precision: Mapping[str, str] = field(default_factory=dict)
+
+
+def entry(
+    result: SearchResult, when: datetime | None = None, setup: Setup | None = None
+) -> dict[str, object]:
+    """What is kept of a search (docs/journal.md). ``vector`` is the fused query as searched, so
+    that a replay needs no model; scores and vector are kept to float32's own precision."""
     moment = when or datetime.now(timezone.utc)
+    setup = setup or Setup()
     return {
         "schema": SCHEMA,
+        "soutu": VERSION,
         "time": moment.astimezone(timezone.utc).isoformat(timespec="milliseconds"),
         "target": result.target,
         "query": result.query.raw,
         "terms": [asdict(term) for term in result.query.terms],
+        "pictures": [*_pictures(result)],
         "filters": list(result.query.filters),
+        "k": result.k,
         "variants": [asdict(variant) for variant in result.variants],
         "expanders": [_told(ran) for ran in result.expanders],
         "fusion": result.fusion,
@@ -47,10 +61,15 @@ def entry(result: SearchResult, when: datetime | None = None) -> dict[str, objec
             "name": result.model.name,
             "space": result.model.space,
             "fingerprint": result.model.fingerprint,
+            "precision": dict(setup.precision),
         },
         "index": asdict(result.index_state),
+        "reference": result.reference,
+        "settings": dict(setup.settings),
+        "words": dict(setup.words),
         "hits": [asdict(hit) for hit in result.hits],
         "timings": dict(result.timings),
+        "replayable": True,
         "vector": _exact(result.vector),
     }
 
@@ -64,6 +83,20 @@ def _told(ran: Ran) -> dict[str, object]:
     return {**vars(ran), "fault": str(ran.fault) if ran.fault else ""}
 
 
+def _pictures(result: SearchResult) -> Iterator[dict[str, object]]:
+    """The files that the query names: where they are, whatever the folder of a later replay, and
+    by what a change of them can be told."""
+    for term in result.query.terms:
+        if term.kind == "image":
+            path = os.path.abspath(Path(term.value).expanduser())  # noqa: PTH100  (links stay)
+            try:
+                known = os.stat(path)  # noqa: PTH116
+            except (OSError, ValueError):  # an array, or gone already
+                continue
+            where = {"name": term.value, "path": path}
+            yield {**where, "size": known.st_size, "mtime_ns": known.st_mtime_ns}
+
+
 def to_json(value: object) -> str:
     """Compact JSON on one line, readable Chinese kept; a file name that is no valid Unicode
     (a lone surrogate here) is escaped, so that the line stays valid UTF-8."""
@@ -71,41 +104,28 @@ def to_json(value: object) -> str:
     return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
-def append(path: Path, text: str) -> None:
-    """Append ``text`` and a newline as a whole: writers in several processes never interleave,
-    and a line that a crash left unfinished is closed first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = (text + "\n").encode("utf-8", "backslashreplace")
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file).st_size:
-            os.lseek(file, -1, os.SEEK_END)
-            if os.read(file, 1) != b"\n":
-                data = b"\n" + data
-        while data:
-            data = data[os.write(file, data) :]
-    finally:
-        os.close(file)
-
-
-def record(path: Path, result: SearchResult) -> None:
-    """Append a search to the journal at ``path``."""
-    append(path, to_json(entry(result)))
-
-
 def readable(result: SearchResult, when: datetime | None = None) -> str:
     """The block that the original demo writes to ``search_log.txt``: local time, the query,
     what it was expanded to, and the top K."""
-    moment = (when or datetime.now(timezone.utc)).astimezone()
+    hits = [(hit.rank, hit.score, hit.path, hit.caption) for hit in result.hits]
+    moment = when or datetime.now(timezone.utc)
+    return block(moment, result.query.raw, [v.text for v in result.variants], hits)
+
+
+def block(
+    moment: datetime,
+    query: str,
+    variants: Sequence[str],
+    hits: Sequence[tuple[int, float, str, str]],
+) -> str:
+    """``hits``: rank, score, path and caption of each."""
     lines = [
         "=" * 60,
-        f"time: {moment.isoformat(timespec='seconds')}",
-        f"query: {result.query.raw}",
-        f"expanded: {[v.text for v in result.variants]}",
-        f"Top-{len(result.hits)}:",
-        *(top_line(hit.rank, hit.score, hit.path, hit.caption) for hit in result.hits),
+        f"time: {moment.astimezone().isoformat(timespec='seconds')}",
+        f"query: {query}",
+        f"expanded: {list(variants)}",
+        f"Top-{len(hits)}:",
+        *(top_line(*hit) for hit in hits),
     ]
     return "\n".join(lines)
 
