@@ -11,6 +11,8 @@ In a style that the models have not seen it gained 1.4 points of R@1 on average,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from soutu.query.standing import Reference
 from soutu.types import Floats
 
@@ -24,11 +26,22 @@ SKEWED = 3.3
 galleries that it was chosen on (benchmarks/results/hubs.json)."""
 
 
-def strength(reference: Reference | None, correction: str) -> float:
+@dataclass(frozen=True)
+class Hubs:
+    """How much is taken, and from which skewness on by itself."""
+
+    alpha: float = ALPHA
+    skewed: float = SKEWED
+
+
+HUBS = Hubs()
+
+
+def strength(reference: Reference | None, correction: str, hubs: Hubs = HUBS) -> float:
     """α for text queries of a gallery; 0 where nothing is corrected."""
     if reference is None or correction == OFF:
         return 0.0
-    return ALPHA if correction == ON or reference.skewness >= SKEWED else 0.0
+    return hubs.alpha if correction == ON or reference.skewness >= hubs.skewed else 0.0
 
 
 def shift(reference: Reference | None, correction: str) -> Floats | None:
