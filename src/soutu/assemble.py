@@ -19,13 +19,14 @@ from soutu.encoders.catalog import (
     open_model,
 )
 from soutu.encoders.onnx import OnnxEncoder
-from soutu.errors import BadInput, MissingModel
+from soutu.errors import BadConfig, BadInput, MissingModel
 from soutu.query.chain import Chain
 from soutu.query.expand import LexiconExpander
 from soutu.query.own_words import FILE as OWN_WORDS
 from soutu.query.own_words import load_lexicon
 from soutu.query.rules import load_rules
 from soutu.query.templates import Templates
+from soutu.query.tuned import UNTUNED, Tuned, read_tuned
 from soutu.store.local import LocalStore
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from soutu.encoders.export.compare import Agreement, Samples
     from soutu.encoders.export.export import Exported
     from soutu.encoders.install import Verified
-    from soutu.query.expand import Expander
+    from soutu.query.expand import Expander, Weights
     from soutu.store.exchange.rows import Embeddings
     from soutu.store.features import Described
     from soutu.types import ModelCard
@@ -49,6 +50,7 @@ __all__ = [
     "TORCH",
     "build_encoder",
     "build_expander",
+    "build_tuned",
     "cache_folder",
     "catalogue",
     "check_words",
@@ -84,12 +86,16 @@ def build_encoder(model: str, device: str = "auto", *, once: bool = False) -> En
 
 
 def build_expander(
-    config: Config, home: Path | None = None, *, lexicon: bool = True
+    config: Config,
+    home: Path | None = None,
+    *,
+    lexicon: bool = True,
+    weights: Weights | None = None,
 ) -> Expander | None:
     """The expander that the settings ask for; rules lie in the file named there, else in
     ``expansions.yaml`` of the gallery's ``.soutu`` folder, over the built-in ones. ``lexicon``
     False: rules alone; else the lexicon answers where no rule does, and what else the settings
-    name is asked as well."""
+    name is asked as well. ``weights`` of its variants: None, as the settings say."""
     if not config.expand:
         return None
     own = Path(config.expansions) if config.expansions else home / RULES if home else None
@@ -97,7 +103,8 @@ def build_expander(
     if not lexicon:
         return rules
     words = own_words(home)
-    first = rules, LexiconExpander(load_lexicon(words) if words.is_file() else None)
+    weights = weights or build_tuned(config).weights
+    first = rules, LexiconExpander(load_lexicon(words) if words.is_file() else None, weights)
     return Chain(first, tuple(_further(config, home)), Templates() if config.templates else None)
 
 
@@ -114,6 +121,17 @@ def _further(config: Config, home: Path | None) -> Iterator[Expander]:
         model, key = config.llm_model or "", os.environ.get(KEY, "")
         endpoint = Endpoint(config.llm, model, config.llm_timeout, key)
         yield LlmExpander(endpoint, home / LLM_CACHE if home else None)
+
+
+def build_tuned(config: Config, space: str = "") -> Tuned:
+    """What the file that the settings name says, or nothing tuned. BadConfig where it was tuned
+    for another ``space``."""
+    if not config.tuned:
+        return UNTUNED
+    tuned = read_tuned(Path(config.tuned).expanduser())
+    if space and tuned.space and tuned.space != space:
+        raise BadConfig("tuned-space", file=config.tuned, made=tuned.space, space=space)
+    return tuned
 
 
 def own_words(home: Path | None) -> Path:

@@ -27,7 +27,8 @@ class Config:
     ``templates`` adds prompts ("a photo of a cat"); ``translator`` is the folder of a translation
     model, ``llm`` the address of a language model (``soutu.query.llm``) called ``llm_model``,
     which has ``llm_timeout`` seconds to answer. ``hybrid``: whether captions have a say in what
-    a text finds (``soutu.query.hybrid``)."""
+    a text finds (``soutu.query.hybrid``). ``tuned`` is a file that ``soutu tune`` wrote; below its
+    ``min_confidence`` nothing matches where none is set here."""
 
     model: str | None = None
     device: str = "auto"
@@ -42,13 +43,14 @@ class Config:
     recall: float = 0.99
     fusion: str = "auto"
     correction: str = "auto"
-    min_confidence: float = 0.0
+    min_confidence: float | None = None
     templates: bool = False
     translator: str | None = None
     llm: str | None = None
     llm_model: str | None = None
     llm_timeout: float = 5.0
     hybrid: str = "auto"
+    tuned: str | None = None
 
 
 def user_file() -> Path:
@@ -97,7 +99,7 @@ def _read(file: Path) -> dict[str, object]:
     if not isinstance(loaded, dict):
         raise BadConfig("config-form", file=file)
     # A relative path in a settings file is meant from where that file lies.
-    for name in ("expansions", "translator"):
+    for name in ("expansions", "translator", "tuned"):
         if isinstance(loaded.get(name), str):
             loaded[name] = str(file.parent / Path(loaded[name]).expanduser())
     return loaded

@@ -14,13 +14,14 @@ from soutu.errors import BadQuery
 from soutu.filters import Filter
 from soutu.query.chain import proposals, together
 from soutu.query.choose import AUTO
-from soutu.query.confidence import ANY, THIS, confidence
+from soutu.query.confidence import confidence
 from soutu.query.expand import Expander
 from soutu.query.fuse import FUSIONS, MEAN, mean_pool
 from soutu.query.hubs import OFF, corrected, strength
 from soutu.query.hybrid import VECTOR, Ranked, Sources, ranked
 from soutu.query.parse import TEXT, format_query, parse_query
 from soutu.query.standing import REFERENCE, Reference, from_text
+from soutu.query.tuned import UNTUNED, Tuned
 from soutu.store.base import Searchable
 from soutu.store.ranking import exact_scores
 from soutu.types import (
@@ -85,7 +86,8 @@ class Searcher:
     ``picture`` opens the pictures that a query names, as RGB uint8 (h, w, 3). ``fusion`` is a name
     in ``query.fuse.FUSIONS``, or "auto": the mean of the variants that ``query.choose`` chooses.
     ``correction`` of hubs: "auto", "on" or "off" (``query/hubs.py``).
-    ``hybrid``: whether captions have a say in what a text finds (``query/hybrid.py``)."""
+    ``hybrid``: whether captions have a say in what a text finds (``query/hybrid.py``).
+    ``tuned``: how much is corrected, and what confidence is made of (``query/tuned.py``)."""
 
     encoder: Encoder
     store: Searchable
@@ -94,6 +96,7 @@ class Searcher:
     fusion: str = MEAN
     correction: str = OFF
     hybrid: str = OFF
+    tuned: Tuned = UNTUNED
 
     def search(
         self, text: str, k: int = 5, *, where: str | None = None, min_confidence: float = 0.0
@@ -191,7 +194,7 @@ class Searcher:
         with asked.clock.step("search_ms"), self.store.snapshot():
             state = self.store.state()
             reference = self._reference(asked.query, state)
-            alpha = strength(reference, self.correction)
+            alpha = strength(reference, self.correction, self.tuned.hubs)
             found = self._ranked(asked, corrected(asked.vector, reference, alpha), k, narrowed)
             ids, scores, cosines = found.ranking.ids.tolist(), found.ranking.scores, found.products
             rows = self.store.images(ids)
@@ -201,12 +204,12 @@ class Searcher:
         hits: list[Hit] = []
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
             (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
-            sure = confidence(THIS, reference, cosine, among)
+            sure = confidence(self.tuned.this, reference, cosine, among)
             hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure))
         if wanted:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
         best = max((hit.cosine for hit in hits), default=-1.0)
-        sure = confidence(ANY, reference, best, among)
+        sure = confidence(self.tuned.any, reference, best, among)
         result = self._result(asked, hits, state, "images")
         return replace(result, confidence=sure, correction=alpha, ranked_by=found.by)
 

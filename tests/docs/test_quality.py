@@ -38,6 +38,4 @@ def test_another_figure_is_seen_and_put_right(lang, tmp_path):
 def test_a_table_that_is_gone_is_missed():
     text = PAGES["en"].read_text("utf-8")
     with pytest.raises(ValueError, match="expansion"):
-        renewed(
-            PAGES["en"].read_text("utf-8").replace("figures: expansion", "figures: other"), "en"
-        )
+        renewed(text.replace("figures: expansion", "figures: other"), "en")

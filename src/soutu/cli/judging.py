@@ -59,7 +59,7 @@ class _Trying:
     encoders: dict[str, Encoder]
 
     def judge(self, trial: Trial, place: Path | None) -> Evaluation:
-        from soutu.assemble import DEFAULT, build_encoder, build_expander, precision
+        from soutu.assemble import DEFAULT, build_encoder, build_expander, build_tuned, precision
         from soutu.config import load_config
         from soutu.evaluation import How, evaluate
         from soutu.indexing.pipeline import Pace
@@ -72,6 +72,7 @@ class _Trying:
             expander=build_expander(config),
             fusion=config.fusion,
             correction=config.correction,
+            hubs=build_tuned(config, self.encoders[model].card.space).hubs,
             pace=Pace(config.workers or 0, config.batch or 0, config.max_pixels),
             device=config.device,
             precision=precision(model),

@@ -17,6 +17,7 @@ from soutu.cli import (
     explain,
     lexicon,
     models,
+    tune,
     upkeep,
 )
 from soutu.cli.language import choose_language, say
@@ -44,6 +45,7 @@ for _command in (
     demo.demo,
     models.models,
     evaluate.evaluate,
+    tune.tune,
 ):
     cli.add_command(_command)
 

@@ -171,7 +171,8 @@ class Gallery(Opened):
             raise TypeError("search takes a text or an image")
         k = self.config.k if k is None else k
         if text is not None:
-            sure = self.config.min_confidence if min_confidence is None else min_confidence
+            asked = (min_confidence, self.config.min_confidence, self.tuned.min_confidence)
+            sure = next(one for one in asked if one is not None)
             return self._logged(self.searcher.search(text, k, where=where, min_confidence=sure))
         rgb, name = self._picture(image)
         return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))

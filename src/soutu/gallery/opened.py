@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soutu.assemble import DEFAULT, build_encoder, build_expander, open_store, recall
+from soutu.assemble import DEFAULT, build_encoder, build_expander, build_tuned, open_store, recall
 from soutu.config import Config, load_config
 from soutu.errors import BadInput, IndexCorrupt, MissingIndex, ModelMismatch
 from soutu.search import Searcher
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from soutu.encoders.base import Encoder
+    from soutu.query.tuned import Tuned
     from soutu.store.local import LocalStore
     from soutu.types import Rgb
 
@@ -76,7 +77,11 @@ class Opened:
         store = self.store  # first: without an index there is no need to look for a model
         expander = build_expander(self.config, self.home)
         how = {name: getattr(self.config, name) for name in ("fusion", "correction", "hybrid")}
-        return Searcher(self.encoder, store, expander, self._open_picture, **how)
+        return Searcher(self.encoder, store, expander, self._open_picture, **how, tuned=self.tuned)
+
+    @cached_property
+    def tuned(self) -> Tuned:
+        return build_tuned(self.config, self.encoder.card.space)
 
     def _open_picture(self, path: str) -> Rgb:
         from soutu.sources.decode import decode

@@ -44,9 +44,9 @@ def strength(reference: Reference | None, correction: str, hubs: Hubs = HUBS) ->
     return hubs.alpha if correction == ON or reference.skewness >= hubs.skewed else 0.0
 
 
-def shift(reference: Reference | None, correction: str) -> Floats | None:
+def shift(reference: Reference | None, correction: str, hubs: Hubs = HUBS) -> Floats | None:
     """What is taken from the vector of each text query (dim,); None where nothing is corrected."""
-    alpha = strength(reference, correction)
+    alpha = strength(reference, correction, hubs)
     return (alpha * reference.centre).astype("float32") if reference and alpha else None
 
 
