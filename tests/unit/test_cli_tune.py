@@ -28,8 +28,16 @@ def test_what_is_chosen_is_told_and_written(soutu, tmp_path):
     assert (tmp_path / "again.yaml").read_bytes() == (tmp_path / "new" / "tuned.yaml").read_bytes()
     record = json.loads(out)
     assert [gain["metric"] for gain in record["gains"]] == ["hit@1", "MRR", "Brier"]
-    assert record["tuned"]["min_confidence"] == pytest.approx(
-        read_tuned(tmp_path / "again.yaml").min_confidence
+    assert record["tuned"]["min_confidence"] == 0
+    assert record["precision"] is None
+    code, out, _ = soutu(*asked, tmp_path / "again.yaml", "--precision", 0.7)
+    least = read_tuned(tmp_path / "again.yaml").min_confidence
+    assert (code, least > 0) == (0, True)
+    assert f"With min_confidence {least:g} (chosen for a precision of 0.7)" in out
+    code, out, _ = soutu(*asked, tmp_path / "again.yaml", "--precision", 1)
+    assert (code, "No threshold reaches" in out) == (
+        0,
+        not read_tuned(tmp_path / "again.yaml").min_confidence,
     )
 
 

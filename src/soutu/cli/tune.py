@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 @click.option("--layout", metavar="NAME", help="How the collection lies there, if it is not seen.")
 @click.option("--lang", metavar="NAME", help="Only texts in this language: zh, en …")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N pictures.")
-@click.option("--precision", type=click.FloatRange(0, 1), default=0.9, metavar="P",
-              help="Of searches that say it is there, so many shall be right (0.9).")  # fmt: skip
+@click.option("--precision", type=click.FloatRange(0, 1), metavar="P",
+              help="Choose min_confidence, too: above it, such a share is right.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("tuned.yaml"), metavar="FILE",
               help="Where to write what was chosen (tuned.yaml).")  # fmt: skip
 @click.option("--work", type=click.Path(path_type=Path), metavar="FOLDER",
@@ -45,7 +45,7 @@ def tune(
     layout: str | None,
     lang: str | None,
     limit: int | None,
-    precision: float,
+    precision: float | None,
     out: Path,
     work: Path | None,
     as_json: bool,
@@ -76,7 +76,7 @@ def tune(
 
 
 def _tuned(
-    parts: list[Collection], settings: Options, work: Path | None, precision: float
+    parts: list[Collection], settings: Options, work: Path | None, precision: float | None
 ) -> Tuning:
     from tempfile import TemporaryDirectory
 
@@ -110,20 +110,23 @@ def _write(file: Path, found: Tuning) -> None:
         raise BadInput("eval-unwritable", folder=file, reason=reason) from fault
 
 
-def _show(found: Tuning, parts: list[Collection], precision: float) -> None:
+def _show(found: Tuning, parts: list[Collection], precision: float | None) -> None:
     tuned, weights, hubs = found.tuned, found.tuned.weights, found.tuned.hubs
     dev, test = (len(part.texts) for part in parts)
     click.echo(say("tune-parts", dev=dev, test=test))
     numbers = (f"{x:g}" for x in (*vars(weights).values(), *vars(hubs).values()))
     names = ("later", "listed", "synonym", "alpha", "skewed")
     click.echo(say("tune-chosen", **dict(zip(names, numbers, strict=True))))
-    header = ["", *(say(f"tune-{name}") for name in ("queries", "before", "after", "more"))]
+    codes = ("eval-queries", "tune-before", "tune-after", "tune-more")
+    header = ["", *map(say, codes)]
     rows = [
         [one.metric, str(one.queries), _shown(one.before), _shown(one.after),
          _shown(one.more, "+"), f"p {one.corrected:.4f}"]
         for one in found.gains
     ]  # fmt: skip
     print_table([*header, "Holm"], rows)
+    if precision is None:
+        return
     least = {"least": f"{tuned.min_confidence:g}", "wished": f"{precision:g}"}
     if found.precision and found.recall:
         figures = {"precision": _shown(found.precision), "recall": _shown(found.recall)}

@@ -2,8 +2,8 @@
 
 On the development part: the weights of the lexicon's variants, then α of the hub correction, by
 the mean reciprocal rank of text→image searches (the mean over languages and kinds); then the
-calibration of confidence, and the threshold for a wished precision. Where a choice changes nothing
-the default stays. Of the development part no figure is told.
+calibration of confidence, and, where a precision is wished, the threshold for it. Where a choice
+changes nothing the default stays. Of the development part no figure is told.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ def tune(
     encoder: Encoder,
     how: How,
     expander: Callable[[Weights], Expander | None],
-    precision: float,
+    precision: float | None = None,
 ) -> Tuning:
-    """``how`` with the expander that ``expander`` makes of each choice of weights."""
+    """``how`` with the expander that ``expander`` makes of each choice of weights. Without a wished
+    ``precision`` no threshold is chosen: a strict one hides most of what is there."""
     if min(len(dev.pictures), len(test.pictures)) < FEWEST:
         raise BadInput("tune-small", name=dev.name, fewest=FEWEST)
 
@@ -105,8 +106,9 @@ def tune(
     if len(queries) >= ENOUGH:
         any_, this = refitted(queries, UNTUNED.any), refitted(hits, UNTUNED.this)
         tuned = replace(tuned, any=any_, this=this)
-        least = threshold(queries.probabilities(any_), queries.right, precision)
-        tuned = replace(tuned, min_confidence=least or 0.0)
+        if precision is not None:
+            least = threshold(queries.probabilities(any_), queries.right, precision)
+            tuned = replace(tuned, min_confidence=least or 0.0)
     before, after = at(test, WEIGHTS), at(test, weights)
     judged = _Judged(tuned, answers(test, before, bank)[0], answers(test, after, bank)[0])
     gains = tuple(_gains(test, before, after, judged))

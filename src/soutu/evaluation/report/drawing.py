@@ -94,9 +94,11 @@ def curves(file: str, title: str, lines: Sequence[Line], axis: str) -> Plot:
             f"{_across(k, most):.1f},{_up(value, low):.1f}"
             for k, value in enumerate(line.values, 1)
         )
+        # Of lines that coincide, the earlier ones show as a rim.
+        broad = 2 + min(2, len(lines) - 1 - at)
         parts.append(
             f'<polyline points="{" ".join(points)}" fill="none" {_stroke(at)} '
-            'stroke-width="2" stroke-linejoin="round"/>'
+            f'stroke-width="{broad}" stroke-linejoin="round"/>'
         )
     below = _TOP + _HEIGHT
     parts.append(_text((_LEFT + _RIGHT) / 2, below + 34, axis, anchor="middle"))

@@ -60,8 +60,9 @@ def page(told: Content) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
         f"<title>{shown(told.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>",
         f"<h1>{shown(told.title)}</h1>",
-        *(f"<p>{shown(text)}</p>" for text in told.summary),
-        f'<h2>{shown(told.say("report-plots"))}</h2>\n<div class="plots">',
+        *map(_paragraph, told.summary),
+        _heading(told, "report-plots"),
+        '<div class="plots">',
         *(
             f"<figure><figcaption>{shown(plot.title)}</figcaption>{plot.inline()}</figure>"
             for plot in told.plots
@@ -73,6 +74,14 @@ def page(told: Content) -> str:
         "</main>\n</body>\n</html>\n",
     ]
     return "\n".join(parts)
+
+
+def _heading(told: Content, code: str) -> str:
+    return f"<h2>{shown(told.say(code))}</h2>"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{shown(text)}</p>"
 
 
 def _table(table: Table) -> str:
@@ -95,11 +104,11 @@ def _table(table: Table) -> str:
 
 
 def _worst(told: Content) -> Iterator[str]:
-    yield f"<h2>{shown(told.say('report-worst'))}</h2>"
+    yield _heading(told, "report-worst")
     if not told.worst:
-        yield f"<p>{shown(told.say('report-none-worst'))}</p>"
+        yield _paragraph(told.say("report-none-worst"))
         return
-    yield f"<p>{shown(told.say('report-worst-how'))}</p>"
+    yield _paragraph(told.say("report-worst-how"))
     made: dict[str, str] = {}
     yield '<ol class="queries">'
     for query in told.worst:
@@ -131,7 +140,7 @@ def _query(told: Content, query: Query, made: dict[str, str]) -> str:
 
 
 def _settings(told: Content) -> Iterator[str]:
-    yield f"<h2>{shown(told.say('report-settings'))}</h2>"
+    yield _heading(told, "report-settings")
     for name, pairs in told.settings:
         if len(told.settings) > 1:
             yield f"<h3>{shown(name)}</h3>"
