@@ -171,9 +171,10 @@ class Gallery(Opened):
             raise TypeError("search takes a text or an image")
         k = self.config.k if k is None else k
         if text is not None:
-            asked = (min_confidence, self.config.min_confidence, self.tuned.min_confidence)
+            searcher = self.searcher  # first: it says where there is no index
+            asked = (min_confidence, self.config.min_confidence, searcher.tuned.min_confidence)
             sure = next(one for one in asked if one is not None)
-            return self._logged(self.searcher.search(text, k, where=where, min_confidence=sure))
+            return self._logged(searcher.search(text, k, where=where, min_confidence=sure))
         rgb, name = self._picture(image)
         return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from soutu.encoders.base import Encoder
-    from soutu.query.tuned import Tuned
     from soutu.store.local import LocalStore
     from soutu.types import Rgb
 
@@ -77,11 +76,8 @@ class Opened:
         store = self.store  # first: without an index there is no need to look for a model
         expander = build_expander(self.config, self.home)
         how = {name: getattr(self.config, name) for name in ("fusion", "correction", "hybrid")}
-        return Searcher(self.encoder, store, expander, self._open_picture, **how, tuned=self.tuned)
-
-    @cached_property
-    def tuned(self) -> Tuned:
-        return build_tuned(self.config, self.encoder.card.space)
+        tuned = build_tuned(self.config, self.encoder.card.space)
+        return Searcher(self.encoder, store, expander, self._open_picture, **how, tuned=tuned)
 
     def _open_picture(self, path: str) -> Rgb:
         from soutu.sources.decode import decode
