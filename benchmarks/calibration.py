@@ -32,6 +32,7 @@ from benchmarks.record import save
 from benchmarks.reliability_plot import draw
 from soutu.assemble import build_encoder
 from soutu.encoders.base import Encoder
+from soutu.evaluation.presence import fit
 from soutu.query.choose import chosen
 from soutu.query.confidence import ANY, THIS, Calibration
 from soutu.query.expand import LexiconExpander, variants
@@ -99,19 +100,6 @@ def look(
                 top = float(scores[best[0]])
                 z = (top - float(scores.mean())) / float(scores.std())
                 yield Seen(ask, size, reference.standing(top, size), top, z, hits)
-
-
-def fit(standing: np.ndarray, images: np.ndarray, right: np.ndarray) -> Calibration:
-    """Logistic regression by Newton's method, with a slight pull to zero."""
-    rows = np.column_stack([standing, np.log10(images), np.ones(len(right))])
-    pull = np.diag([1e-3, 1e-3, 0.0])
-    weights = np.zeros(3)
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-rows @ weights))
-        slope = rows.T @ (p - right) / len(right) + pull @ weights
-        curve = (rows * (p * (1 - p))[:, None]).T @ rows / len(right) + pull
-        weights -= np.linalg.solve(curve, slope)
-    return Calibration(*(round(float(w), 3) for w in weights))
 
 
 def auroc(scores: np.ndarray, right: np.ndarray) -> float:

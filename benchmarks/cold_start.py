@@ -100,7 +100,7 @@ def filled(root: Path, count: int, model: str) -> Path:
 def beside_rclip(program: Path, home: Path, runs: int) -> Figures:
     """ViT-B/32 int8 beside rclip's float32 at the same (random) weights."""
     from benchmarks import pictures, rclip
-    from soutu.assemble import samples
+    from soutu.assemble.models import samples
     from soutu.encoders.export.export import export
     from soutu.encoders.open_clip import load, source_of
 

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.record import machine, save
-from soutu.assemble import samples
+from soutu.assemble.models import samples
 from soutu.encoders.bundle import read_bundle
 from soutu.encoders.export.export import export
 from soutu.encoders.onnx import OnnxEncoder

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from benchmarks import pictures, rclip
 from benchmarks.record import save
-from soutu.assemble import build_encoder, samples
+from soutu.assemble import build_encoder
+from soutu.assemble.models import samples
 from soutu.encoders.base import Encoder
 from soutu.encoders.export.compare import close
 from soutu.encoders.export.export import export

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.record import save
-from soutu.assemble import samples
+from soutu.assemble.models import samples
 from soutu.encoders.export.export import export
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.encoders.open_clip import load, source_of

@@ -30,7 +30,8 @@ class Config:
     a text finds (``soutu.query.hybrid``); ``negatives``: what a minus does
     (``soutu.query.sought``). ``journal``: searches are logged, or "hashed": without
     what was searched for, or "off"; beyond ``journal_bytes`` a new file is begun, and
-    ``journal_files`` older ones are kept."""
+    ``journal_files`` older ones are kept. ``tuned`` is a file that ``soutu tune`` wrote; below its
+    ``min_confidence`` nothing matches where none is set here."""
 
     model: str | None = None
     device: str = "auto"
@@ -47,7 +48,7 @@ class Config:
     recall: float = 0.99
     fusion: str = "auto"
     correction: str = "auto"
-    min_confidence: float = 0.0
+    min_confidence: float | None = None
     templates: bool = False
     translator: str | None = None
     llm: str | None = None
@@ -55,6 +56,7 @@ class Config:
     llm_timeout: float = 5.0
     hybrid: str = "auto"
     negatives: str = "penalise"
+    tuned: str | None = None
 
 
 def user_file() -> Path:
@@ -103,7 +105,7 @@ def _read(file: Path) -> dict[str, object]:
     if not isinstance(loaded, dict):
         raise BadConfig("config-form", file=file)
     # A relative path in a settings file is meant from where that file lies.
-    for name in ("expansions", "translator"):
+    for name in ("expansions", "translator", "tuned"):
         if isinstance(loaded.get(name), str):
             loaded[name] = str(file.parent / Path(loaded[name]).expanduser())
     return loaded

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from soutu.assemble import TORCH, describe_model, installed_models, open_store, recall
+from soutu.assemble import TORCH, describe_model, open_store, recall
+from soutu.assemble.models import installed_models
 from soutu.encoders.health import examine_model
 from soutu.errors import SoutuError
 from soutu.store.examine import examine

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.language import say
-from soutu.cli.options import Options, device_option, json_option, model_option
-from soutu.cli.progress import progress_bar
+from soutu.cli.figures import show, show_differences
+from soutu.cli.judging import Job, judge
+from soutu.cli.language import language, say
+from soutu.cli.options import device_option, json_option, model_option
 from soutu.cli.render import plain, show_record
+from soutu.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from soutu.evaluation import Collection, Difference, Evaluation, Outcome
+    from soutu.evaluation import Collection, Difference, Evaluation, Outcome, Trial
 
-SHOWN = ("hit@1", "hit@5", "hit@10", "mAP")
-_DIRECTIONS = {"text-to-image": "eval-text-to-image", "image-to-text": "eval-image-to-text"}
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Where a result goes, and the language of its report ("none": it gets none)."""
+
+    out: Path | None
+    report: str
 
 
 @click.command("eval")
@@ -32,7 +41,14 @@ _DIRECTIONS = {"text-to-image": "eval-text-to-image", "image-to-text": "eval-ima
 @click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
 @click.option("--fusion", metavar="NAME", help="auto, mean (all variants), balanced or anchored.")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
+@click.option("--correction", metavar="NAME", help="Of hubs: auto, on or off (off).")
+@click.option("--compare", metavar="WAYS",
+              help="Several ways, each against the first: raw,expand,expand+nnn.")  # fmt: skip
+@click.option("--grid", type=click.Path(path_type=Path), metavar="FILE",
+              help="YAML file of models, expansions, fusions and corrections.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep the result.")
+@click.option("--report", type=click.Choice(["zh", "en", NONE]),
+              help="Its report's language (that of the messages), or none.")  # fmt: skip
 @click.option("--depth", type=click.IntRange(1), default=100, metavar="N",
               help="How much of each ranking is kept (100).")  # fmt: skip
 @click.option("--work", type=click.Path(path_type=Path), metavar="FOLDER",
@@ -52,7 +68,10 @@ def evaluate(
     split: str | None,
     lang: str | None,
     limit: int | None,
+    compare: str | None,
+    grid: Path | None,
     out: Path | None,
+    report: str | None,
     depth: int,
     work: Path | None,
     against: tuple[Path, ...],
@@ -66,137 +85,120 @@ def evaluate(
     queries and qrels as CSV or JSON lines, Chinese-CLIP's files, Karpathy's JSON,
     Crossmodal-3600, or webdataset tars. A result that was kept with --out may stand in its
     place, to be compared --against others."""
-    from soutu.evaluation import check_metrics, compare, is_result, read_outcomes
+    from soutu.evaluation import check_metrics, is_result, open_collection, read_outcomes
 
     check_metrics(metrics)
+    trials = _trials(compare, grid, against)
     others = {str(other): read_outcomes(other) for other in against}
-    told = None
     if is_result(folder):
-        outcomes = read_outcomes(folder)
-    else:
-        from soutu.evaluation import open_collection
-
-        collection = open_collection(folder, layout=layout, split=split, lang=lang)
-        collection = collection.first(limit) if limit else collection
-        told = _judge(collection, settings, out, depth=depth, work=work)
-        outcomes = told.outcomes
-    differences = compare(outcomes, others, metrics)
-    if as_json:
-        _show_json(outcomes, told, differences)
+        if trials or out or report:
+            raise BadInput("eval-no-collection", folder=folder)
+        _tell(
+            read_outcomes(folder), None, _compared(read_outcomes(folder), others, metrics), as_json
+        )
         return
-    _show(outcomes, told)
-    for other in others:
-        _show_differences(differences, other)
-    if out and told:
+    if report and not out:
+        raise BadInput("eval-report-out")
+    collection = open_collection(folder, layout=layout, split=split, lang=lang)
+    collection = collection.first(limit) if limit else collection
+    settings["correction"] = settings.get("correction") or "off"
+    job, kept = Job(collection, settings, work, depth), _Kept(out, report or language())
+    if trials:
+        _tell_trials(*_try(job, trials, metrics, kept), as_json)
+    else:
+        told, differences = _judge(job, others, metrics, kept)
+        _tell(told.outcomes, told, differences, as_json)
+    if out and not as_json:
         click.echo(say("eval-written", folder=out), err=True)
 
 
+def _trials(compare: str | None, grid: Path | None, against: Sequence[Path]) -> list[Trial]:
+    from soutu.evaluation import parse_trials, read_grid
+
+    if sum(map(bool, (compare, grid, against))) > 1 and (compare or grid):
+        raise BadInput("eval-either")
+    return parse_trials(compare) if compare else read_grid(grid) if grid else []
+
+
 def _judge(
-    collection: Collection, settings: Options, out: Path | None, *, depth: int, work: Path | None
-) -> Evaluation:
-    from soutu.assemble import DEFAULT, build_encoder, build_expander, precision
-    from soutu.config import load_config
-    from soutu.evaluation import How, evaluate, result_folder, write
-    from soutu.indexing.pipeline import Pace
+    job: Job, others: dict[str, tuple[Outcome, ...]], metrics: Sequence[str], kept: _Kept
+) -> tuple[Evaluation, list[Difference]]:
+    from soutu.evaluation import Trial, result_folder, write
 
-    config = load_config(None, settings)
-    model = config.model or DEFAULT
-    encoder = build_encoder(model, config.device)
-    pace = Pace(config.workers or 0, config.batch or 0, config.max_pixels)
-    with ExitStack() as stack:
-        made = stack.enter_context(result_folder(out)) if out else None
-        progress = stack.enter_context(progress_bar("eval-encoding"))
-        how = How(
-            expander=build_expander(config),
-            fusion=config.fusion,
-            pace=pace,
-            device=config.device,
-            precision=precision(model),
-            work=work,
-            progress=progress,
-        )
-        found = evaluate(collection, encoder, how, runs=made, depth=depth)
+    with result_folder(kept.out) if kept.out else nullcontext() as made:
+        (told,) = judge(job, [Trial("")], made).values()
+        differences = _compared(told.outcomes, others, metrics)
         if made:
-            write(made, found)
-    return found
+            write(made, told)
+            _report(made, job.collection, {told.name: told}, differences, kept.report)
+    return told, differences
 
 
-def _show_json(
-    outcomes: Sequence[Outcome], told: Evaluation | None, differences: Sequence[Difference]
+def _compared(
+    outcomes: Sequence[Outcome], others: dict[str, tuple[Outcome, ...]], metrics: Sequence[str]
+) -> list[Difference]:
+    from soutu.evaluation import compare
+
+    return compare(outcomes, others, metrics)
+
+
+def _try(
+    job: Job, trials: Sequence[Trial], metrics: Sequence[str], kept: _Kept
+) -> tuple[dict[str, Evaluation], list[Difference]]:
+    from soutu.evaluation import against_first, result_folder, write_comparison
+
+    with result_folder(kept.out) if kept.out else nullcontext() as made:
+        named = judge(job, trials, made)
+        found = {name: evaluation.outcomes for name, evaluation in named.items()}
+        differences = against_first(found, metrics)
+        if made:
+            write_comparison(made, named, differences)
+            _report(made, job.collection, named, differences, kept.report)
+    return named, differences
+
+
+def _report(
+    made: Path,
+    collection: Collection,
+    named: dict[str, Evaluation],
+    differences: Sequence[Difference],
+    lang: str,
 ) -> None:
+    if lang != NONE:
+        from soutu.evaluation.report import Report, write_report
+
+        write_report(made, Report(collection, named, tuple(differences), lang))
+
+
+def _tell(
+    outcomes: Sequence[Outcome],
+    told: Evaluation | None,
+    differences: Sequence[Difference],
+    as_json: bool,
+) -> None:
+    if as_json:
+        show_record({**_record(outcomes, told), "differences": tuple(map(asdict, differences))})
+        return
+    show(outcomes, told)
+    for other in dict.fromkeys(one.other for one in differences):
+        show_differences(differences, other, "eval-against")
+
+
+def _tell_trials(
+    named: dict[str, Evaluation], differences: Sequence[Difference], as_json: bool
+) -> None:
+    if as_json:
+        trials = [{"name": n, **_record(told.outcomes, told)} for n, told in named.items()]
+        show_record({"trials": trials, "differences": tuple(map(asdict, differences))})
+        return
+    for name, told in named.items():
+        click.secho(plain(name), bold=True)
+        show(told.outcomes, told)
+    for other in dict.fromkeys(one.other for one in differences):
+        show_differences(differences, other, "eval-more", first=plain(next(iter(named))))
+
+
+def _record(outcomes: Sequence[Outcome], told: Evaluation | None) -> dict[str, object]:
     from soutu.evaluation import figures
 
-    record = {
-        "settings": told.settings if told else None,
-        "outcomes": tuple(map(figures, outcomes)),
-        "differences": tuple(map(asdict, differences)),
-    }
-    show_record(record)
-
-
-def _show(outcomes: Sequence[Outcome], told: Evaluation | None) -> None:
-    """The figures that are looked at first; the others are in the JSON and in the files."""
-    header = [*SHOWN, say("eval-median-rank")]
-    rows = [
-        [
-            *_group(one),
-            str(len(one.queries)),
-            *(_figure(one, name, "{:.3f}") for name in SHOWN),
-            _figure(one, "rank", "{:g}"),
-        ]
-        for one in outcomes
-    ]
-    _print_table(["", "", "", say("eval-queries"), *header], rows)
-    if told:
-        there, model = told.settings["collection"], told.settings["model"]
-        assert isinstance(there, dict)
-        assert isinstance(model, dict)
-        counts = {name: there[name] for name in ("name", "layout", "pictures", "texts")}
-        left_out = sum(one.unanswered for one in outcomes)
-        click.echo(say("eval-judged", model=model["name"], unanswered=left_out, **counts), err=True)
-
-
-def _figure(outcome: Outcome, metric: str, form: str) -> str:
-    figure = outcome.figures.get(metric)
-    if figure is None:
-        return "-"
-    value, low, high = (form.format(x) for x in (figure.value, figure.low, figure.high))
-    return f"{value} ({low}–{high})"
-
-
-def _show_differences(differences: Sequence[Difference], other: str) -> None:
-    compared = [one for one in differences if one.other == other]
-    for metric in dict.fromkeys(one.metric for one in compared):
-        told = {"metric": metric, "folder": plain(other), "count": len(differences)}
-        click.echo(say("eval-against", **told))
-        rows = [
-            [
-                *_group(one),
-                "{:+.3f} ({:+.3f}–{:+.3f})".format(*vars(one.more).values()),
-                f"p {one.p:.4f}",
-                f"p {one.corrected:.4f} (Holm)",
-            ]
-            for one in compared
-            if one.metric == metric
-        ]
-        _print_table(None, rows)
-
-
-def _group(one: Outcome | Difference) -> tuple[str, str, str]:
-    return say(_DIRECTIONS[one.direction]), plain(one.lang), plain(one.kind)
-
-
-def _print_table(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=header is not None, header_style="bold")
-    for at in range(len(rows[0]) if rows else 0):
-        table.add_column(header[at] if header else "", justify="left" if at < 3 else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))  # a kind may have brackets, which are no markup
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160  # a pipe has no width; 80 would break lines
-    console.print(table)
+    return {"settings": told.settings if told else None, "outcomes": tuple(map(figures, outcomes))}

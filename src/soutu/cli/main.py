@@ -19,6 +19,7 @@ from soutu.cli import (
     log,
     models,
     replay,
+    tune,
     upkeep,
 )
 from soutu.cli.language import choose_language, say
@@ -48,6 +49,7 @@ for _command in (
     evaluate.evaluate,
     log.log,
     replay.replay,
+    tune.tune,
 ):
     cli.add_command(_command)
 

@@ -40,7 +40,8 @@ def models() -> None:
 @_json
 def list_models(as_json: bool) -> None:
     """All known models: what they cost, and which read Chinese · 列出模型"""
-    from soutu.assemble import catalogue, installed_models
+    from soutu.assemble import catalogue
+    from soutu.assemble.models import installed_models
 
     there = {*installed_models()}
     rows = sorted(catalogue().values(), key=_chinese, reverse=True)
@@ -138,7 +139,7 @@ def info(name: str, as_json: bool) -> None:
 @click.option("--name", "called", metavar="NAME", help="For a folder: the name to install it as.")
 def pull(name: str, revision: str | None, called: str | None) -> None:
     """Fetch the model NAME from a hub, or copy one from ./FOLDER · 获取模型"""
-    from soutu.assemble import pull_model
+    from soutu.assemble.models import pull_model
 
     card, folder = pull_model(name, revision=revision, called=called)
     click.echo(say("models-pulled", name=card.name, folder=folder, fingerprint=card.fingerprint))
@@ -169,7 +170,7 @@ def export(
     as_json: bool,
 ) -> None:
     """Make a fast ONNX model of the open_clip model NAME · 导出模型"""
-    from soutu.assemble import export_model
+    from soutu.assemble.models import export_model
 
     made = export_model(
         name, pretrained, called=called or name, precision=precision, folder=gallery
@@ -205,7 +206,7 @@ def verify(
 
     With --torch or --pretrained its vectors are compared with PyTorch's as well: at least
     cosine 0.9999 in float32, 0.99 in int8."""
-    from soutu.assemble import compare_model, verify_model
+    from soutu.assemble.models import compare_model, verify_model
 
     found = verify_model(name)
     compared = compare_model(name, pretrained, gallery) if against or pretrained else None
@@ -229,7 +230,7 @@ def verify(
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete the installed model NAME · 移除模型"""
-    from soutu.assemble import remove_model
+    from soutu.assemble.models import remove_model
 
     freed = remove_model(name)
     where = Path(name).name

@@ -9,7 +9,6 @@ import click
 from soutu.cli.language import say
 from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import show_record
-from soutu.query.hubs import SKEWED
 
 if TYPE_CHECKING:
     from soutu.gallery import GalleryInfo
@@ -55,7 +54,7 @@ def _show_yardstick(found: GalleryInfo) -> None:
     told = {"mean": f"{known.mean:.3f}", "spread": f"{known.spread:.3f}"}
     click.echo(say("info-yardstick", images=known.images, **told))
     code = "info-corrected" if known.alpha else "info-uncorrected"
-    skewness = {"skewness": f"{known.skewness:.2f}", "from_": f"{SKEWED:g}"}
+    skewness = {"skewness": f"{known.skewness:.2f}", "from_": f"{known.skewed:g}"}
     click.echo(say(code, alpha=f"{known.alpha:g}", **skewness))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from soutu.errors import BadInput
+from soutu.evaluation.judged import TEXT_TO_IMAGE
 from soutu.evaluation.judging import Outcome
 from soutu.evaluation.metrics import LIBRARY, METRICS
 from soutu.evaluation.statistics import Figure, holm, intervals, randomisation_test
@@ -53,6 +54,24 @@ def compare(
             found += [_difference(name, outcome, other, metric) for metric in metrics]
     corrected = holm([one.p for one in found])
     return [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def against_first(
+    named: Mapping[str, Sequence[Outcome]], metrics: Sequence[str] = ("hit@1",)
+) -> list[Difference]:
+    """What each but the first has more than the first, text→image (``other`` is its name)."""
+    first, *_ = named
+    searched = {
+        name: [one for one in outcomes if one.direction == TEXT_TO_IMAGE]
+        for name, outcomes in named.items()
+    }
+    others = {name: outcomes for name, outcomes in searched.items() if name != first}
+    return [_turned(one) for one in compare(searched[first], others, metrics)]
+
+
+def _turned(one: Difference) -> Difference:
+    value, low, high = (0.0 - number for number in vars(one.more).values())
+    return replace(one, more=Figure(value, high, low))
 
 
 def _group(outcome: Outcome) -> tuple[str, str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,12 +18,17 @@ from soutu.evaluation.ranking import Block, ranked
 from soutu.evaluation.runs import Runs
 from soutu.evaluation.statistics import Figure, intervals
 from soutu.evaluation.vectors import How, Vectors, encode
+from soutu.query.hubs import corrected, strength
+
+BEST = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What queries of one kind found: ``values`` (q, len(METRICS)) by query, ``answers`` how many
-    right targets each has, out of ``targets``. ``unanswered``: texts without any, left out."""
+    right targets each has, out of ``targets``. ``unanswered``: texts without any, left out.
+    ``best``: the first ``BEST`` targets that each query found; a result folder keeps them in its
+    run and not here."""
 
     direction: str
     lang: str
@@ -33,6 +38,7 @@ class Outcome:
     values: NDArray[np.float64]
     targets: int
     unanswered: int
+    best: tuple[tuple[str, ...], ...] = field(default=(), compare=False, repr=False)
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
@@ -52,6 +58,13 @@ class Evaluation:
     outcomes: tuple[Outcome, ...]
     settings: dict[str, object]
 
+    @property
+    def name(self) -> str:
+        """The model's."""
+        model = self.settings["model"]
+        assert isinstance(model, dict)
+        return str(model["name"])
+
 
 def evaluate(
     collection: Collection,
@@ -68,19 +81,22 @@ def evaluate(
     """
     check_library()
     vectors = encode(collection, encoder, how)
+    alpha = strength(vectors.reference, how.correction, how.hubs)
     groups = list(judgements(collection))
     with Runs(runs, encoder.card.name, depth) if runs else nullcontext() as written:
-        outcomes = tuple(_outcome(group, vectors, written) for group in groups)
+        outcomes = tuple(_outcome(group, vectors, alpha, written) for group in groups)
     return Evaluation(outcomes, _settings(collection, encoder, how, vectors, depth))
 
 
-def _outcome(group: Judged, vectors: Vectors, written: Runs | None) -> Outcome:
-    ways = (vectors.texts, vectors.pictures)
-    queries, targets = ways if group.direction == TEXT_TO_IMAGE else ways[::-1]
+def _outcome(group: Judged, vectors: Vectors, alpha: float, written: Runs | None) -> Outcome:
+    queries, targets = vectors.pictures, vectors.texts
+    if group.direction == TEXT_TO_IMAGE:  # what is searched for is corrected, what is found is not
+        queries, targets = corrected(vectors.texts, vectors.reference, alpha), vectors.pictures
     blocks = ranked(queries[group.rows], targets[group.columns], group.right, JUDGED)
-    tables = [np.empty((0, len(METRICS)))]
+    tables, best = [np.empty((0, len(METRICS)))], list[tuple[str, ...]]()
     for block in blocks:
         tables.append(_values(block, group))
+        best += [tuple(group.targets[at] for at in row) for row in block.top[:, :BEST].tolist()]
         if written:
             written.add(group, block)
     return Outcome(
@@ -92,6 +108,7 @@ def _outcome(group: Judged, vectors: Vectors, written: Runs | None) -> Outcome:
         values=np.concatenate(tables),
         targets=len(group.targets),
         unanswered=group.unanswered,
+        best=tuple(best),
     )
 
 
@@ -121,6 +138,11 @@ def _settings(
             "on": how.expander is not None,
             "fusion": how.fusion,
             "variants": vectors.variants,
+        },
+        "correction": {
+            "asked": how.correction,
+            "alpha": strength(vectors.reference, how.correction, how.hubs),
+            "skewness": round(vectors.reference.skewness, 6) if vectors.reference else None,
         },
         "collection": {
             "name": collection.name,

@@ -4,6 +4,12 @@ config.json     model, expansion, collection, by fingerprint: equal for equal ru
 metrics.json    the figures with their 95 % intervals, by direction, language and kind
 per_query.csv   every query's values
 *.trec *.qrels  see ``runs``
+
+Of several ways, each has such a folder of its own, and beside them lies
+
+comparison.json  their names and folders, and what each has more than the first
+
+A report (``report``) may lie in either.
 """
 
 from __future__ import annotations
@@ -11,8 +17,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
@@ -21,12 +28,17 @@ from pathlib import Path
 import numpy as np
 
 from soutu.errors import BadInput
+from soutu.evaluation.comparison import Difference
 from soutu.evaluation.judging import Evaluation, Outcome
 from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.runs import FILES
 
 CONFIG, FIGURES, QUERIES = "config.json", "metrics.json", "per_query.csv"
-OURS = {CONFIG, FIGURES, QUERIES, *FILES}
+COMPARISON = "comparison.json"
+REPORTS = ("report.html", "report.md")
+OURS = {CONFIG, FIGURES, QUERIES, COMPARISON, *REPORTS, *FILES}
+_NUMBERED = re.compile(r"plot-\d+\.svg|\d+-.+", re.S)  # a report's plots; folders of several ways
+_UNSAFE = re.compile(r"[^\w.+=-]+")
 _GROUP = ("direction", "lang", "kind", "targets", "unanswered")
 _COLUMNS = (*_GROUP, "query", "answers", *METRICS)
 
@@ -56,9 +68,12 @@ def _check(target: Path, shown: Path) -> None:
     if not os.path.lexists(target):
         return
     there = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}
-    if there and (CONFIG not in there or not there <= OURS):
-        other = ", ".join(sorted(there - OURS or there)[:3])
+    others = {name for name in there - OURS if not _NUMBERED.fullmatch(name)}
+    if there and (others or not there & {CONFIG, COMPARISON}):
+        other = ", ".join(sorted(others or there)[:3])
         raise BadInput("eval-not-empty", folder=shown, found=other)
+    for inner in sorted(name for name in there if (target / name).is_dir()):
+        _check(target / inner, shown / inner)
 
 
 def write(folder: Path, evaluation: Evaluation) -> None:
@@ -72,6 +87,25 @@ def write(folder: Path, evaluation: Evaluation) -> None:
             group = [getattr(one, name) for name in _GROUP]
             for query, answers, values in zip(one.queries, one.answers, one.values, strict=True):
                 rows.writerow([*group, query, answers, *(f"{value:.9g}" for value in values)])
+
+
+def folder_of(number: int, name: str) -> str:
+    """Of several ways, that of the one called ``name``, counted from 1."""
+    return f"{number:02}-{_UNSAFE.sub('-', name)[:80]}"
+
+
+def write_comparison(
+    folder: Path, named: Mapping[str, Evaluation], differences: Sequence[Difference]
+) -> None:
+    """Beside the folders of each, in which its runs lie already."""
+    places = {name: folder_of(at, name) for at, name in enumerate(named, 1)}
+    for name, evaluation in named.items():
+        write(folder / places[name], evaluation)
+    told = [{"name": name, "folder": place} for name, place in places.items()]
+    rounded = [asdict(one) for one in differences]
+    for one in rounded:
+        one["more"] = {part: round(value, 6) for part, value in one["more"].items()}
+    _write_json(folder / COMPARISON, {"trials": told, "differences": rounded})
 
 
 def figures(outcome: Outcome) -> dict[str, object]:

@@ -47,6 +47,20 @@ def intervals(table: NDArray[np.float64], *, median: Sequence[bool] = ()) -> lis
     return [Figure(*map(float, one)) for one in zip(values, low, high, strict=True)]
 
 
+def ratio(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> Figure | None:
+    """The sum of ``parts`` by that of ``wholes``, (q,) each, with the percentiles of bootstrap
+    samples of the rows; None where there is nothing to divide by."""
+    if not wholes.any():
+        return None
+    rng, drawn = np.random.default_rng(SEED), []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(len(wholes), size=len(wholes))
+        if whole := wholes[rows].sum():
+            drawn.append(parts[rows].sum() / whole)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Figure(float(parts.sum() / wholes.sum()), float(low), float(high))
+
+
 def randomisation_test(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """The two-sided p-value of the mean difference of paired values, (q,) each: how often it is
     as large when each pair is swapped at random. Exact up to ``EXACT`` pairs that differ."""

@@ -13,7 +13,11 @@ from soutu.encoders.base import Encoder
 from soutu.evaluation.judged import Collection
 from soutu.evaluation.kept import Kept
 from soutu.indexing.pipeline import Crew, Pace
+from soutu.indexing.reference import encoded
 from soutu.query.expand import Expander
+from soutu.query.hubs import HUBS, OFF, Hubs
+from soutu.query.reference import fingerprint, reference_texts
+from soutu.query.standing import FEWEST, MOST, Reference, measure
 from soutu.search import Searcher
 from soutu.store.arrays import ArrayStore
 from soutu.types import Floats, Rgb
@@ -23,12 +27,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class How:
-    """How texts are expanded and fused (as ``Searcher`` has it), how pictures are decoded and
-    encoded, on which ``device``, in which ``precision`` (of "images" and "texts", where that is
-    known), and the folder that keeps vectors for the next time."""
+    """How texts are expanded, fused and corrected for hubs (as ``Searcher`` has it), how pictures
+    are decoded and encoded, on which ``device``, in which ``precision`` (of "images" and "texts",
+    where that is known), and the folder that keeps vectors for the next time."""
 
     expander: Expander | None = None
     fusion: str = "auto"
+    correction: str = OFF
+    hubs: Hubs = HUBS
     pace: Pace = field(default_factory=Pace)
     device: str = "auto"
     precision: Mapping[str, str] = field(default_factory=dict)
@@ -39,11 +45,13 @@ class How:
 @dataclass(frozen=True)
 class Vectors:
     """float32 (n, dim), unit rows, of pictures and of texts; ``variants`` is a sha256 (hex) over
-    all that was searched for, and tells whether two runs expanded alike."""
+    all that was searched for, and tells whether two runs expanded alike. ``reference`` says how
+    the pictures answer texts in general, where a correction of hubs asks for it."""
 
     pictures: Floats
     texts: Floats
     variants: str
+    reference: Reference | None = None
 
 
 def encode(collection: Collection, encoder: Encoder, how: How) -> Vectors:
@@ -59,9 +67,19 @@ def encode(collection: Collection, encoder: Encoder, how: How) -> Vectors:
             kept.keep_pictures(pictures)
     remembering = _Remembering(encoder, kept.texts() if kept else {})
     texts, variants = _texts(collection, remembering, how, total)
+    asked = how.correction != OFF and len(pictures) >= FEWEST
+    reference = standing(pictures, remembering) if asked else None
     if kept and remembering.more:
         kept.keep_texts(remembering.known)
-    return Vectors(pictures, texts, variants)
+    return Vectors(pictures, texts, variants, reference)
+
+
+def standing(pictures: Floats, encoder: Encoder) -> Reference:
+    """What an index run measures, for ``pictures`` (n, dim), n ≥ 32."""
+    texts = reference_texts(encoder.card.languages)
+    sample = np.random.default_rng(0).permutation(len(pictures))[:MOST]
+    bank = encoded(encoder, texts)
+    return measure(pictures[sample], bank, images=len(pictures), texts=fingerprint(texts))
 
 
 def _key(collection: Collection, encoder: Encoder, how: How) -> str:

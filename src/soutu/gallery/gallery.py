@@ -177,9 +177,11 @@ class Gallery(Opened):
             raise TypeError("search takes a text or an image")
         k = self.config.k if k is None else k
         if text is not None:
-            sure = self.config.min_confidence if min_confidence is None else min_confidence
+            searcher = self.searcher  # first: it says where there is no index
+            wished = (min_confidence, self.config.min_confidence, searcher.tuned.min_confidence)
+            sure = next(one for one in wished if one is not None)
             depth = max(k, DEPTH) if also else k
-            found = self.searcher.search(text, depth, where=where, min_confidence=sure)
+            found = searcher.search(text, depth, where=where, min_confidence=sure)
             found = self._logged(found)
             rest = [
                 self.with_model(name).search(text, k=depth, where=where, min_confidence=sure)

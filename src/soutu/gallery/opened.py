@@ -13,6 +13,7 @@ from soutu.assemble import (
     DEFAULT,
     build_encoder,
     build_expander,
+    build_tuned,
     open_store,
     precision,
     recall,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 # What changes the answer to a query, beside the query.
 SEARCHING = ("fusion", "correction", "hybrid", "negatives")  # of ``soutu.search.Searcher``
 SETTINGS = ("expand", "templates", *SEARCHING)
-OUTSIDE = ("translator", "llm", "llm_model", "expansions")
+OUTSIDE = ("translator", "llm", "llm_model", "expansions", "tuned")
 
 
 class Opened:
@@ -92,7 +93,8 @@ class Opened:
         store = self.store  # first: without an index there is no need to look for a model
         expander = build_expander(self.config, self.home)
         how = {name: getattr(self.config, name) for name in SEARCHING}
-        return Searcher(self.encoder, store, expander, self._open_picture, **how)
+        tuned = build_tuned(self.config, self.encoder.card.space)
+        return Searcher(self.encoder, store, expander, self._open_picture, **how, tuned=tuned)
 
     @cached_property
     def setup(self) -> Setup:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from soutu.assemble import cache_folder, open_store
+from soutu.assemble import build_tuned, cache_folder, open_store
 from soutu.config import Config
 from soutu.errors import IndexCorrupt
 from soutu.query.hubs import shift, strength
@@ -29,13 +29,14 @@ Encode: TypeAlias = "Callable[[Sequence[str]], Floats]"
 class Yardstick:
     """What reference texts find among ``images`` pictures: the ``mean`` and ``spread`` of their
     best cosines, the ``skewness`` of how often a picture is one (``query/standing.py``), and
-    ``alpha``: how strongly hubs are held back, 0 for not at all."""
+    ``alpha``: how strongly hubs are held back, 0 for not at all; by itself from ``skewed`` on."""
 
     images: int
     mean: float
     spread: float
     skewness: float
     alpha: float
+    skewed: float
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,11 @@ def _yardstick(store: LocalStore, config: Config) -> Yardstick | None:
     reference = _reference(store)
     if reference is None:
         return None
-    alpha, level = strength(reference, config.correction), reference.levels[-1]
-    return Yardstick(reference.images, level.mean, level.spread, reference.skewness, alpha)
+    hubs = build_tuned(config).hubs
+    alpha, level = strength(reference, config.correction, hubs), reference.levels[-1]
+    return Yardstick(
+        reference.images, level.mean, level.spread, reference.skewness, alpha, hubs.skewed
+    )
 
 
 def _promises(store: LocalStore) -> Mapping[str, Manifest]:
@@ -106,7 +110,7 @@ def refresh_codes(store: LocalStore, encode: Encode, config: Config) -> tuple[st
     """Build the codes of the index where they are due."""
     from soutu.indexing import refresh_ann
 
-    moved = shift(_reference(store), config.correction)
+    moved = shift(_reference(store), config.correction, build_tuned(config).hubs)
     return refresh_ann(store, encode, config.recall, moved)
 
 

@@ -41,15 +41,20 @@ def refresh_reference(store: VectorStore, encoder: Encoder, cache: Path) -> Refe
     return measured
 
 
+def encoded(encoder: Encoder, texts: Sequence[str]) -> Floats:
+    """The reference ``texts``' vectors, float32 (n, dim)."""
+    rows: Floats = np.concatenate(
+        [encoder.encode_texts(texts[at : at + _AT_ONCE]) for at in range(0, len(texts), _AT_ONCE)]
+    )
+    return rows
+
+
 def _bank(encoder: Encoder, texts: Sequence[str], file: Path) -> Floats:
     with suppress(OSError, ValueError, EOFError):  # not there, or not what was written
         kept: Floats = np.load(file, allow_pickle=False)
         if kept.shape == (len(texts), encoder.card.dim) and np.isfinite(kept).all():
             return kept.astype(np.float32, copy=False)
-    parts = [
-        encoder.encode_texts(texts[at : at + _AT_ONCE]) for at in range(0, len(texts), _AT_ONCE)
-    ]
-    bank: Floats = np.concatenate(parts)
+    bank = encoded(encoder, texts)
     with suppress(OSError):  # a full or read-only disk: the next gallery encodes them again
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_name(f"{file.name}.{os.getpid()}.new")

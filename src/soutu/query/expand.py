@@ -15,10 +15,20 @@ RULES, LEXICON, TRANSLATION = "rules", "lexicon", "translation"
 MOST = 12  # variants of one term
 _LONGEST = 100  # characters; a longer text says more than a dictionary can repeat
 _ENOUGH = 0.5  # of a phrase's characters must be known for its English to be worth saying
-_LISTED = 0.5  # what the words say without grammar
-_LATER = 0.5  # senses after the first
-_SYNONYM = 0.5
 _PER_SENSE = 3
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the lexicon's variants count beside its first rendering, 1: senses after the first
+    (``later``), what the words say without grammar (``listed``), other Chinese words."""
+
+    later: float = 0.5
+    listed: float = 0.5
+    synonym: float = 0.5
+
+
+WEIGHTS = Weights()
 
 
 class Expander(Protocol):
@@ -52,6 +62,7 @@ class LexiconExpander:
     """Says Chinese in English, word by word or as a caption, and with other Chinese words."""
 
     own: Lexicon | None = None  # None: the package's, read when it is first needed
+    weights: Weights = WEIGHTS
     name: ClassVar[str] = LEXICON
 
     @property
@@ -63,10 +74,10 @@ class LexiconExpander:
             return []
         word, tokens = self.understood(text)
         if senses := self.lexicon.lookup(word):
-            return list(_renderings(word, senses))
+            return list(_renderings(word, senses, self.weights))
         if self.lexicon.covers(tokens) < _ENOUGH or not any(token.senses for token in tokens):
             return []
-        said = (compose(tokens), 1.0), (listed(tokens), _LISTED)
+        said = (compose(tokens), 1.0), (listed(tokens), self.weights.listed)
         return [Variant(caption, weight, LEXICON) for caption, weight in said if caption]
 
     def understood(self, text: str) -> tuple[str, list[Token]]:
@@ -79,15 +90,15 @@ class LexiconExpander:
         return word, self.lexicon.segment(word)
 
 
-def _renderings(word: str, senses: Sequence[Sense]) -> Iterator[Variant]:
+def _renderings(word: str, senses: Sequence[Sense], weights: Weights) -> Iterator[Variant]:
     """English by sense, the most common first and heaviest, then other Chinese words."""
     for place, sense in enumerate(senses):
         source = f"{LEXICON}:{sense.label}" if sense.label else LEXICON
         for english in sense.english[:_PER_SENSE]:
-            yield Variant(english, _LATER if place else 1.0, source)
+            yield Variant(english, weights.later if place else 1.0, source)
     for synonym in (senses[0].word, *senses[0].synonyms)[: _PER_SENSE - 1]:
         if synonym != word:
-            yield Variant(synonym, _SYNONYM, LEXICON)
+            yield Variant(synonym, weights.synonym, LEXICON)
 
 
 def distinct(found: Iterable[Variant]) -> list[Variant]:

@@ -11,6 +11,8 @@ In a style that the models have not seen it gained 1.4 points of R@1 on average,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from soutu.query.standing import Reference
 from soutu.types import Floats
 
@@ -24,16 +26,27 @@ SKEWED = 3.3
 galleries that it was chosen on (benchmarks/results/hubs.json)."""
 
 
-def strength(reference: Reference | None, correction: str) -> float:
+@dataclass(frozen=True)
+class Hubs:
+    """How much is taken, and from which skewness on by itself."""
+
+    alpha: float = ALPHA
+    skewed: float = SKEWED
+
+
+HUBS = Hubs()
+
+
+def strength(reference: Reference | None, correction: str, hubs: Hubs = HUBS) -> float:
     """α for text queries of a gallery; 0 where nothing is corrected."""
     if reference is None or correction == OFF:
         return 0.0
-    return ALPHA if correction == ON or reference.skewness >= SKEWED else 0.0
+    return hubs.alpha if correction == ON or reference.skewness >= hubs.skewed else 0.0
 
 
-def shift(reference: Reference | None, correction: str) -> Floats | None:
+def shift(reference: Reference | None, correction: str, hubs: Hubs = HUBS) -> Floats | None:
     """What is taken from the vector of each text query (dim,); None where nothing is corrected."""
-    alpha = strength(reference, correction)
+    alpha = strength(reference, correction, hubs)
     return (alpha * reference.centre).astype("float32") if reference and alpha else None
 
 

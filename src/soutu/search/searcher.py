@@ -12,7 +12,7 @@ from soutu.errors import BadQuery
 from soutu.filters import Filter
 from soutu.query.chain import proposals, together
 from soutu.query.choose import AUTO
-from soutu.query.confidence import ANY, THIS, confidence
+from soutu.query.confidence import confidence
 from soutu.query.expand import Expander
 from soutu.query.fuse import FUSIONS, MEAN, SENSES, by_sense
 from soutu.query.hubs import OFF, corrected, strength
@@ -20,6 +20,7 @@ from soutu.query.hybrid import VECTOR, Ranked, Sources, ranked
 from soutu.query.parse import TEXT, format_query, parse_query
 from soutu.query.sought import CLEAR, PENALTY, SUBTRACT, Sought
 from soutu.query.standing import REFERENCE, Reference, from_text
+from soutu.query.tuned import UNTUNED, Tuned
 from soutu.search.asked import Asked, Clock, Wanted, parsed, pooled
 from soutu.store.base import Searchable
 from soutu.types import (
@@ -46,7 +47,8 @@ class Searcher:
     ``correction`` of hubs: "auto", "on" or "off" (``query/hubs.py``).
     ``hybrid``: whether captions have a say in what a text finds (``query/hybrid.py``).
     ``negatives``: whether a term with a minus penalises what is shown of it, which takes a gallery
-    that was measured, or subtracts (``query/sought.py``)."""
+    that was measured, or subtracts (``query/sought.py``).
+    ``tuned``: how much is corrected, and what confidence is made of (``query/tuned.py``)."""
 
     encoder: Encoder
     store: Searchable
@@ -56,6 +58,7 @@ class Searcher:
     correction: str = OFF
     hybrid: str = OFF
     negatives: str = SUBTRACT
+    tuned: Tuned = UNTUNED
 
     def search(
         self, text: str, k: int = 5, *, where: str | None = None, min_confidence: float = 0.0
@@ -165,7 +168,7 @@ class Searcher:
             asked, penalties = self._penalised(asked, reference, state)
             if any(term.kind != TEXT for term in asked.query.terms):
                 reference = None  # it tells of texts alone
-            alpha = strength(reference, self.correction)
+            alpha = strength(reference, self.correction, self.tuned.hubs)
             vectors = asked.vector[None] if asked.senses is None else asked.senses
             sought = Sought(corrected(vectors, reference, alpha), penalties)
             found = self._ranked(asked, sought, k, narrowed)
@@ -177,12 +180,12 @@ class Searcher:
         hits: list[Hit] = []
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
             (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
-            sure = confidence(THIS, reference, cosine, among)
+            sure = confidence(self.tuned.this, reference, cosine, among)
             hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure, row.id))
         if wanted:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
         best = max((hit.cosine for hit in hits), default=-1.0)
-        sure = confidence(ANY, reference, best, among)
+        sure = confidence(self.tuned.any, reference, best, among)
         result = self._result(asked, hits, state, "images")
         named = reference.name if reference else ""
         told = replace(result, confidence=sure, correction=alpha, ranked_by=found.by, k=k)

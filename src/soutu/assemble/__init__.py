@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,23 +18,21 @@ from soutu.encoders.catalog import (
     open_model,
 )
 from soutu.encoders.onnx import OnnxEncoder
-from soutu.errors import BadInput, MissingModel
+from soutu.errors import BadConfig, BadInput, MissingModel
 from soutu.query.chain import Chain
 from soutu.query.expand import LexiconExpander
 from soutu.query.own_words import FILE as OWN_WORDS
 from soutu.query.own_words import load_lexicon
 from soutu.query.rules import load_rules
 from soutu.query.templates import Templates
+from soutu.query.tuned import UNTUNED, Tuned, read_tuned
 from soutu.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from soutu.encoders.base import Encoder
-    from soutu.encoders.export.compare import Agreement, Samples
-    from soutu.encoders.export.export import Exported
-    from soutu.encoders.install import Verified
-    from soutu.query.expand import Expander
+    from soutu.query.expand import Expander, Weights
     from soutu.store.exchange.rows import Embeddings
     from soutu.store.features import Described
     from soutu.types import ModelCard
@@ -49,23 +46,17 @@ __all__ = [
     "TORCH",
     "build_encoder",
     "build_expander",
+    "build_tuned",
     "cache_folder",
     "catalogue",
     "check_words",
-    "compare_model",
     "create_store",
     "describe_model",
-    "export_model",
-    "installed_models",
     "open_embeddings",
     "open_store",
     "own_words",
     "precision",
-    "pull_model",
     "recall",
-    "remove_model",
-    "samples",
-    "verify_model",
     "word_prints",
 ]
 
@@ -85,12 +76,16 @@ def build_encoder(model: str, device: str = "auto", *, once: bool = False) -> En
 
 
 def build_expander(
-    config: Config, home: Path | None = None, *, lexicon: bool = True
+    config: Config,
+    home: Path | None = None,
+    *,
+    lexicon: bool = True,
+    weights: Weights | None = None,
 ) -> Expander | None:
     """The expander that the settings ask for; rules lie in the file named there, else in
     ``expansions.yaml`` of the gallery's ``.soutu`` folder, over the built-in ones. ``lexicon``
     False: rules alone; else the lexicon answers where no rule does, and what else the settings
-    name is asked as well."""
+    name is asked as well. ``weights`` of its variants: None, as the settings say."""
     if not config.expand:
         return None
     own = _own_rules(config, home)
@@ -98,7 +93,8 @@ def build_expander(
     if not lexicon:
         return rules
     words = own_words(home)
-    first = rules, LexiconExpander(load_lexicon(words) if words.is_file() else None)
+    weights = weights or build_tuned(config).weights
+    first = rules, LexiconExpander(load_lexicon(words) if words.is_file() else None, weights)
     return Chain(first, tuple(_further(config, home)), Templates() if config.templates else None)
 
 
@@ -126,6 +122,17 @@ def _further(config: Config, home: Path | None) -> Iterator[Expander]:
         model, key = config.llm_model or "", os.environ.get(KEY, "")
         endpoint = Endpoint(config.llm, model, config.llm_timeout, key)
         yield LlmExpander(endpoint, home / LLM_CACHE if home else None)
+
+
+def build_tuned(config: Config, space: str = "") -> Tuned:
+    """What the file that the settings name says, or nothing tuned. BadConfig where it was tuned
+    for another ``space``."""
+    if not config.tuned:
+        return UNTUNED
+    tuned = read_tuned(Path(config.tuned).expanduser())
+    if space and tuned.space and tuned.space != space:
+        raise BadConfig("tuned-space", file=config.tuned, made=tuned.space, space=space)
+    return tuned
 
 
 def own_words(home: Path | None) -> Path:
@@ -212,74 +219,3 @@ def _card(name: str, said: Described | None) -> ModelCard:
     if card is None:
         raise MissingModel("import-model-unknown", model=name)
     return card
-
-
-def installed_models() -> tuple[str, ...]:
-    from soutu.encoders.install import installed
-
-    return (EMBEDDED, *installed())
-
-
-def pull_model(
-    name: str, *, revision: str | None = None, called: str | None = None
-) -> tuple[ModelCard, Path]:
-    """Install a known model from its hub, or the bundle in a folder (``./NAME``) as ``called``."""
-    from soutu.encoders.install import install_folder, pull
-
-    folder = Path(name)
-    bundle = install_folder(folder, called) if is_path(name) else pull(name, revision=revision)
-    return bundle.card, bundle.folder
-
-
-def verify_model(name: str) -> Verified:
-    from soutu.encoders.install import verify
-
-    return verify(name)
-
-
-SAMPLES = 64  # pictures that an export is measured with
-
-
-def samples(folder: Path | None = None) -> Samples:
-    """The demo's captions and queries, and the pictures of ``folder`` or of the demo."""
-    from soutu.encoders.export.compare import Samples
-    from soutu.sources.captions import read_captions
-    from soutu.sources.decode import decode
-    from soutu.sources.demo import demo_data, sample_queries
-    from soutu.sources.images import ImageFile, walk
-
-    data = demo_data()
-    home = folder or data / "images"
-    files = (found for found in walk(home) if isinstance(found, ImageFile))
-    paths = [home / found.path for found in islice(files, SAMPLES)]
-    if len(paths) < 2:
-        raise BadInput("export-samples", folder=home)
-    captions = [row.text for row in read_captions(data / "captions.csv", data).rows]
-    return Samples(
-        [decode(path).rgb for path in paths], [*captions, *(q for q, _ in sample_queries())]
-    )
-
-
-def export_model(
-    name: str, weights: str | None, *, called: str, precision: str, folder: Path | None
-) -> Exported:
-    """Export the open_clip model ``name`` and install it as ``called``."""
-    from soutu.encoders.export.export import export
-    from soutu.encoders.open_clip import load, source_of
-
-    return export(load(source_of(name, weights)), called, samples(folder), precision)
-
-
-def compare_model(name: str, weights: str | None, folder: Path | None) -> Agreement:
-    """An installed model against open_clip's on PyTorch."""
-    from soutu.encoders.export.compare import compare
-    from soutu.encoders.open_clip import open_encoder
-
-    return compare(build_encoder(name, "cpu"), open_encoder(name, weights, "cpu"), samples(folder))
-
-
-def remove_model(name: str) -> int:
-    """Returns the bytes freed."""
-    from soutu.encoders.install import remove
-
-    return remove(name)

@@ -1,0 +1,91 @@
+"""The READMEs' tables of quality, made from what was measured.
+
+``python -m benchmarks.quality`` writes them anew, ``--check`` only says (and by its exit code)
+whether they are what they should be. A table stands between ``<!-- figures: NAME -->`` and
+``<!-- figures end -->``. Its figures are those of the model's card, which ``training.evaluate``
+measured, and of ``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks.record import RESULTS
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
+CARD = ROOT / "src" / "soutu" / "bundles" / "tiny" / "MODEL_CARD.md"
+_BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- figures end -->)", re.S)
+_ROW = re.compile(r"^\| unseen rich scenes \| [\d,]+ \| ([\d.]+) / ([\d.]+) \| ([\d.]+) / ([\d.]+)",
+                  re.M)  # fmt: skip
+
+
+def model(lang: str, results: Path) -> str:
+    found = _ROW.search(CARD.read_text(encoding="utf-8"))
+    if not found:
+        raise ValueError(f"{CARD} has no row of unseen rich scenes")
+    zh_1, en_1, zh_10, en_10 = found.groups()
+    header = {
+        "en": "| model | text→image zh R@1 / R@10 | en R@1 / R@10 |",
+        "zh": "| 模型 | 文→图 中文 R@1 / R@10 | 英文 R@1 / R@10 |",
+    }
+    return f"{header[lang]}\n|---|---|---|\n| `tiny` | {zh_1} / {zh_10} | {en_1} / {en_10} |\n"
+
+
+METHODS = {
+    "raw": {"en": "Chinese as it stands", "zh": "中文原样"},
+    "lexicon, auto": {"en": "Soutu's lexicon", "zh": "搜图的词典"},
+    "translated by hand": {"en": "translated by hand", "zh": "人工翻译"},
+}
+KINDS = {
+    "word": {"en": "words", "zh": "词"},
+    "phrase": {"en": "phrases", "zh": "短语"},
+    "sentence": {"en": "sentences", "zh": "句子"},
+}
+
+
+def expansion(lang: str, results: Path) -> str:
+    measured = json.loads((results / "expansion.json").read_text(encoding="utf-8"))
+    written = measured["tiny-en"]["hand-written"]
+    rows = [f"| | {' | '.join(kind[lang] for kind in KINDS.values())} |", "|---|---|---|---|"]
+    for method, said in METHODS.items():
+        rates = [f"{written[kind][method]['hit@10'][0]:.3f}" for kind in KINDS]
+        rows.append(f"| {said[lang]} | {' | '.join(rates)} |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES: Mapping[str, Callable[[str, Path], str]] = {"model": model, "expansion": expansion}
+
+
+def renewed(text: str, lang: str, results: Path = RESULTS) -> str:
+    """``text`` with its tables as they should be. ValueError where one is missing or unknown."""
+    names = [found[2] for found in _BLOCK.finditer(text)]
+    if sorted(names) != sorted(TABLES):
+        raise ValueError(f"tables {names} instead of {[*TABLES]}")
+    return _BLOCK.sub(lambda at: f"{at[1]}\n{TABLES[at[2]](lang, results)}\n{at[3]}", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    stale = []
+    for lang, page in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        fresh = renewed(text, lang)
+        if fresh != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(fresh, encoding="utf-8", newline="\n")
+    if stale:
+        print(", ".join(stale), "is not what was measured" if check else "written anew")
+    sys.exit(bool(stale) and check)
+
+
+if __name__ == "__main__":
+    main()

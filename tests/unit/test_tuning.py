@@ -1,0 +1,193 @@
+"""soutu tune: chosen on some queries, told for others."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pytrec_eval", reason="needs the extra eval")
+
+from soutu.assemble import build_encoder
+from soutu.errors import BadConfig, BadInput
+from soutu.evaluation import METRICS, How, evaluate, open_collection
+from soutu.evaluation.presence import Answers, fit, refitted, threshold
+from soutu.evaluation.statistics import intervals, ratio
+from soutu.evaluation.tuning import halves, reciprocal, tune
+from soutu.evaluation.vectors import encode
+from soutu.query.confidence import Calibration
+from soutu.query.expand import LexiconExpander, Weights
+from soutu.query.hubs import Hubs
+from soutu.query.tuned import UNTUNED, Tuned, read_tuned, to_yaml
+from soutu.types import Variant
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "tests" / "collection"
+EN = ROOT / "benchmarks" / "bundles" / "tiny-en"
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return halves(open_collection(HERE, lang="zh"))
+
+
+class Doubtful:
+    """Says the right English, by one weight, and nonsense, by another."""
+
+    name = "doubtful"
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def expand(self, text):
+        english = [v.text for v in LexiconExpander().expand(text)][:1]
+        said = [Variant(one, self.weights.listed, "rules") for one in english]
+        return [*said, Variant("a blue envelope", self.weights.later, "rules")]
+
+
+@pytest.fixture(scope="module")
+def found(parts, tmp_path_factory):
+    encoder, work = build_encoder(str(EN), "cpu"), tmp_path_factory.mktemp("work")
+    how = How(work=work)
+    return tune(*parts, encoder, how, Doubtful, 0.8), encoder, how
+
+
+def test_halves_share_no_query_and_all_kinds(parts):
+    dev, test = parts
+    assert not {text.id for text in dev.texts} & {text.id for text in test.texts}
+    assert len(dev.texts) == len(test.texts) == 90
+    for part in parts:
+        kinds = [text.kind for text in part.texts]
+        assert {kind: kinds.count(kind) for kind in kinds} == {
+            "word": 30, "phrase": 30, "sentence": 30
+        }  # fmt: skip
+    again = halves(open_collection(HERE, lang="zh"))
+    assert [p.texts for p in again] == [p.texts for p in parts]
+
+
+def test_what_helps_weighs_most_and_what_harms_least(found):
+    tuning, encoder, _ = found
+    weights = tuning.tuned.weights
+    assert (weights.listed, weights.later) == (1.0, 0.25)
+    assert tuning.tuned.space == encoder.card.space
+    gains = {gain.metric: gain for gain in tuning.gains}
+    assert gains["hit@1"].queries == gains["MRR"].queries == 90
+    assert gains["MRR"].more.value > 0.02
+    assert gains["MRR"].corrected < 0.05
+    assert gains["MRR"].corrected >= gains["MRR"].p
+    assert 0 < tuning.tuned.min_confidence < 1
+    assert tuning.precision
+    assert tuning.recall
+
+
+def test_the_choice_knows_nothing_of_the_test_part(found, parts):
+    tuning, encoder, how = found
+    dev, test = parts
+    ids = [picture.id for picture in test.pictures]
+    others = dict(zip(ids, ids[100:] + ids[:100], strict=True))
+    wrong = tuple(
+        replace(text, right={others[id]: grade for id, grade in text.right.items()})
+        for text in test.texts
+    )
+    other = tune(dev, replace(test, texts=wrong), encoder, how, Doubtful, 0.8)
+    assert other.tuned == tuning.tuned
+    assert other.gains[1].after.value < 0.2 < tuning.gains[1].after.value
+
+
+def test_test_figures_are_those_of_an_evaluation(found, parts):
+    """The figures that ``soutu eval`` gives for the test part with the choice and without it."""
+    tuning, encoder, how = found
+    _, test = parts
+    for weights, hubs, side in (
+        (Weights(), UNTUNED.hubs, "before"), (tuning.tuned.weights, tuning.tuned.hubs, "after")
+    ):  # fmt: skip
+        asked = replace(how, expander=Doubtful(weights), correction="auto", hubs=hubs)
+        outcomes = [
+            o for o in evaluate(test, encoder, asked).outcomes if o.direction == "text-to-image"
+        ]
+        for gain in tuning.gains[:2]:
+            values = np.concatenate([o.values[:, METRICS.index(gain.metric)] for o in outcomes])
+            assert getattr(gain, side).value == pytest.approx(values.mean(), abs=1e-9)
+
+
+def test_nothing_to_weigh_keeps_the_defaults(parts, found):
+    _, encoder, how = found
+    tuning = tune(*parts, encoder, how, lambda _: None, 0.9)
+    assert tuning.tuned.weights == Weights()
+    assert len(reciprocal(parts[0], encode(parts[0], encoder, how), 0.0)) == 3
+
+
+def test_too_little_is_refused(parts):
+    whole = open_collection(HERE)
+    one = replace(whole, texts=whole.texts[:1])
+    with pytest.raises(BadInput, match="too few queries"):
+        halves(one)
+    small = [part.first(20) for part in parts]
+    with pytest.raises(BadInput, match="fewer than 32"):
+        tune(*small, None, How(), Doubtful, 0.9)
+
+
+def test_a_fit_finds_what_the_answers_were_made_with():
+    rng = np.random.default_rng(0)
+    truth = Calibration(1.5, 0.6, -2.0)
+    standing, images = rng.normal(0, 2, 20_000), rng.choice([50.0, 500.0, 5000.0], 20_000)
+    p = np.array([truth.probability(s, int(n)) for s, n in zip(standing, images, strict=True)])
+    right = rng.random(20_000) < p
+    made = fit(standing, images, right)
+    assert (made.scale, made.growth, made.offset) == (
+        pytest.approx(1.5, abs=0.1), pytest.approx(0.6, abs=0.1), pytest.approx(-2, abs=0.25)
+    )  # fmt: skip
+    assert refitted(Answers(standing, images, right, np.arange(20_000)), truth) == made
+    near = images < 1000
+    some = Answers(standing[near], np.maximum(images[near], 100), right[near], np.flatnonzero(near))
+    kept = refitted(some, truth)
+    assert kept.growth == truth.growth, "two sizes so near each other tell nothing of growth"
+    assert kept.scale == pytest.approx(1.5, abs=0.1)
+
+
+def test_the_threshold_is_the_least_that_is_precise_enough():
+    rng = np.random.default_rng(1)
+    p = rng.random(500)
+    right = rng.random(500) < p
+    for wished in (0.5, 0.8, 0.95):
+        least = threshold(p, right, wished)
+        fair = [t / 100 for t in range(1, 100)
+                if (p >= t / 100).sum() >= 10 and right[p >= t / 100].mean() >= wished]  # fmt: skip
+        assert least == (fair[0] if fair else None)
+    assert threshold(p, np.zeros(500, bool), 0.5) is None
+
+
+def test_a_file_reads_back(tmp_path):
+    file = tmp_path / "tuned.yaml"
+    tuned = Tuned("a/b", Weights(1.0, 0.25, 0.5), Hubs(0.2, 4.0), Calibration(1.0, -0.5, 0.25),
+                  Calibration(2.0, 0.5, -3.0), 0.7)  # fmt: skip
+    file.write_text(to_yaml(tuned), "utf-8")
+    assert read_tuned(file) == tuned
+    file.write_text("correction: {alpha: 0.2}\n", "utf-8")
+    assert read_tuned(file) == replace(UNTUNED, hubs=Hubs(0.2))
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("", "soutu tune"), ("alpha: 1", "soutu tune"), ("weights: [1]", "weights"),
+    ("weights: {late: 1}", "weights"), ("weights: {later: 0}", "weights.later"),
+    ("correction: {alpha: much}", "correction.alpha"), ("confidence: {any: [1, 2]}", "any"),
+    ("confidence: {any: [1, 2, .nan]}", "any"), ("min_confidence: 2", "min_confidence"),
+    ("min_confidence: true", "min_confidence"), ("a: [", "tuned.yaml"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_file_is_named(text, told, tmp_path):
+    (tmp_path / "tuned.yaml").write_text(text)
+    with pytest.raises(BadConfig, match=told):
+        read_tuned(tmp_path / "tuned.yaml")
+
+
+def test_a_ratio_counts_whole_queries():
+    """With one value a query it is a mean; the same answers twice make it no surer."""
+    rng = np.random.default_rng(2)
+    right = (rng.random(200) < 0.3).astype(float)
+    (mean,) = intervals(right[:, None])
+    once, twice = ratio(right, np.ones(200)), ratio(2 * right, 2 * np.ones(200))
+    assert once == twice
+    assert vars(once) == pytest.approx(vars(mean), abs=0.01)
+    assert ratio(np.zeros(3), np.zeros(3)) is None
+    answers = Answers(right, right, right > 0, np.array([7, 3] * 100))
+    assert answers.by_query(right).tolist() == [right[1::2].sum(), right[::2].sum()]
