@@ -13,7 +13,9 @@ phrases and sentences, hand-written (about 100 each) and generated (about 300), 
 
 What is on by default must not harm: "auto" lifts wherever captions can be searched. RRF finds
 more where each picture has a true caption, which nobody can tell before. λ and what counts as said
-were chosen on these queries; generated ones use the captions' own words.
+were chosen on these queries; generated ones use the captions' own words. On two collections that
+nothing was chosen on (another style, new combinations) the means rose by 0.01 to 0.13, and the most
+that one of 24 cells lost was 0.026.
 """
 
 from __future__ import annotations
