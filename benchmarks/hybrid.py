@@ -15,12 +15,8 @@ from __future__ import annotations
 import argparse
 import csv
 import random
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,34 +31,25 @@ from benchmarks.expansion import (
     methods,
     pictures,
 )  # fmt: skip
+from benchmarks.hybrid_cost import LARGE, Captions, Figures, asked_variants, large, store_of, times
 from benchmarks.record import save
 from soutu.assemble import build_encoder
 from soutu.encoders.base import Encoder
-from soutu.query.expand import LexiconExpander, variants
 from soutu.query.fuse_rankings import RANKINGS, comb_max, ordered
-from soutu.query.hybrid import CAPTIONED, Sources, fused, ranked, said_words
-from soutu.store.base import NewCaption, NewImage, Searchable
-from soutu.store.fts import CREATE, TABLE
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.ranking import exact_scores
-from soutu.store.rows import connect, transaction
-from soutu.store.text_index import rebuild
+from soutu.query.hybrid import CAPTIONED, fused, said_words
+from soutu.store.base import Searchable
 from soutu.text import pieces
-from soutu.types import Floats, Ids, Query, Ranking, Term, Variant
+from soutu.types import Floats, Ranking
 from training.collections import KINDS, ensure
 from training.evaluate import COLLECTIONS
 
 HELD_OUT = ("style", "composition")  # on which nothing was chosen
 SHARE = 0.3  # of the pictures, where not all have captions
 WRONG = 1 / 3
-LARGE = 100_000
 RUNS = 300
 METHODS = ("vector", "text", "rrf", "rrf, exact", "combmnz", "combmnz, exact", "lifted")
 """Of those that have a choice, "exact" ones hear only captions that say it word for word."""
 
-Figures = dict[str, object]
-Captions = Mapping[int, Sequence[str]]
 Words = tuple[Ranking, Ranking]
 """What captions say: of any score, and word for word as ``query.hybrid`` takes it."""
 
@@ -87,25 +74,6 @@ def cases(said: Mapping[int, Mapping[str, str]]) -> dict[str, Captions]:
         "English only": {number: [texts["en"]] for number, texts in said.items()},
         "a third wrong": {number: both[moved.get(number, number)] for number in both},
     }
-
-
-def store_of(home: Path, encoder: Encoder, vectors: Floats, captions: Captions) -> LocalStore:
-    """A gallery in which image i, from 1, has vector i - 1."""
-    new = [
-        NewImage(f"{i:06d}.jpg", 1, 1, i.to_bytes(32, "big"), 1, 1)
-        for i in range(1, len(vectors) + 1)
-    ]
-    store = LocalStore.create_or_open(home, encoder.card)
-    with store.writer() as writer:
-        writer.add_images(new, vectors)
-        writer.replace_captions(
-            [NewCaption(number, text) for number, texts in captions.items() for text in texts]
-        )
-    return store
-
-
-def asked_variants(text: str) -> tuple[Query, tuple[Variant, ...]]:
-    return Query(text, (Term("text", text),)), variants(text, LexiconExpander())
 
 
 def words_of(store: Searchable, text: str) -> Words:
@@ -163,65 +131,6 @@ def measure(
             tables[case][method] = {name: interval(values) for name, values in columns}
         found[kind] = {"queries": len(part), **tables}
     return found
-
-
-def times(store: LocalStore, texts: Sequence[str], images: Floats) -> Figures:
-    """Median and slowest milliseconds of one search: the store's part of it."""
-    spent: dict[str, list[float]] = {}
-    for number, text in enumerate(texts):
-        query, said = asked_variants(text)
-        vector = images[number]
-
-        def nearest(k: int, vector: Floats = vector) -> Ranking:
-            return store.search_images(vector, k)
-
-        def cosines(ids: Ids, vector: Floats = vector) -> Floats:
-            return exact_scores(store.image_vectors(ids.tolist()), vector)
-
-        sources = Sources(nearest, lambda t, k: store.search_text(t, k, exact=True), cosines)
-        runs: dict[str, Callable[[], object]] = {
-            "vector": partial(ranked, query, said, sources, 10, "off"),
-            "hybrid": partial(ranked, query, said, sources, 10, "auto"),
-            "text alone, one variant": partial(store.search_text, text, 10),
-        }
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            spent.setdefault(name, []).append(1000 * (time.perf_counter() - start))
-    return {
-        name: {"median": round(statistics.median(ms), 2), "slowest": round(max(ms), 2)}
-        for name, ms in spent.items()
-    }
-
-
-def cost(home: Path, count: int) -> Figures:
-    """Of a gallery whose ``count`` captions are written already: making the text index, and the
-    room that it takes."""
-    with closing(connect(home, writing=True)) as connection:
-        sizes = []
-        for statement in (f"DROP TABLE {TABLE}", CREATE):
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            sizes.append((home / DATABASE).stat().st_size)
-            connection.execute(statement)
-        start = time.perf_counter()
-        with transaction(connection):
-            rebuild(connection)
-        seconds = time.perf_counter() - start
-    grown = {"with, MB": sizes[0] / 1e6, "without, MB": sizes[1] / 1e6}
-    return {"captions": count, "s": round(seconds, 2), **{n: round(v, 1) for n, v in grown.items()}}
-
-
-def large(encoder: Encoder, texts: Sequence[str], queries: Sequence[str], home: Path) -> Figures:
-    """Random vectors, and the collection's captions with a number to each."""
-    vectors = np.random.default_rng(0).standard_normal((LARGE, encoder.card.dim), np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    said = {i: [f"{texts[i % len(texts)]} {i}"] for i in range(1, LARGE + 1)}
-    start = time.perf_counter()
-    with store_of(home, encoder, vectors, said) as store:
-        written = round(time.perf_counter() - start, 2)
-        figures = times(store, queries, vectors)
-    return {"ms": figures, "pictures and captions written, s": written, "index": cost(home, LARGE)}
 
 
 def held_out(

@@ -1,0 +1,107 @@
+"""What hybrid search costs: milliseconds of a search, seconds and room of the text index."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from soutu.encoders.base import Encoder
+from soutu.query.expand import LexiconExpander, variants
+from soutu.query.hybrid import Sources, ranked
+from soutu.store.base import NewCaption, NewImage
+from soutu.store.fts import CREATE, TABLE
+from soutu.store.home import DATABASE
+from soutu.store.local import LocalStore
+from soutu.store.ranking import exact_scores
+from soutu.store.rows import connect, transaction
+from soutu.store.text_index import rebuild
+from soutu.types import Floats, Ids, Query, Ranking, Term, Variant
+
+LARGE = 100_000
+
+Figures = dict[str, object]
+Captions = Mapping[int, Sequence[str]]
+
+
+def store_of(home: Path, encoder: Encoder, vectors: Floats, captions: Captions) -> LocalStore:
+    """A gallery in which image i, from 1, has vector i - 1."""
+    new = [
+        NewImage(f"{i:06d}.jpg", 1, 1, i.to_bytes(32, "big"), 1, 1)
+        for i in range(1, len(vectors) + 1)
+    ]
+    store = LocalStore.create_or_open(home, encoder.card)
+    with store.writer() as writer:
+        writer.add_images(new, vectors)
+        writer.replace_captions(
+            [NewCaption(number, text) for number, texts in captions.items() for text in texts]
+        )
+    return store
+
+
+def asked_variants(text: str) -> tuple[Query, tuple[Variant, ...]]:
+    return Query(text, (Term("text", text),)), variants(text, LexiconExpander())
+
+
+def times(store: LocalStore, texts: Sequence[str], images: Floats) -> Figures:
+    """Median and slowest milliseconds of one search: the store's part of it."""
+    spent: dict[str, list[float]] = {}
+    for number, text in enumerate(texts):
+        query, said = asked_variants(text)
+        vector = images[number]
+
+        def nearest(k: int, vector: Floats = vector) -> Ranking:
+            return store.search_images(vector, k)
+
+        def cosines(ids: Ids, vector: Floats = vector) -> Floats:
+            return exact_scores(store.image_vectors(ids.tolist()), vector)
+
+        sources = Sources(nearest, lambda t, k: store.search_text(t, k, exact=True), cosines)
+        runs: dict[str, Callable[[], object]] = {
+            "vector": partial(ranked, query, said, sources, 10, "off"),
+            "hybrid": partial(ranked, query, said, sources, 10, "auto"),
+            "text alone, one variant": partial(store.search_text, text, 10),
+        }
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            spent.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+    return {
+        name: {"median": round(statistics.median(ms), 2), "slowest": round(max(ms), 2)}
+        for name, ms in spent.items()
+    }
+
+
+def cost(home: Path, count: int) -> Figures:
+    """Of a gallery whose ``count`` captions are written already: making the text index, and the
+    room that it takes."""
+    with closing(connect(home, writing=True)) as connection:
+        sizes = []
+        for statement in (f"DROP TABLE {TABLE}", CREATE):
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            sizes.append((home / DATABASE).stat().st_size)
+            connection.execute(statement)
+        start = time.perf_counter()
+        with transaction(connection):
+            rebuild(connection)
+        seconds = time.perf_counter() - start
+    grown = {"with, MB": sizes[0] / 1e6, "without, MB": sizes[1] / 1e6}
+    return {"captions": count, "s": round(seconds, 2), **{n: round(v, 1) for n, v in grown.items()}}
+
+
+def large(encoder: Encoder, texts: Sequence[str], queries: Sequence[str], home: Path) -> Figures:
+    """Random vectors, and the collection's captions with a number to each."""
+    vectors = np.random.default_rng(0).standard_normal((LARGE, encoder.card.dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    said = {i: [f"{texts[i % len(texts)]} {i}"] for i in range(1, LARGE + 1)}
+    start = time.perf_counter()
+    with store_of(home, encoder, vectors, said) as store:
+        written = round(time.perf_counter() - start, 2)
+        figures = times(store, queries, vectors)
+    return {"ms": figures, "pictures and captions written, s": written, "index": cost(home, LARGE)}
