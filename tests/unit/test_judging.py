@@ -187,6 +187,23 @@ def test_a_worse_run_differs_and_holm_counts_all(found):
         compare([first], {"c": found.outcomes[1:]})
 
 
+def test_an_earlier_result_stays_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "config.json").write_text("earlier", "utf-8")
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name == "new":
+            raise OSError("the disk says no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(BadInput, match="the disk says no"), result_folder(folder) as made:
+        (made / "config.json").write_text("later", "utf-8")
+    assert (folder / "config.json").read_text("utf-8") == "earlier"
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     folder = tmp_path / "r"
     folder.mkdir()

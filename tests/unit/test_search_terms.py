@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from soutu.journal.lines import Setup, entry, to_json
+from soutu.journal.reading import Logged, parse
 from soutu.query.expand import RuleExpander
 from soutu.query.fuse import by_sense
 from soutu.query.sought import CLEAR, PENALTY
+from soutu.replay.again import run_again
+from soutu.replay.causes import Now
 from soutu.search import Searcher
 from soutu.types import Variant
 from tests.unit.test_indexing_reference import Texts
@@ -70,3 +76,25 @@ def test_several_terms_keep_no_senses_apart(local):  # noqa: F811
     rule = [Variant("fruit", 1.0, "x:fruit"), Variant("phone", 0.5, "x:phone")]
     searcher = Searcher(Texts(), local, RuleExpander({"apple": rule}), fusion="senses")
     assert searcher.search("apple + snow").senses is None
+
+
+def test_senses_and_penalties_come_back_from_the_log(local):  # noqa: F811
+    rule = [Variant("fruit", 1.0, "x:fruit"), Variant("phone", 0.5, "x:phone")]
+    searcher = Searcher(
+        Texts(), measure(local), RuleExpander({"apple": rule}), fusion="senses",
+        picture=lambda path: pytest.fail(f"{path} is opened"), negatives="penalise",
+    )  # fmt: skip
+    for query in ("apple", "cat - snow"):
+        result = searcher.search(query, k=10)
+        logged = parse(to_json(entry(result)).encode(), "here:1")
+        assert isinstance(logged, Logged)
+        found = searcher.again(
+            replace(result, hits=(), senses=logged.senses, penalties=logged.penalties)
+        )
+        assert [(hit.id, hit.score) for hit in found.hits] == [
+            (hit.id, hit.score) for hit in result.hits
+        ]
+        now = Now(searcher.encoder.card, local.state(), result.reference, Setup(), lambda _: [])
+        told = run_again(logged, searcher, now)
+        assert told.same
+        assert told.scores == pytest.approx(0, abs=1e-6)

@@ -32,6 +32,7 @@ from soutu.evaluation.comparison import Difference
 from soutu.evaluation.judging import Evaluation, Outcome
 from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.runs import FILES
+from soutu.store.exchange.places import put_in_place
 
 CONFIG, FIGURES, QUERIES = "config.json", "metrics.json", "per_query.csv"
 COMPARISON = "comparison.json"
@@ -56,9 +57,8 @@ def result_folder(folder: Path) -> Iterator[Path]:
             made = Path(beside) / "new"
             made.mkdir()
             yield made
-            if target.exists():
-                target.rename(Path(beside) / "old")
-            made.rename(target)
+            _check(target, folder)
+            put_in_place(made, target, Path(beside) / "old")
     except OSError as fault:
         reason = fault.strerror or str(fault)
         raise BadInput("eval-unwritable", folder=folder, reason=reason) from fault

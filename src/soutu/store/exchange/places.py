@@ -40,7 +40,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             made.mkdir()
             yield made
             _check(target, folder)
-            _put_in_place(made, target, Path(beside) / "old")
+            put_in_place(made, target, Path(beside) / "old")
     except OSError as fault:
         reason = fault.strerror or str(fault)
         raise BadInput("export-unwritable", folder=folder, reason=reason) from fault
@@ -57,7 +57,9 @@ def _check(target: Path, shown: Path) -> None:
         raise BadInput("export-not-empty", folder=shown, found=other)
 
 
-def _put_in_place(made: Path, target: Path, old: Path) -> None:
+def put_in_place(made: Path, target: Path, old: Path) -> None:
+    """Make the folder ``made`` ``target``; what was there becomes ``old``, or stays where the
+    system refuses."""
     if not target.exists():
         made.rename(target)
         return
