@@ -1,0 +1,116 @@
+"""What every route answers where something is wrong: a status, and one JSON shape.
+
+    {"error": {"status": 400, "code": "query-k", "message": "...", "fields": {...}}}
+
+``code`` is for programs and stays the same; ``message`` is in the language that was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from soutu.errors import (
+    BadInput,
+    IndexCorrupt,
+    Missing,
+    MissingExtra,
+    ModelMismatch,
+    RemoteUnavailable,
+    SoutuError,
+)
+
+# The first that an error is one of.
+STATUSES: tuple[tuple[type[SoutuError], int], ...] = (
+    (BadInput, 400),
+    (MissingExtra, 501),
+    (Missing, 503),
+    (ModelMismatch, 503),
+    (IndexCorrupt, 503),
+    (RemoteUnavailable, 502),
+)
+
+
+class Refused(SoutuError):
+    """A request that is not answered, for a reason that lies in the request or in how busy the
+    server is. A field ``retry_after`` says after how many seconds to try again."""
+
+    status: ClassVar[int] = 400
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with the answer."""
+        known = {"Retry-After": str(self.fields["retry_after"])} if self.retries else {}
+        return known | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+    @property
+    def retries(self) -> bool:
+        return "retry_after" in self.fields
+
+
+class Unauthorized(Refused):
+    status = 401
+
+
+class Forbidden(Refused):
+    status = 403
+
+
+class NotFound(Refused):
+    status = 404
+
+
+class TooSlow(Refused):
+    """The request took too long to arrive."""
+
+    status = 408
+
+
+class TooLarge(Refused):
+    status = 413
+
+
+class Misdirected(Refused):
+    """Asked of a host that this server is not."""
+
+    status = 421
+
+
+class TooMany(Refused):
+    status = 429
+
+
+class Busy(Refused):
+    status = 503
+
+
+class TimedOut(Refused):
+    """The answer took too long."""
+
+    status = 504
+
+
+def status_of(fault: SoutuError) -> int:
+    """The HTTP status of ``fault``; 500 for one that is no fault of the request's."""
+    if isinstance(fault, Refused):
+        return fault.status
+    return next((status for kind, status in STATUSES if isinstance(fault, kind)), 500)
+
+
+def problem(fault: SoutuError, lang: str = "en") -> dict[str, object]:
+    """The body of the answer to a request that met ``fault``."""
+    fields = {name: _plain(value) for name, value in fault.fields.items()}
+    known = {"status": status_of(fault), "code": fault.code, "message": fault.message(lang)}
+    return {"error": {**known, "fields": fields}}
+
+
+def language_of(accepted: str) -> str:
+    """ "zh" or "en", whichever an Accept-Language header names first."""
+    for part in accepted.split(","):
+        tag = part.split(";")[0].strip().lower()
+        if tag[:2] in ("zh", "en"):
+            return tag[:2]
+    return "en"
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
