@@ -59,6 +59,12 @@ class NotFound(Refused):
     status = 404
 
 
+class NotAllowed(Refused):
+    """A method that this route does not have."""
+
+    status = 405
+
+
 class TooSlow(Refused):
     """The request took too long to arrive."""
 
