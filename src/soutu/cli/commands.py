@@ -1,4 +1,4 @@
-"""index, search, caption."""
+"""index: bring an index up to date."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from soutu.cli.language import say
 from soutu.cli.options import (
     Options,
     device_option,
-    gallery_option,
     index_option,
     json_option,
-    k_option,
     model_option,
-    null_option,
     open_gallery,
-    paths_option,
 )
 from soutu.cli.progress import progress_bar
-from soutu.cli.render import plain, show, show_faults, show_json, show_paths, show_record
+from soutu.cli.render import plain, show_record
 from soutu.cli.upkeep import show_promises
 from soutu.errors import SoutuError
 
 if TYPE_CHECKING:
     from soutu.gallery import Gallery
     from soutu.indexing import IndexReport
-    from soutu.types import SearchResult
-
-NOTHING_FOUND = 1
 
 
 @click.command()
@@ -127,94 +120,4 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
         show_record(_counts(report))
 
 
-@click.command()
-@click.argument("query", required=False)
-@click.option("--image", metavar="PATH", help="Search by a picture instead of a text.")
-@click.option("--where", metavar="FILTER", help="Narrow: \"folder = '2024' and width > 2000\".")
-@click.option("--expand/--no-expand", default=None, help="Query expansion (on).")
-@click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
-@click.option("--fusion", metavar="NAME", help="auto, mean (all), balanced, anchored or senses.")
-@click.option("--correction", metavar="WHEN", help="Hold hubs back: auto, on or off.")
-@click.option("--negatives", metavar="HOW", help="What a minus does: penalise or subtract.")
-@click.option("--min-confidence", type=float, metavar="P", help="Less sure (0 to 1): no match.")
-@click.option("--hybrid", metavar="NAME", help="Captions' words count too: auto, on or off.")
-@click.option("--also", multiple=True, metavar="MODEL", help="Ask this model too (repeatable).")
-@k_option
-@gallery_option
-@index_option
-@model_option
-@device_option
-@json_option
-@paths_option
-@null_option
-def search(
-    query: str | None,
-    image: str | None,
-    where: str | None,
-    also: tuple[str, ...],
-    gallery: str | None,
-    index_dir: str | None,
-    as_json: bool,
-    paths_only: bool,
-    null: bool,
-    **settings: object,
-) -> int:
-    """Find pictures by QUERY, Chinese or English, or by a picture · 以文或图搜图"""
-    if (query is None) == (image is None):
-        raise click.UsageError(say("query-or-image"))
-    with open_gallery(gallery, index_dir, settings, once=True) as opened:
-        result = opened.search(query, image=image, where=where, also=also)
-    return _answer(result, opened, as_json=as_json, paths_only=paths_only, null=null)
-
-
-@click.command()
-@click.argument("image")
-@k_option
-@gallery_option
-@index_option
-@model_option
-@device_option
-@json_option
-def caption(
-    image: str, gallery: str | None, index_dir: str | None, as_json: bool, **settings: object
-) -> int:
-    """Find the gallery's captions that fit the picture IMAGE · 以图找文字"""
-    with open_gallery(gallery, index_dir, settings, once=True) as opened:
-        result = opened.captions(image)
-    return _answer(result, opened, as_json=as_json)
-
-
-def _answer(
-    result: SearchResult,
-    gallery: Gallery,
-    *,
-    as_json: bool,
-    paths_only: bool = False,
-    null: bool = False,
-) -> int:
-    if as_json:
-        show_json(result, gallery.setup)
-    elif paths_only:
-        show_paths(result, gallery.root, null=null)
-    elif result.hits:
-        show(result)
-    show_faults(result)
-    if gallery.journal_fault:
-        click.echo(say("journal-fault", fault=gallery.journal_fault), err=True)
-    if result.min_confidence and result.confidence is None:
-        click.echo(say("confidence-unknown", folder=gallery.root), err=True)
-    if not result.hits:
-        click.echo(_why_nothing(result, gallery), err=True)
-        return NOTHING_FOUND
-    return 0
-
-
-def _why_nothing(result: SearchResult, gallery: Gallery) -> str:
-    if result.confidence is not None and result.confidence < result.min_confidence:
-        sure = f"{result.confidence:.0%}"
-        return say("no-match", query=plain(result.query.raw), confidence=sure)
-    code = "no-captions" if result.target == "captions" else "nothing-found"
-    return say(code, folder=gallery.root)
-
-
-COMMANDS = (index, search, caption)
+COMMANDS = (index,)

@@ -19,6 +19,7 @@ from soutu.cli import (
     log,
     models,
     replay,
+    searching,
     tune,
     upkeep,
 )
@@ -39,6 +40,7 @@ def cli(lang: str | None) -> None:
 
 for _command in (
     *commands.COMMANDS,
+    *searching.COMMANDS,
     explain.explain,
     lexicon.lexicon,
     *upkeep.COMMANDS,

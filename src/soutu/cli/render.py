@@ -76,15 +76,20 @@ def show_json(result: SearchResult, setup: Setup) -> None:
     click.echo(to_json(kept))
 
 
-def show_paths(result: SearchResult, root: Path, *, null: bool) -> None:
-    """One path a line (or ended by NUL), usable from where the person stands."""
+def show_paths(result: SearchResult, root: Path | None, *, null: bool) -> None:
+    """One path a line (or ended by NUL), usable from where the person stands; without a ``root``
+    as they are."""
     for hit in result.hits:
-        path = root / hit.path
-        here = Path.cwd()
-        shown = path.relative_to(here) if path.is_relative_to(here) else path
-        click.echo(str(shown), nl=not null)
+        click.echo(_from_here(hit.path, root), nl=not null)
         if null:
             click.echo("\0", nl=False)
+
+
+def _from_here(path: str, root: Path | None) -> str:
+    if root is None:
+        return path
+    whole, here = root / path, Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
 
 
 def show_record(record: object) -> None:

@@ -1,8 +1,10 @@
 """What every route answers where something is wrong: a status, and one JSON shape.
 
-    {"error": {"status": 400, "code": "query-k", "message": "...", "fields": {...}}}
+    {"error": {"status": 400, "kind": "BadQuery", "code": "query-k", "message": "...",
+               "fields": {...}}}
 
-``code`` is for programs and stays the same; ``message`` is in the language that was asked for.
+``kind`` and ``code`` are for programs and stay the same; ``message`` is in the language that was
+asked for.
 """
 
 from __future__ import annotations
@@ -105,8 +107,8 @@ def status_of(fault: SoutuError) -> int:
 def problem(fault: SoutuError, lang: str = "en") -> dict[str, object]:
     """The body of the answer to a request that met ``fault``."""
     fields = {name: _plain(value) for name, value in fault.fields.items()}
-    known = {"status": status_of(fault), "code": fault.code, "message": fault.message(lang)}
-    return {"error": {**known, "fields": fields}}
+    known = {"status": status_of(fault), "kind": type(fault).__name__, "code": fault.code}
+    return {"error": {**known, "message": fault.message(lang), "fields": fields}}
 
 
 def language_of(accepted: str) -> str:

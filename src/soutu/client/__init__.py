@@ -1,0 +1,5 @@
+"""Search a gallery that ``soutu serve`` serves elsewhere; needs no extra."""
+
+from soutu.client.client import Client
+
+__all__ = ["Client"]
