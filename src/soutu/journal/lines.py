@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -40,11 +40,11 @@ def entry(
         "time": moment.astimezone(timezone.utc).isoformat(timespec="milliseconds"),
         "target": result.target,
         "query": result.query.raw,
-        "terms": [asdict(term) for term in result.query.terms],
+        "terms": [dict(vars(term)) for term in result.query.terms],
         "pictures": [*_pictures(result)],
         "filters": list(result.query.filters),
         "k": result.k,
-        "variants": [asdict(variant) for variant in result.variants],
+        "variants": [dict(vars(variant)) for variant in result.variants],
         "expanders": [_told(ran) for ran in result.expanders],
         "fusion": result.fusion,
         "ranked_by": result.ranked_by,
@@ -63,11 +63,11 @@ def entry(
             "fingerprint": result.model.fingerprint,
             "precision": dict(setup.precision),
         },
-        "index": asdict(result.index_state),
+        "index": dict(vars(result.index_state)),
         "reference": result.reference,
         "settings": dict(setup.settings),
         "words": dict(setup.words),
-        "hits": [asdict(hit) for hit in result.hits],
+        "hits": [dict(vars(hit)) for hit in result.hits],
         "timings": dict(result.timings),
         "replayable": True,
         "vector": _exact(result.vector),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from bisect import bisect_left
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
+from math import log
 
 import numpy as np
 
@@ -57,9 +59,24 @@ class Reference:
 
     def _level(self, images: int) -> tuple[float, float]:
         # The largest of n draws moves with log n, so between levels it does so in a line.
-        sizes = np.log([level.images for level in self.levels])
-        mean = _on_line(sizes, [level.mean for level in self.levels], images)
-        return mean, max(_on_line(sizes, [level.spread for level in self.levels], images), 1e-6)
+        right, share = self._between(images)
+        low, high = self.levels[right - 1], self.levels[right]
+        mean = low.mean + share * (high.mean - low.mean)
+        return mean, max(low.spread + share * (high.spread - low.spread), 1e-6)
+
+    def _between(self, images: int) -> tuple[int, float]:
+        """The upper of two neighbouring levels, and how far from the lower it lies. Every hit
+        asks, and arrays so small would cost more than they save."""
+        if len(self.levels) == 1:
+            return 0, 0.0
+        sizes, at = self._sizes, log(max(images, 1))
+        right = min(max(bisect_left(sizes, at), 1), len(sizes) - 1)
+        low, high = sizes[right - 1], sizes[right]
+        return right, (at - low) / (high - low)
+
+    @cached_property
+    def _sizes(self) -> list[float]:
+        return [log(level.images) for level in self.levels]
 
 
 def measure(vectors: Floats, bank: Floats, *, images: int, texts: str) -> Reference:
@@ -112,13 +129,3 @@ def from_text(text: str) -> Reference:
     levels = tuple(Level(*row) for row in kept["levels"])
     name = f"{kept['texts']}-{kept['images']}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
     return Reference(kept["texts"], kept["images"], levels, kept["skewness"], centre, name)
-
-
-def _on_line(sizes: Floats, values: list[float], images: int) -> float:
-    at = float(np.log(max(images, 1)))
-    if len(values) == 1:
-        return values[0]
-    right = min(max(int(np.searchsorted(sizes, at)), 1), len(values) - 1)
-    low, high = sizes[right - 1], sizes[right]
-    share = (at - low) / (high - low)
-    return float(values[right - 1] + share * (values[right] - values[right - 1]))
