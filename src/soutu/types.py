@@ -69,7 +69,8 @@ class Ran:
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query; ``kind`` is "text" or "image". A negative weight subtracts."""
+    """One part of a query; ``kind`` is "text", "image" (a file), or "indexed": a picture of the
+    gallery, by its path there. A negative weight subtracts."""
 
     kind: str
     value: str

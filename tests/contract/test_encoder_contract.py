@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from soutu.encoders.base import Encoder
+from soutu.encoders.batching import Batching
 from soutu.encoders.bundle import read_bundle
 from soutu.encoders.catalog import open_model
 from soutu.encoders.onnx import OnnxEncoder
@@ -52,7 +53,11 @@ def _int8(tmp_path):
     return _exported(tmp_path, "int8")
 
 
-KINDS = {"tiny": _embedded, "free": _free, "fixed-batch": _fixed, "torch": _open_clip,
+def _batching(tmp_path):
+    return Batching(_free(tmp_path))
+
+
+KINDS = {"batching": _batching, "tiny": _embedded, "free": _free, "fixed-batch": _fixed, "torch": _open_clip,
          "exported": _float32, "int8": _int8}  # fmt: skip
 
 

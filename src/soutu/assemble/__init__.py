@@ -64,10 +64,16 @@ __all__ = [
 TORCH = "torch:"  # before the name of a model that is to run on PyTorch
 
 
-def build_encoder(model: str, device: str = "auto", *, once: bool = False) -> Encoder:
+def build_encoder(
+    model: str, device: str = "auto", *, once: bool = False, shared: bool = False
+) -> Encoder:
     """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
     ``torch:NAME`` or ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
-    ``once``: see ``OnnxEncoder``."""
+    ``once``: see ``OnnxEncoder``; ``shared``: for many threads (``encoders.batching``)."""
+    if shared:
+        from soutu.encoders.batching import Batching
+
+        return Batching(build_encoder(model, device))
     if model.startswith(TORCH):
         from soutu.encoders.open_clip import open_encoder
 

@@ -30,10 +30,10 @@ Options = dict[str, object]
 
 
 def open_gallery(
-    folder: str | None, index_dir: str | None, settings: Options, *, once: bool = False
+    folder: str | None, index_dir: str | None, settings: Options, use: str = "some"
 ) -> Gallery:
-    from soutu.gallery import Gallery
+    from soutu.gallery import Gallery, Use
 
-    gallery = Gallery.open(folder, index=index_dir, settings=settings, once=once)
+    gallery = Gallery.open(folder, index=index_dir, settings=settings, use=Use(use))
     prefer_language(gallery.config.lang)
     return gallery

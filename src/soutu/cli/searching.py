@@ -104,7 +104,7 @@ def search(
         )
         return _answer(result, Place(server), form)
     settings |= {"k": k, "min_confidence": min_confidence, "expand": expand}
-    with open_gallery(gallery, index_dir, settings, once=True) as opened:
+    with open_gallery(gallery, index_dir, settings, "once") as opened:
         result = opened.search(query, image=image, where=where, also=also)
         return _answer(result, _place(opened), form)
 
@@ -132,7 +132,7 @@ def caption(
         client = open_client(server, {"gallery": gallery, "index": index_dir, **settings})
         return _answer(client.captions(image, k=_or(k)), Place(server), Form(as_json))
     settings["k"] = k
-    with open_gallery(gallery, index_dir, settings, once=True) as opened:
+    with open_gallery(gallery, index_dir, settings, "once") as opened:
         return _answer(opened.captions(image), _place(opened), Form(as_json))
 
 

@@ -11,31 +11,23 @@ from typing import TYPE_CHECKING
 from soutu.assemble import create_store, open_embeddings, open_store, recall
 from soutu.errors import BadCaptions, Missing, ModelMismatch, SoutuError
 from soutu.gallery import upkeep
-from soutu.gallery.opened import Opened
-from soutu.gallery.several import DEPTH, fused
-from soutu.journal import Journal
+from soutu.gallery.searching import Searching
 from soutu.store.home import absolute
-from soutu.types import SearchResult
 
 if TYPE_CHECKING:
     from threading import Event
 
     from soutu.doctor import Health
-    from soutu.gallery.explain import Explanation
     from soutu.gallery.upkeep import GalleryInfo
     from soutu.gallery.words import Looked
     from soutu.indexing import IndexPlan, IndexReport
     from soutu.indexing.importing import ImportReport
-    from soutu.replay import Replay
     from soutu.store.compact import Compacted
     from soutu.store.exchange.export import ExportReport
-    from soutu.types import Floats, Rgb
-
-JOURNAL = "journal.jsonl"
-KEY = "journal.key"
+    from soutu.types import Floats
 
 
-class Gallery(Opened):
+class Gallery(Searching):
     """``Gallery.open(folder)``, then ``index``, ``search`` and ``captions``."""
 
     def index(
@@ -156,50 +148,6 @@ class Gallery(Opened):
         with open_store(self.home, space) as store:
             return export_embeddings(store, Path(folder), form, Described(self.model, store.card))
 
-    def search(
-        self,
-        text: str | None = None,
-        *,
-        image: str | Path | Rgb | None = None,
-        k: int | None = None,
-        where: str | None = None,
-        min_confidence: float | None = None,
-        also: Sequence[str] = (),
-    ) -> SearchResult:
-        """The ``k`` pictures nearest to a query (a text, or several terms: ``灰猫 + 雪地``,
-        ``query/parse.py``), or to a picture (a path, or RGB uint8 (h, w, 3)). Exactly one of the
-        two must be given. ``where`` narrows the search: ``"folder = '2024' and width > 2000"``
-        (its words: ``query/where.py``). Where it is less sure than ``min_confidence`` (0 to 1) that
-        anything like the text is there, there are no hits; None: as the settings say. ``also``:
-        further models that the gallery was indexed with: their rankings of a text are fused with
-        this one's (``gallery/several.py``); each search is logged by itself."""
-        if (text is None) == (image is None):
-            raise TypeError("search takes a text or an image")
-        k = self.config.k if k is None else k
-        if text is not None:
-            searcher = self.searcher  # first: it says where there is no index
-            wished = (min_confidence, self.config.min_confidence, searcher.tuned.min_confidence)
-            sure = next(one for one in wished if one is not None)
-            depth = max(k, DEPTH) if also else k
-            found = searcher.search(text, depth, where=where, min_confidence=sure)
-            found = self._logged(found)
-            rest = [
-                self.with_model(name).search(text, k=depth, where=where, min_confidence=sure)
-                for name in also
-            ]
-            return fused([found, *rest], k) if rest else found
-        rgb, name = self._picture(image)
-        return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
-
-    def explain(self, text: str, *, k: int | None = None) -> Explanation:
-        """Why a query finds what it finds by what the pictures show (captions have no say here);
-        a search like any other, and logged."""
-        from soutu.gallery.explain import explain
-
-        plain = replace(self.searcher, hybrid="off")
-        result = plain.search(text, self.config.k if k is None else k)
-        return explain(self._logged(result, hybrid="off"), self.encoder, self.store)
-
     def lookup(self, text: str) -> Looked:
         """What the lexicon, with the gallery's own words over it, makes of a text."""
         from soutu.gallery.words import look_up
@@ -213,52 +161,6 @@ class Gallery(Opened):
         self._require_index()
         self._forget_words()
         return add(self.home, word, english)
-
-    def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:
-        """The ``k`` captions nearest to a picture (a path, or RGB uint8 (h, w, 3))."""
-        rgb, name = self._picture(image)
-        return self._logged(self.searcher.captions(rgb, name, self.config.k if k is None else k))
-
-    def _picture(self, image: str | Path | Rgb | None) -> tuple[Rgb, str]:
-        if not isinstance(image, (str, Path)):
-            assert image is not None
-            return image, "(array)"
-        return self._open_picture(str(image)), str(image)
-
-    @property
-    def journal(self) -> Journal:
-        """Where searches are logged, and how."""
-        config = self.config
-        key = self.home / KEY if config.journal == "hashed" else None
-        return Journal(self.home / JOURNAL, config.journal_bytes, config.journal_files, key)
-
-    def replay(
-        self,
-        log: str | Path | None = None,
-        *,
-        against: str | None = None,
-        k: int | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Replay:
-        """Run the searches in ``log`` (None: this gallery's journal) again and compare, over the
-        first ``k`` hits where that is given; or this gallery's model with ``against`` on them.
-        Nothing is logged. Raises BadInput for a log that cannot be read."""
-        from soutu.gallery.replaying import replay
-
-        self._require_index()
-        files = self.journal.files() if log is None else [Path(log)]
-        return replay(self, files, against=against, k=k, progress=progress)
-
-    def _logged(self, result: SearchResult, **settings: object) -> SearchResult:
-        """A search that cannot be logged (a read-only disk) is still an answer; the fault is
-        kept for whoever shows it. ``settings``: those that were others than the gallery's."""
-        if self.config.journal != "off":
-            setup = replace(self.setup, settings={**self.setup.settings, **settings})
-            try:
-                self.journal.record(result, setup)
-            except OSError as fault:
-                self.journal_fault = fault
-        return result
 
     def info(self) -> GalleryInfo:
         """What this gallery holds. Needs no model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,15 +42,24 @@ SETTINGS = ("expand", "templates", *SEARCHING)
 OUTSIDE = ("translator", "llm", "llm_model", "expansions", "tuned")
 
 
+class Use(Enum):
+    """What a process does with a gallery: one search, for which the model is ready sooner and works
+    slower; some work of one thread; or the searches of many, whose texts are encoded together."""
+
+    ONCE = "once"
+    SOME = "some"
+    SHARED = "shared"
+
+
 class Opened:
     """What all of a gallery's work needs: its settings, its model, its index.
 
     Usable as a context manager. Opening is cheap: the model is loaded by the first call
-    that needs it.
+    that needs it. ``use``: see ``open``.
     """
 
-    def __init__(self, root: Path, home: Path, config: Config, *, once: bool = False) -> None:
-        self.root, self.home, self.config, self.once = root, home, config, once
+    def __init__(self, root: Path, home: Path, config: Config, use: Use = Use.SOME) -> None:
+        self.root, self.home, self.config, self.use = root, home, config, use
         self.journal_fault: OSError | None = None
         self._store: LocalStore | None = None
 
@@ -61,12 +71,12 @@ class Opened:
         model: str | None = None,
         index: str | Path | None = None,
         settings: Mapping[str, object] | None = None,
-        once: bool = False,
+        use: Use = Use.SOME,
     ) -> Self:
         """The gallery of ``folder`` (None: of where we are): the one whose ``.soutu`` lies there
         or above, else a new one. ``index`` names another place for ``.soutu``'s content, for
-        read-only folders; ``settings`` are those of ``soutu.config.Config``. ``once``: for a
-        process that ends after one search; its model is ready sooner and works slower."""
+        read-only folders; ``settings`` are those of ``soutu.config.Config``. ``use``: what the
+        process is for."""
         start = absolute(Path(folder or "."))
         if index is None:
             home = find_home(start) or start / HOME
@@ -77,7 +87,7 @@ class Opened:
                 known = recall(home, "root")
             root = Path(known) if known and folder is None else start
         flags = {**(settings or {}), **({"model": model} if model else {})}
-        return cls(root, home, load_config(home, flags), once=once)
+        return cls(root, home, load_config(home, flags), use)
 
     @cached_property
     def model(self) -> str:
@@ -86,7 +96,12 @@ class Opened:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return build_encoder(self.model, self.config.device, once=self.once)
+        return build_encoder(
+            self.model,
+            self.config.device,
+            once=self.use is Use.ONCE,
+            shared=self.use is Use.SHARED,
+        )
 
     @cached_property
     def searcher(self) -> Searcher:
@@ -166,7 +181,7 @@ class Opened:
         """This gallery as another model sees it, for as long as this one is open."""
         if name not in self._others:
             config = replace(self.config, model=name)
-            self._others[name] = type(self)(self.root, self.home, config, once=self.once)
+            self._others[name] = type(self)(self.root, self.home, config, self.use)
         return self._others[name]
 
     def close(self) -> None:

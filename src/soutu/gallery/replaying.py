@@ -12,6 +12,7 @@ from soutu.assemble import build_expander
 from soutu.config import overlaid
 from soutu.gallery.opened import SEARCHING, SETTINGS, Opened
 from soutu.journal.reading import Logged, read
+from soutu.query.choose import CHOSEN
 from soutu.query.sought import SUBTRACT
 from soutu.query.standing import REFERENCE, from_text
 from soutu.replay import Now, Replay, compare
@@ -54,6 +55,10 @@ class As:
 
     def __call__(self, logged: Logged) -> Searcher:
         kept = {name: logged.settings[name] for name in SETTINGS if name in logged.settings}
+        if (
+            kept.get("fusion") == CHOSEN
+        ):  # no setting: the variants are logged (``replay/again.py``)
+            del kept["fusion"]
         kept.setdefault("negatives", SUBTRACT)  # which is all that an older Soutu could
         config = overlaid(self.gallery.config, kept, logged.place)
         words = config.expand, config.templates

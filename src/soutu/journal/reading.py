@@ -150,7 +150,7 @@ def _senses(said: Sequence[object]) -> Floats | None:
 
 def _term(said: object) -> Term:
     told = _mapping(said)
-    kind = _one_of(told["kind"], "text", "image")
+    kind = _one_of(told["kind"], "text", "image", "indexed")
     return Term(kind, _text(told["value"]), _number(told["weight"]))
 
 

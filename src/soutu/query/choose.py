@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from soutu.query.expand import LEXICON, TRANSLATION
+from soutu.query.expand import LEXICON, ORIGINAL, TRANSLATION
 from soutu.query.normalize import EN, ZH, language
 from soutu.types import Variant
 
@@ -22,6 +22,26 @@ AUTO = "auto"
 NOT_READ = "not-read"  # the model was not trained on that language
 NOT_NEEDED = "not-needed"  # the model reads the query as it stands
 TOO_MANY = "too-many"  # others weigh more
+SWITCHED_OFF = "switched-off"  # a person has chosen others
+CHOSEN = "chosen"  # the source of what a person added, and a way to fuse: what was chosen, weighed
+
+
+def by_hand(said: Sequence[Variant], wanted: Sequence[Variant]) -> tuple[Variant, ...]:
+    """``said``, the variants of all terms, as a person ``wanted`` them: just those, with their
+    weights, and the others switched off; what nobody had proposed comes last. A term of which
+    nothing is wanted keeps its own text."""
+    weights = {(one.term, one.text): one.weight for one in wanted}
+    terms = {one.term for one in wanted}
+    found = [
+        replace(one, weight=weights.pop((one.term, one.text)), unused="")
+        if (one.term, one.text) in weights
+        else one
+        if one.term not in terms and not one.unused and one.source == ORIGINAL
+        else replace(one, unused=one.unused or SWITCHED_OFF)
+        for one in said
+    ]
+    added = (Variant(text, weight, CHOSEN, term) for (term, text), weight in weights.items())
+    return (*found, *added)
 
 
 def chosen(said: Sequence[Variant], languages: Sequence[str]) -> tuple[Variant, ...]:

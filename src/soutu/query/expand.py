@@ -11,7 +11,7 @@ from soutu.query.lexicon import Lexicon, Sense, Token, built_in
 from soutu.query.normalize import EN, language, normalized, simplified
 from soutu.types import Variant
 
-RULES, LEXICON, TRANSLATION = "rules", "lexicon", "translation"
+ORIGINAL, RULES, LEXICON, TRANSLATION = "original", "rules", "lexicon", "translation"
 MOST = 12  # variants of one term
 _LONGEST = 100  # characters; a longer text says more than a dictionary can repeat
 _ENOUGH = 0.5  # of a phrase's characters must be known for its English to be worth saying

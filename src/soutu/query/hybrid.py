@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from soutu.errors import Missing
+from soutu.query.choose import SWITCHED_OFF
 from soutu.query.fuse_rankings import RANKINGS, SPREAD, comb_max, ordered, weighted_sum
 from soutu.query.parse import TEXT
 from soutu.types import Floats, Ids, Query, Ranking, Variant
@@ -80,11 +81,12 @@ def said_words(
     query: Query, variants: Sequence[Variant], said: Callable[[str, int], Ranking]
 ) -> Ranking:
     """Images whose captions say terms of ``query``, 0…1: each term by its best variant (which
-    counts by its weight, 1 at most), the terms by their weights."""
+    counts by its weight, 1 at most) of those that nobody switched off, the terms by their
+    weights."""
     terms, weights = [], []
     for at, term in enumerate(query.terms):
         if term.kind == TEXT and term.weight > 0:
-            own = [variant for variant in variants if variant.term == at]
+            own = [one for one in variants if one.term == at and one.unused != SWITCHED_OFF]
             found = [(_exact(said(one.text, CAPTIONED)), min(1.0, one.weight)) for one in own]
             terms.append(comb_max([Ranking(r.ids, r.scores * np.float32(w)) for r, w in found]))
             weights.append(term.weight)

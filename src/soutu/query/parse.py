@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from soutu.errors import BadQuery
 from soutu.types import Query, Term
 
-TEXT, IMAGE = "text", "image"
+TEXT, IMAGE, INDEXED = "text", "image", "indexed"
 MOST_TERMS = 32
 MOST_WEIGHT = 100.0
 
@@ -48,7 +48,7 @@ def format_query(terms: tuple[Term, ...]) -> str:
         sign = "+" if term.weight > 0 else "-"
         number = f"{abs(term.weight):.6f}".rstrip("0").rstrip(".")
         quoted = '"' + term.value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        mark = "@" if term.kind == IMAGE else ""
+        mark = "" if term.kind == TEXT else "@"
         parts.append(f"{sign} {'' if number == '1' else number + ':'}{mark}{quoted}")
     return " ".join(parts)
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from soutu.errors import SoutuError
 from soutu.journal.reading import Logged
+from soutu.query.choose import CHOSEN
+from soutu.query.parse import INDEXED, parse_query
 from soutu.replay.causes import FAULT, PICTURE, UNKNOWN, Cause, Now
 from soutu.replay.compare import correlation, overlap
-from soutu.search import Searcher
+from soutu.search import Asking, Searcher
 from soutu.types import Floats, Hit, Query, Rgb, SearchResult, Term, Variant
 
 SCORES = 1e-6  # that the same vector gives on the same index
@@ -83,10 +85,16 @@ def anew(logged: Logged, searcher: Searcher, k: int) -> SearchResult:
         return picture(known[name][0] if name in known else name)
 
     searcher = replace(searcher, picture=opened)
-    query = logged.query
-    where = query.filters[0] if query.filters else None
+    where = logged.query.filters[0] if logged.query.filters else None
+    query = replace(logged.query, filters=())
+    asking = Asking(k, 0, where, logged.min_confidence)
+    if logged.settings.get("fusion") == CHOSEN:
+        chosen = tuple(variant for variant in logged.variants if not variant.unused)
+        return searcher.find(query, replace(asking, variants=chosen))
+    if any(term.kind == INDEXED for term in query.terms):
+        return searcher.find(query, asking)
     if not _is_picture(query):
-        return searcher.search(query.raw, k, where=where, min_confidence=logged.min_confidence)
+        return searcher.find(parse_query(query.raw), asking)
     rgb, name = opened(query.terms[0].value), query.raw
     if logged.target == "captions":
         return searcher.captions(rgb, name, k)

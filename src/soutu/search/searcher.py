@@ -9,19 +9,29 @@ import numpy as np
 
 from soutu.encoders.base import Encoder
 from soutu.errors import BadQuery
-from soutu.filters import Filter
+from soutu.filters import Compare, Filter
 from soutu.query.chain import proposals, together
-from soutu.query.choose import AUTO
+from soutu.query.choose import AUTO, CHOSEN, by_hand
 from soutu.query.confidence import confidence
 from soutu.query.expand import Expander
-from soutu.query.fuse import FUSIONS, MEAN, SENSES, by_sense
+from soutu.query.fuse import FUSIONS, MEAN, SENSES, Fusion, by_sense
 from soutu.query.hubs import OFF, corrected, strength
-from soutu.query.hybrid import VECTOR, Ranked, Sources, ranked
-from soutu.query.parse import TEXT, format_query, parse_query
+from soutu.query.hybrid import Ranked, Sources, ranked
+from soutu.query.parse import INDEXED, TEXT, format_query, parse_query
 from soutu.query.sought import CLEAR, PENALTY, SUBTRACT, Sought
 from soutu.query.standing import REFERENCE, Reference, from_text
 from soutu.query.tuned import UNTUNED, Tuned
-from soutu.search.asked import Asked, Clock, Wanted, parsed, pooled
+from soutu.search.asked import (
+    Asked,
+    Asking,
+    Clock,
+    Wanted,
+    checked,
+    checked_variants,
+    parsed,
+    pooled,
+    sure_enough,
+)
 from soutu.store.base import Searchable
 from soutu.types import (
     Floats,
@@ -67,24 +77,43 @@ class Searcher:
         those that ``where`` admits (``query/where.py``); none where the result's confidence is
         known and below ``min_confidence``, and no caption says the text. Raises BadQuery for a
         text that is no query, k < 1 or a malformed ``where``, BadImage for a picture in it."""
-        wanted = parsed(where)
-        return _sure(self._images(self._ask_text(text, k), k, wanted), min_confidence)
+        return self.find(parse_query(text), Asking(k, 0, where, min_confidence))
+
+    def find(self, query: Query, asking: Asking) -> SearchResult:
+        """The images nearest to ``query``, as ``search``. Raises BadQuery also for variants of a
+        term that has none, and for an indexed picture that is not in the store."""
+        checked(asking)
+        wanted = parsed(asking.where)
+        found = self._images(self._ask(query, asking), asking, wanted)
+        return sure_enough(found, asking.min_confidence)
 
     def search_by_image(
         self, image: Rgb, name: str, k: int = 5, *, where: str | None = None
     ) -> SearchResult:
         """The ``k`` images nearest to a picture, uint8 (h, w, 3); ``name`` is what to log."""
-        wanted = parsed(where)
-        return self._images(self._ask_image(image, name, k), k, wanted)
+        return self.find_by_image(image, name, Asking(k, 0, where))
+
+    def find_by_image(self, image: Rgb, name: str, asking: Asking) -> SearchResult:
+        """As ``search_by_image``; of ``asking`` what concerns texts alone is left aside."""
+        checked(asking)
+        wanted = parsed(asking.where)
+        return self._images(self._ask_image(image, name), asking, wanted)
 
     def captions(self, image: Rgb, name: str, k: int = 5) -> SearchResult:
         """The ``k`` captions nearest to a picture, uint8 (h, w, 3)."""
-        return self._captions(self._ask_image(image, name, k), k)
+        checked(Asking(k))
+        return self._captions(self._ask_image(image, name), k)
+
+    def captions_of(self, path: str, k: int = 5) -> SearchResult:
+        """The ``k`` captions nearest to an indexed picture. Raises BadQuery where it is none."""
+        checked(Asking(k))
+        vector, query = self._indexed(path), Query(path, (Term(INDEXED, path),))
+        return self._captions(Asked(query, (), vector, 1.0, Clock()), k)
 
     def again(self, asked: SearchResult) -> SearchResult:
         """The search that gave ``asked``, by its vector and with its variants: nothing is encoded.
         Of ``asked`` the hits and all that is known of them are found anew."""
-        _check_k(asked.k)
+        checked(Asking(asked.k))
         query = replace(asked.query, filters=())
         said = query, asked.variants, asked.vector, asked.agreement
         more = {"senses": asked.senses, "penalties": asked.penalties}
@@ -92,7 +121,7 @@ class Searcher:
         if asked.target == "captions":
             return self._captions(by, asked.k)
         wanted = parsed(" ".join(asked.query.filters))
-        return _sure(self._images(by, asked.k, wanted), asked.min_confidence)
+        return sure_enough(self._images(by, Asking(asked.k), wanted), asked.min_confidence)
 
     def _captions(self, asked: Asked, k: int) -> SearchResult:
         with asked.clock.step("search_ms"), self.store.snapshot():
@@ -109,58 +138,76 @@ class Searcher:
     def understood(self, text: str) -> tuple[Floats, tuple[Variant, ...]]:
         """The unit vector, float32 (dim,), by which ``text`` is searched for as it stands (no
         signs, weights or paths in it), and its variants. Needs nothing of the store."""
-        asked = self._ask_text(format_query((Term(TEXT, text),)), 1)
+        terms = (Term(TEXT, text),)
+        asked = self._ask(Query(format_query(terms), terms), Asking())
         return asked.vector, asked.variants
 
-    def _ask_text(self, text: str, k: int) -> Asked:
-        _check_k(k)
-        query = parse_query(text)
+    def _ask(self, query: Query, asking: Asking) -> Asked:
         clock = Clock()
         with clock.step("expand_ms"):
-            proposed, ran = self._variants(query)
+            proposed, ran = self._variants(query, self.expander if asking.expand else None)
+            if asking.variants is not None:
+                proposed = by_hand(proposed, checked_variants(query, asking.variants))
             said = [variant for variant in proposed if not variant.unused]
         with clock.step("encode_ms"):
             vectors = self.encoder.encode_texts([v.text for v in said])
-            parts = [self._part(query, at, said, vectors) for at in range(len(query.terms))]
+            fuse = FUSIONS[
+                MEAN if self.fusion == AUTO or asking.variants is not None else self.fusion
+            ]
+            parts = [self._part(query, at, said, vectors, fuse) for at in range(len(query.terms))]
         terms = np.stack([vector for vector, _ in parts])
         agreement = min(agreement for _, agreement in parts)
-        apart = self.fusion == SENSES and len(parts) == 1
+        apart = self.fusion == SENSES and len(parts) == 1 and asking.variants is None
         senses = by_sense(vectors, said) if apart and said else None
-        return Asked(query, proposed, pooled(query, terms), agreement, clock, ran, terms, senses)
+        fusion = self.fusion if asking.variants is None else CHOSEN
+        vector = pooled(query, terms)
+        return Asked(query, proposed, vector, agreement, clock, ran, terms, senses, fusion=fusion)
 
-    def _variants(self, query: Query) -> tuple[tuple[Variant, ...], tuple[Ran, ...]]:
+    def _variants(
+        self, query: Query, expander: Expander | None
+    ) -> tuple[tuple[Variant, ...], tuple[Ran, ...]]:
         """Those of all terms that are texts, in their order, and who was asked for them."""
         found: list[Variant] = []
         ran: list[Ran] = []
         languages = self.encoder.card.languages if self.fusion in (AUTO, SENSES) else ()
         for at, term in enumerate(query.terms):
             if term.kind == TEXT:
-                said, reports = proposals(term.value, self.expander, languages)
+                said, reports = proposals(term.value, expander, languages)
                 found += [replace(variant, term=at) for variant in said]
                 ran += reports
         return tuple(found), together(ran)
 
     def _part(
-        self, query: Query, at: int, said: Sequence[Variant], vectors: Floats
+        self, query: Query, at: int, said: Sequence[Variant], vectors: Floats, fuse: Fusion
     ) -> tuple[Floats, float]:
         """One term's vector and its variants' agreement."""
         term = query.terms[at]
         if term.kind == TEXT:
             rows = [row for row, variant in enumerate(said) if variant.term == at]
-            fuse = FUSIONS[MEAN if self.fusion == AUTO else self.fusion]
             return fuse(vectors[rows], [said[row] for row in rows])
+        if term.kind == INDEXED:
+            return self._indexed(term.value), 1.0
         if self.picture is None:
             raise BadQuery("query-no-pictures", path=term.value)
         return self.encoder.encode_images([self.picture(term.value)])[0], 1.0
 
-    def _ask_image(self, image: Rgb, name: str, k: int) -> Asked:
-        _check_k(k)
+    def _indexed(self, path: str) -> Floats:
+        """The vector of a picture of the gallery: the only one that the filter admits."""
+        any_ = np.eye(1, self.encoder.card.dim, dtype=np.float32)[0]
+        with self.store.snapshot():
+            found = self.store.search_images(any_, 1, Compare("path", "=", path)).ids.tolist()
+            if not found:
+                raise BadQuery("query-not-indexed", path=path)
+            vector: Floats = self.store.image_vectors(found)[0]
+        return vector
+
+    def _ask_image(self, image: Rgb, name: str) -> Asked:
         clock = Clock()
         with clock.step("encode_ms"):
             vector = self.encoder.encode_images([image])[0]
         return Asked(Query(name, (Term("image", name),)), (), vector, 1.0, clock)
 
-    def _images(self, asked: Asked, k: int, wanted: Wanted | None) -> SearchResult:
+    def _images(self, asked: Asked, asking: Asking, wanted: Wanted | None) -> SearchResult:
         narrowed = wanted.filter if wanted else None
         with asked.clock.step("search_ms"), self.store.snapshot():
             state = self.store.state()
@@ -171,24 +218,29 @@ class Searcher:
             alpha = strength(reference, self.correction, self.tuned.hubs)
             vectors = asked.vector[None] if asked.senses is None else asked.senses
             sought = Sought(corrected(vectors, reference, alpha), penalties)
-            found = self._ranked(asked, sought, k, narrowed)
-            ids, scores, cosines = found.ranking.ids.tolist(), found.ranking.scores, found.products
+            found = self._ranked(asked, sought, asking.offset + asking.k, narrowed)
+            page = slice(asking.offset, None)
+            ids, scores = found.ranking.ids[page].tolist(), found.ranking.scores[page]
             rows = self.store.images(ids)
+            first, cosines = found.products[: asking.k], found.products[page]
             if alpha or penalties:
-                cosines = Sought(vectors).scores(self.store.image_vectors(ids))
+                plain, best = Sought(vectors), found.ranking.ids[: asking.k].tolist()
+                first = cosines = plain.scores(self.store.image_vectors(ids))
+                if asking.offset:
+                    first = plain.scores(self.store.image_vectors(best))
             among = self.store.count_images(narrowed) if narrowed and reference else state.images
         hits: list[Hit] = []
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
             (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
             sure = confidence(self.tuned.this, reference, cosine, among)
-            hits.append(Hit(len(hits) + 1, score, cosine, path, tuple(also), caption, sure, row.id))
+            rank = asking.offset + len(hits) + 1
+            hits.append(Hit(rank, score, cosine, path, tuple(also), caption, sure, row.id))
         if wanted:
             asked = replace(asked, query=replace(asked.query, filters=(wanted.text,)))
-        best = max((hit.cosine for hit in hits), default=-1.0)
-        sure = confidence(self.tuned.any, reference, best, among)
+        sure = confidence(self.tuned.any, reference, max(first.tolist(), default=-1.0), among)
         result = self._result(asked, hits, state, "images")
         named = reference.name if reference else ""
-        told = replace(result, confidence=sure, correction=alpha, ranked_by=found.by, k=k)
+        told = replace(result, confidence=sure, correction=alpha, ranked_by=found.by, k=asking.k)
         return replace(told, penalties=penalties, senses=asked.senses, reference=named)
 
     def _penalised(
@@ -238,7 +290,7 @@ class Searcher:
             variants=asked.variants,
             hits=tuple(hits),
             agreement=asked.agreement,
-            fusion=self.fusion,
+            fusion=asked.fusion or self.fusion,
             vector=asked.vector,
             model=self.encoder.card,
             index_state=state,
@@ -246,15 +298,3 @@ class Searcher:
             timings=asked.clock.timings,
             expanders=asked.ran,
         )
-
-
-def _sure(result: SearchResult, min_confidence: float) -> SearchResult:
-    """``result``, without hits where it is less sure and no caption says the text."""
-    result = replace(result, min_confidence=min_confidence)
-    sure = result.confidence is None or result.confidence >= min_confidence
-    return result if sure or result.ranked_by != VECTOR else replace(result, hits=())
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise BadQuery("query-k", k=k)

@@ -1,0 +1,233 @@
+"""What ``soutu serve`` bears: ``python -m benchmarks.load [--seconds 15] [--requests 50000]``.
+
+ViT-B/32 in int8 (random weights) over 100,000 pictures that are not there, 32 connections on
+loopback by ``wrk`` (which must be installed), the client on the same two cores. Every text is new,
+so that no cache helps, but for those that are meant to be cached. With micro-batching and without
+take turns. Needs the extras ``server``, ``ann``, ``torch`` and ``dev``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from benchmarks.cold_start import filled
+from benchmarks.record import save
+from soutu.gallery import Gallery, upkeep
+
+PICTURES = 100_000
+CONNECTIONS = 32
+MAIN = "from soutu.cli import main; main()"
+PLAIN = ("cat", "dog", "car", "tree", "house", "snow", "boat", "flower", "road", "table", "book")
+KINDS = ("cached", "text", "expanded", "image")
+Figures = dict[str, object]
+
+# Each wrk thread numbers its requests, so that no two texts are the same.
+SCRIPT = """
+local kind, words, body, count = "{kind}", {words}, nil, 0
+local mine, threads = 0, 0
+function setup(thread) thread:set("mine", threads); threads = threads + 1 end
+local function word(n) return words[n % #words + 1] end
+local function text()
+  count = count + 1
+  local n = count * 7 + mine
+  if kind == "cached" then return "cat" end
+  if kind == "expanded" then return word(n) .. word(math.floor(n / #words)) .. count end
+  return word(n) .. " " .. word(math.floor(n / #words)) .. " " .. mine .. " " .. count
+end
+function request()
+  if kind == "image" then
+    local edge = "soutu-load"
+    local head = "--" .. edge .. '\\r\\nContent-Disposition: form-data; name="image"; ' ..
+                 'filename="a.jpg"\\r\\n\\r\\n'
+    if not body then
+      local file = io.open("{picture}", "rb")
+      body = file:read("*a")
+      file:close()
+    end
+    count = count + 1
+    -- Bytes after a JPEG's end change its hash, not the picture.
+    local sent = head .. body .. mine .. "-" .. count .. "\\r\\n--" .. edge .. "--\\r\\n"
+    return wrk.format("POST", "/api/v1/search",
+      {{["Content-Type"] = "multipart/form-data; boundary=" .. edge}}, sent)
+  end
+  local asked = text():gsub("[^%w]", function(c) return string.format("%%%02X", c:byte()) end)
+  local how = kind == "expanded" and "true" or "false"
+  return wrk.format("GET", "/api/v1/search?k=20&expand=" .. how .. "&q=" .. asked)
+end
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('RESULT {{"requests": %d, "seconds": %.3f, "p50": %.2f, "p95": %.2f, ' ..
+    '"p99": %.2f, "errors": %d}}\\n', summary.requests, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(95) / 1e3, latency:percentile(99) / 1e3,
+    e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+CHINESE = ("红色", "黑色", "白色", "雪地里的", "草地上的", "猫", "狗", "汽车", "树", "房子", "鸟")
+
+
+def script(folder: Path, kind: str, picture: Path) -> Path:
+    words = CHINESE if kind == "expanded" else PLAIN
+    listed = "{" + ", ".join(f'"{word}"' for word in words) + "}"
+    path = folder / f"{kind}.lua"
+    path.write_text(SCRIPT.format(kind=kind, words=listed, picture=picture), encoding="utf-8")
+    return path
+
+
+def load(url: str, lua: Path, seconds: float, connections: int = CONNECTIONS) -> Figures:
+    """Queries a second and latencies in milliseconds."""
+    asked = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s"]
+    done = subprocess.run([*asked, str(lua), url], capture_output=True, text=True, check=True)
+    line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT "))
+    found = json.loads(line.removeprefix("RESULT "))
+    if found["errors"]:
+        raise SystemExit(f"{lua.stem}: {found['errors']} of {found['requests']} failed")
+    rate = round(found["requests"] / found["seconds"], 1)
+    return {"queries/s": rate, **{name: found[name] for name in ("p50", "p95", "p99")}}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def served(gallery: Path, *how: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server that is ready, its address and process."""
+    port = free_port()
+    command = [sys.executable, "-c", MAIN, "serve", str(gallery), "--port", str(port), *how]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait(url, process)
+            yield url, process
+        finally:
+            process.terminate()
+
+
+def wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with suppress(OSError):
+            urllib.request.urlopen(f"{url}/api/v1/health", timeout=5).close()
+            return
+        time.sleep(0.02)
+    raise SystemExit(f"the server ended with {process.returncode}")
+
+
+def memory(process: subprocess.Popen[bytes]) -> float:
+    """MB that the server's process has in memory."""
+    kept = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    line = next(x for x in kept.splitlines() if x.startswith("VmRSS:"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def turns(gallery: Path, scripts: Mapping[str, Path], seconds: float, rounds: int) -> Figures:
+    """Each kind with batching and without, in turn; medians over ``rounds``."""
+    ways = {"micro-batching": (), "without": ("--no-batching",)}
+    taken: dict[str, dict[str, list[Figures]]] = {kind: {} for kind in scripts}
+    for _ in range(rounds):
+        for way, how in ways.items():
+            with served(gallery, *how) as (url, _):
+                for kind, lua in scripts.items():
+                    load(url, lua, 2)  # until threads and caches are there
+                    taken[kind].setdefault(way, []).append(load(url, lua, seconds))
+    return {kind: compared(of) for kind, of in taken.items()}
+
+
+def compared(taken: Mapping[str, list[Figures]]) -> Figures:
+    found: dict[str, dict[str, float]] = {
+        way: {name: round(statistics.median(float(str(r[name])) for r in runs), 2)
+              for name in runs[0]}
+        for way, runs in taken.items()
+    }  # fmt: skip
+    with_, without = (found[way]["queries/s"] for way in ("micro-batching", "without"))
+    return {**found, "times as many": round(with_ / without, 2)}
+
+
+def flat(gallery: Path, lua: Path, requests: int) -> Figures:
+    """The server's memory while it answers."""
+    with served(gallery) as (url, process):
+        kept, asked = {}, 0
+        while asked < requests:
+            found = load(url, lua, 20)
+            asked += int(float(str(found["queries/s"])) * 20)
+            kept[f"after {asked:,}"] = memory(process)
+        return {"requests": asked, "MB": kept}
+
+
+def start(runs: int) -> Figures:
+    """From nothing to the first answer, on the demo gallery."""
+    from soutu.sources.demo import demo_data
+
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(demo_data() / "images", Path(folder) / "images")
+        with Gallery.open(folder, model="tiny") as gallery:
+            gallery.index()
+        for _ in range(runs):
+            begun = time.perf_counter()
+            with served(Path(folder)) as (url, _):
+                query = f"{url}/api/v1/search?q=%E7%81%B0%E7%8C%AB"
+                urllib.request.urlopen(query, timeout=10).close()
+                taken.append(time.perf_counter() - begun)
+    return {"median s": round(statistics.median(taken), 3), "max s": round(max(taken), 3)}
+
+
+def prepared(home: Path) -> Path:
+    """The gallery, indexed as one that was indexed by us."""
+    from soutu.assemble.models import samples
+    from soutu.encoders.export.export import export
+    from soutu.encoders.open_clip import load as load_model
+    from soutu.encoders.open_clip import source_of
+
+    os.environ["SOUTU_MODELS"] = str(home / "models")
+    if not (home / "models" / "ViT-B-32").is_dir():
+        export(load_model(source_of("ViT-B-32", "random:0")), "ViT-B-32", samples(), "int8")
+    if not (home / "gallery").is_dir():
+        filled(home / "gallery", PICTURES, "ViT-B-32")
+        with Gallery.open(home / "gallery") as gallery:
+            upkeep.refresh(gallery.store, gallery.encoder, gallery.config)
+    return home / "gallery"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=50_000)
+    parser.add_argument("--work", type=Path, help="where the gallery is made, and found again")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = args.work or Path(folder)
+        home.mkdir(exist_ok=True)
+        gallery = prepared(home)
+        from benchmarks import pictures
+
+        picture = next(pictures.write(Path(folder) / "photos", 1, (640, 480)).rglob("*.jpg"))
+        scripts = {kind: script(Path(folder), kind, picture) for kind in KINDS}
+        found: Figures = {
+            "pictures": PICTURES,
+            "connections": CONNECTIONS,
+            "unit": "ms",
+            "kinds": turns(gallery, scripts, args.seconds, args.rounds),
+            "memory": flat(gallery, scripts["text"], args.requests),
+            "start to first answer": start(5),
+        }
+    print(json.dumps(found, ensure_ascii=False, indent=2))
+    print(save("load", found))
+
+
+if __name__ == "__main__":
+    main()
