@@ -57,7 +57,8 @@ def _batching(tmp_path):
     return Batching(_free(tmp_path))
 
 
-KINDS = {"batching": _batching, "tiny": _embedded, "free": _free, "fixed-batch": _fixed, "torch": _open_clip,
+KINDS = {"batching": _batching,
+         "tiny": _embedded, "free": _free, "fixed-batch": _fixed, "torch": _open_clip,
          "exported": _float32, "int8": _int8}  # fmt: skip
 
 

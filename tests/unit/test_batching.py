@@ -70,7 +70,7 @@ def test_texts_are_remembered_the_latest_longest():
     batching = Batching(slow, kept=2)
     for text in ("a", "b", "a", "c", "a", "b"):
         batching.encode_texts([text, text])
-    assert [call for call in slow.calls] == [["a"], ["b"], ["c"], ["b"]]
+    assert list(slow.calls) == [["a"], ["b"], ["c"], ["b"]]
     assert batching.texts.counts.hits == 2
     assert len(batching._vectors) == 2
 

@@ -57,6 +57,7 @@ __all__ = [
     "own_words",
     "precision",
     "recall",
+    "word_files",
     "word_prints",
 ]
 
@@ -106,6 +107,12 @@ def build_expander(
 
 def _own_rules(config: Config, home: Path | None) -> Path | None:
     return Path(config.expansions) if config.expansions else home / RULES if home else None
+
+
+def word_files(config: Config, home: Path) -> tuple[Path, ...]:
+    """The files whose words ``build_expander`` reads, whether or not they are there."""
+    own = _own_rules(config, home)
+    return (*([own] if own else []), own_words(home))
 
 
 def word_prints(config: Config, home: Path) -> dict[str, str]:

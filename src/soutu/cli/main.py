@@ -20,6 +20,7 @@ from soutu.cli import (
     models,
     replay,
     searching,
+    serve,
     tune,
     upkeep,
 )
@@ -51,6 +52,7 @@ for _command in (
     evaluate.evaluate,
     log.log,
     replay.replay,
+    serve.serve,
     tune.tune,
 ):
     cli.add_command(_command)

@@ -11,12 +11,13 @@ from soutu.gallery.opened import Opened
 from soutu.gallery.several import DEPTH, fused
 from soutu.journal import Journal
 from soutu.query.choose import CHOSEN
+from soutu.query.parse import parse_query
+from soutu.search import Asking
 from soutu.types import Query, SearchResult
 
 if TYPE_CHECKING:
     from soutu.gallery.explain import Explanation
     from soutu.replay import Replay
-    from soutu.search import Asking
     from soutu.types import Rgb
 
 JOURNAL = "journal.jsonl"
@@ -80,13 +81,14 @@ class Searching(Opened):
             others["fusion"] = CHOSEN
         return self._logged(found, **others)
 
-    def explain(self, text: str, *, k: int | None = None) -> Explanation:
+    def explain(self, query: str | Query, *, k: int | None = None) -> Explanation:
         """Why a query finds what it finds by what the pictures show (captions have no say here);
         a search like any other, and logged."""
         from soutu.gallery.explain import explain
 
         plain = replace(self.searcher, hybrid="off")
-        result = plain.search(text, self.config.k if k is None else k)
+        asked = parse_query(query) if isinstance(query, str) else query
+        result = plain.find(asked, Asking(self.config.k if k is None else k))
         return explain(self._logged(result, hybrid="off"), self.encoder, self.store)
 
     def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:

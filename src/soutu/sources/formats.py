@@ -43,6 +43,18 @@ _READERS: tuple[type[ImageFile.ImageFile], ...] = (
 )
 
 
+def format_of(prefix: bytes) -> str | None:
+    """What a file that begins with ``prefix`` (64 bytes of it) is: Pillow's name of the format;
+    None for what no reader here knows."""
+    if is_heic(prefix):
+        return "HEIF"
+    for reader in _READERS:
+        accepts = Image.OPEN[str(reader.format)][1]
+        if accepts is not None and accepts(prefix[:16]) is True:
+            return str(reader.format)
+    return None
+
+
 def open_picture(data: bytes, name: str) -> ImageFile.ImageFile | None:
     """Read the header of a picture; None if no reader knows the content. ``name`` is for messages.
 

@@ -1,0 +1,145 @@
+"""Searches: by text, by picture, by what is indexed; captions; why something was found."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from soutu.errors import BadInput
+from soutu.server.answers import Json, json_response, lines_response
+from soutu.server.context import Context, context
+from soutu.server.routes.asking import body, checked, form, streams
+from soutu.server.schemas import (
+    LONGEST,
+    MOST,
+    MOST_STREAMED,
+    Answer,
+    Explained,
+    Id,
+    SearchRequest,
+)
+
+router = APIRouter()
+UPLOAD = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {"image": {"type": "string", "format": "binary"}},
+}
+SEARCH_BODY: Any = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/SearchRequest"}},
+            "multipart/form-data": {
+                "schema": {
+                    **UPLOAD,
+                    "properties": {
+                        **UPLOAD["properties"],  # type: ignore[dict-item]
+                        "request": {
+                            "type": "string",
+                            "description": "the same JSON, without what is searched for",
+                        },
+                    },
+                }
+            },
+        },
+    }
+}
+CAPTIONS_BODY: Any = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    **UPLOAD,
+                    "properties": {
+                        **UPLOAD["properties"],  # type: ignore[dict-item]
+                        "k": {"type": "integer", "minimum": 1, "maximum": MOST, "default": 5},
+                        "vector": {"type": "boolean", "default": False},
+                    },
+                }
+            }
+        },
+    }
+}
+_K = Annotated[int, Query(ge=1, le=MOST)]
+_TEXT = Query(
+    max_length=LONGEST, description="as `soutu search` takes it", examples=["灰猫 + 雪地"]
+)
+
+
+@router.get("/search", response_model=Answer)
+async def search(
+    request: Request,
+    q: Annotated[str | None, _TEXT] = None,
+    image_id: Id | None = None,
+    k: Annotated[int, Query(ge=1, le=MOST_STREAMED)] = 20,
+    offset: Annotated[int, Query(ge=0, le=MOST_STREAMED)] = 0,
+    where: Annotated[str | None, Query(max_length=10_000, examples=["width > 2000"])] = None,
+    expand: bool = True,
+    min_confidence: Annotated[float | None, Query(ge=0, le=1)] = None,
+) -> Response:
+    """The pictures nearest to a text, or to an indexed picture."""
+    asked = SearchRequest.model_construct(
+        text=q, image_id=image_id, k=k, offset=offset, where=where, expand=expand,
+        min_confidence=min_confidence,
+    )  # fmt: skip
+    asked = checked(asked, streamed=streams(request))
+    here = context(request)
+    return _answered(request, await here.search(lambda: here.desk.search(asked)))
+
+
+@router.post("/search", response_model=Answer, openapi_extra=SEARCH_BODY)
+async def search_for(request: Request) -> Response:
+    """All of it: weighted terms, chosen variants, an uploaded picture."""
+    here = context(request)
+    asked, upload = await body(request, here.settings.guard.body_bytes)
+    if asked.image_url is not None:
+        upload = await _fetched(here, asked.image_url)
+    return _answered(request, await here.search(lambda: here.desk.search(asked, upload)))
+
+
+async def _fetched(here: Context, url: str) -> bytes:
+    fetch = here.settings.fetch
+    if fetch is None:
+        raise BadInput("server-no-fetch")
+    return await here.picture(lambda: fetch(url))
+
+
+@router.get("/captions", response_model=Answer)
+async def captions(request: Request, image_id: Id, k: _K = 5) -> Response:
+    """The gallery's captions nearest to an indexed picture."""
+    here = context(request)
+    return json_response(await here.search(lambda: here.desk.captions(image_id, k)))
+
+
+@router.post("/captions", response_model=Answer, openapi_extra=CAPTIONS_BODY)
+async def captions_for(request: Request) -> Response:
+    """The gallery's captions nearest to an uploaded picture."""
+    here = context(request)
+    image, fields = await form(request, here.settings.guard.body_bytes)
+    said = fields.get("k", "5").strip()
+    if not (said.isascii() and said.isdecimal() and 1 <= int(said[:9]) <= MOST):
+        raise BadInput("request-k", k=said[:20], most=MOST)
+    vector = fields.get("vector", "").lower() in ("true", "1")
+
+    def work() -> Json:
+        return here.desk.captions(image, int(said), vector=vector)
+
+    return json_response(await here.search(work))
+
+
+@router.get("/explain", response_model=Explained)
+async def explain(
+    request: Request, q: Annotated[str, Query(max_length=2000, examples=["灰猫"])], k: _K = 5
+) -> Response:
+    """How a query was understood, what each variant finds, and what makes up each score."""
+    here = context(request)
+    return json_response(await here.search(lambda: here.desk.explain(q, k)))
+
+
+def _answered(request: Request, answer: Json) -> Response:
+    return lines_response(answer) if streams(request) else json_response(answer)

@@ -1,0 +1,27 @@
+"""How a server works; ``guard`` is who may ask it what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from soutu.server.guard import Guard
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """``searches`` and ``pictures`` are threads for each, ``queue`` the requests that may wait for
+    one, ``seconds`` what a request may take. Uploads have at most ``upload_pixels``; ``thumbnails``
+    are kept there, ``thumbnail_bytes`` of them. ``fetch`` gets a picture from an address; None:
+    none is ever asked."""
+
+    guard: Guard = field(default_factory=Guard)
+    searches: int = 32
+    pictures: int = 4
+    queue: int = 256
+    seconds: float = 20.0
+    upload_pixels: int = 50_000_000
+    thumbnails: Path | None = None
+    thumbnail_bytes: int = 1_000_000_000
+    fetch: Callable[[str], bytes] | None = None

@@ -1,0 +1,43 @@
+"""Work that is not for the event loop: a fixed set of threads, a bounded queue, a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
+
+from soutu.server.problems import Busy, TimedOut
+
+_T = TypeVar("_T")
+
+
+class Work:
+    """``threads`` of its own: each keeps a connection to the index open, so a pool that grows and
+    shrinks would leave them behind. Beyond ``queue`` waiting requests, Busy; after ``seconds``,
+    TimedOut (what has begun then goes on, and still counts)."""
+
+    def __init__(self, name: str, threads: int, queue: int, seconds: float) -> None:
+        self._pool = ThreadPoolExecutor(threads, name)
+        self._most, self._seconds = threads + queue, seconds
+        self._lock, self.pending = Lock(), 0
+
+    async def __call__(self, work: Callable[[], _T]) -> _T:
+        with self._lock:
+            if self.pending >= self._most:
+                raise Busy("server-busy", retry_after=1)
+            self.pending += 1
+        future = self._pool.submit(work)
+        future.add_done_callback(self._done)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
+        except asyncio.TimeoutError:
+            raise TimedOut("server-slow", seconds=f"{self._seconds:g}") from None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _done(self, future: Future[_T]) -> None:
+        with self._lock:
+            self.pending -= 1
