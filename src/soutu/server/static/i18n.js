@@ -1,0 +1,130 @@
+/** The page's words, in English and Chinese. */
+
+import { $ } from "./dom.js";
+import { kept, keep } from "./state.js";
+
+const WORDS = {
+  skip: ["Skip to results", "跳到结果"],
+  placeholder: ["What are you looking for? 灰猫, a red car …", "想找什么？灰猫、雪地里的狗、a red car …"],
+  query: ["Search pictures", "搜索图片"],
+  search: ["Search", "搜索"],
+  pick: ["Search by a picture", "以图搜图"],
+  filter: ["Filters", "筛选"],
+  past: ["Earlier searches", "搜索历史"],
+  keys: ["Help and keys", "帮助与快捷键"],
+  theme: ["Light or dark", "浅色或深色"],
+  themeIs: [{ auto: "As the system", light: "Light", dark: "Dark" }, { auto: "跟随系统", light: "浅色", dark: "深色" }],
+  lang: ["中文", "English"],
+  home: ["Start", "首页"],
+  folder: ["Folder", "文件夹"],
+  after: ["Taken from", "拍摄于（起）"],
+  before: ["Taken until", "拍摄于（止）"],
+  shape: ["Shape", "方向"],
+  any: ["Any", "不限"],
+  landscape: ["Landscape", "横向"],
+  portrait: ["Portrait", "纵向"],
+  square: ["Square", "方形"],
+  width: ["Wide at least (px)", "最小宽度（像素）"],
+  sure: ["Only if sure", "最低把握"],
+  sureAny: ["show always", "总是显示"],
+  where: ["Filter as text", "筛选条件"],
+  clear: ["Clear", "清除"],
+  drop: ["Drop a picture to search by it", "松开以图搜图"],
+  welcome: ["{n} pictures. Search by words, or drop a picture.", "共 {n} 张图片。用文字搜索，或拖入一张图片。"],
+  found: ["{n} of {all} pictures, best first", "按相关度排列，已显示 {n} 张，共 {all} 张"],
+  searching: ["Searching …", "搜索中……"],
+  loading: ["The model is being loaded …", "正在加载模型……"],
+  nothing: ["Nothing here matches “{q}”", "没有与“{q}”相符的图片"],
+  nothingWhy: ["The chance that something does is {p}.", "存在相符图片的可能性为 {p}。"],
+  nearest: ["Show the nearest anyway", "仍然显示最接近的"],
+  none: ["No picture passes the filter.", "没有图片符合筛选条件。"],
+  empty: ["The gallery is empty. Run: soutu index", "图库为空。请运行：soutu index"],
+  likely: ["It is here: {p} sure", "很可能有：把握 {p}"],
+  perhaps: ["It may be here: {p} sure", "可能有：把握 {p}"],
+  unlikely: ["Probably nothing here matches ({p} sure). The nearest:", "可能没有相符的图片（把握 {p}）。最接近的是："],
+  agree: ["The variants agree ({a})", "各变体意思一致（{a}）"],
+  disagree: ["The variants mean different things ({a}): switch some off", "各变体意思不一（{a}）：可关掉一些"],
+  variants: ["Searched for", "实际搜索"],
+  reset: ["As proposed", "恢复默认"],
+  less: ["Count “{t}” less", "降低“{t}”的权重"],
+  morew: ["Count “{t}” more", "提高“{t}”的权重"],
+  source: [{ original: "as typed", rules: "rule", "built-in": "built-in rule", lexicon: "lexicon", translation: "translation", llm: "language model", template: "template", chosen: "added" }, { original: "原文", rules: "规则", "built-in": "内置规则", lexicon: "词库", translation: "翻译", llm: "语言模型", template: "模板", chosen: "自选" }],
+  unused: [{ "not-read": "the model does not read this language", "not-needed": "the model reads the query as it stands", "too-many": "others count more", "switched-off": "switched off" }, { "not-read": "模型不懂这种语言", "not-needed": "模型能直接读懂原文", "too-many": "其他变体更重要", "switched-off": "已关闭" }],
+  similar: ["Similar pictures", "相似图片"],
+  likeThis: ["Like this picture", "与此图相似"],
+  remove: ["Remove", "移除"],
+  select: ["Select", "选择"],
+  selected: ["{n} selected", "已选 {n} 张"],
+  copy: ["Copy paths", "复制路径"],
+  copied: ["Copied", "已复制"],
+  csv: ["CSV", "CSV"],
+  txt: ["Text", "文本"],
+  open: ["Open", "打开"],
+  close: ["Close", "关闭"],
+  download: ["Download", "下载"],
+  prev: ["Previous", "上一张"],
+  next: ["Next", "下一张"],
+  path: ["Path", "路径"],
+  also: ["Also at", "相同内容"],
+  size: ["Size", "尺寸"],
+  taken: ["Taken", "拍摄时间"],
+  score: ["Score", "得分"],
+  cosine: ["Cosine", "余弦相似度"],
+  confidence: ["Sure", "把握"],
+  noImage: ["cannot be shown", "无法显示"],
+  history: ["Earlier searches", "搜索历史"],
+  noHistory: ["Nothing yet.", "暂无记录。"],
+  helpTitle: ["How to search", "如何搜索"],
+  signin: ["This server asks for a token", "此服务器需要令牌"],
+  token: ["Token", "令牌"],
+  enter: ["Sign in", "登录"],
+  gone: ["The server does not answer. Trying again …", "服务器没有响应，正在重试……"],
+  busy: ["The server is busy. Trying again in {s} s …", "服务器繁忙，{s} 秒后重试……"],
+  fault: ["That went wrong: {m}", "出错了：{m}"],
+  notPicture: ["That is no picture that can be read here.", "无法读取该图片。"],
+  moreFailed: ["Load more", "加载更多"],
+  examples: [["灰猫", "a red car", "雪地里的狗", "2:butterfly + flower", "cat - tree"], ["灰猫", "雪地里的狗", "红色汽车", "2:蝴蝶 + 花", "猫 - 树"]],
+  help: [
+    [["灰猫", "Chinese or English, as you would say it"], ["灰猫 + 雪地", "both of them"], ["2:cat + dog", "the first counts twice"], ["cat - tree", "cats without trees"], ["\"a + b\"", "in quotes: just text"]],
+    [["灰猫", "中文或英文，怎么说就怎么写"], ["灰猫 + 雪地", "两者都要"], ["2:猫 + 狗", "前者权重加倍"], ["猫 - 树", "有猫、没有树"], ["“a + b”", "引号中为普通文字"]],
+  ],
+  keyList: [
+    [["/", "to the search box"], ["← ↑ → ↓", "from picture to picture"], ["Enter", "open"], ["s", "similar pictures"], ["x", "select"], ["Esc", "close"], ["?", "this"]],
+    [["/", "跳到搜索框"], ["← ↑ → ↓", "在图片间移动"], ["Enter", "打开"], ["s", "相似图片"], ["x", "选择"], ["Esc", "关闭"], ["?", "本帮助"]],
+  ],
+};
+
+const listeners = [];
+export let lang = kept("lang") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+
+/** The words for `code`, with {names} filled in; "" for one that there is not. */
+export function t(code, fields = {}) {
+  const found = WORDS[code]?.[lang === "zh" ? 1 : 0] ?? "";
+  if (typeof found !== "string") return found;
+  return found.replace(/\{(\w+)\}/g, (_, name) => fields[name] ?? "");
+}
+
+export const onLanguage = (listener) => listeners.push(listener);
+export const percent = (p) => `${Math.round(p * 100)} %`;
+export const count = (n) => n.toLocaleString(lang === "zh" ? "zh-CN" : "en");
+
+export function speak(next) {
+  lang = next;
+  keep("lang", next);
+  document.documentElement.lang = lang === "zh" ? "zh-CN" : "en";
+  for (const one of document.querySelectorAll("[data-t]")) one.textContent = t(one.dataset.t);
+  for (const id of ["pick", "filter", "past", "keys"]) label($(id), t(id));
+  label($("go"), t("search"));
+  label($("home"), t("home"));
+  $("q").placeholder = t("placeholder");
+  $("q").setAttribute("aria-label", t("query"));
+  $("chips").setAttribute("aria-label", t("variants"));
+  $("lang").textContent = t("lang") === "English" ? "EN" : "中";
+  label($("lang"), t("lang"));
+  for (const listener of listeners) listener();
+}
+
+export function label(element, words) {
+  element.setAttribute("aria-label", words);
+  element.title = words;
+}

@@ -1,0 +1,274 @@
+/** From what is looked for to what is shown. */
+
+import { Fault, ask, connect, thumbnail } from "./api.js";
+import * as boxes from "./boxes.js";
+import * as chips from "./chips.js";
+import { $, CROSS, icon, make, plain } from "./dom.js";
+import * as filters from "./filters.js";
+import * as grid from "./grid.js";
+import { count, label, lang, onLanguage, percent, speak, t } from "./i18n.js";
+import * as picture from "./picture.js";
+import { EMPTY, fromAddress, keep, kept, remember, show } from "./state.js";
+import * as viewer from "./viewer.js";
+
+const TYPING = 250; // ms after the last letter
+const SETTLED = 2500; // ms that a search stands
+let state = fromAddress();
+let answer = null; // the first page of what is shown
+let stats = null;
+let running = null; // what can be aborted
+let loading = null; // the next page, on its way
+let composing = false;
+let timer = 0;
+let settled = 0;
+
+const status = (words) => ($("status").textContent = words);
+const searching = () => Boolean(state.q.trim() || state.image !== null || state.picture);
+
+function body(offset) {
+  const asked = { k: grid.PAGE, offset };
+  if (state.where) asked.where = state.where;
+  if (state.sure) asked.min_confidence = state.sure;
+  if (state.picture) {
+    const form = new FormData();
+    form.append("image", state.picture.blob, "picture");
+    form.append("request", JSON.stringify(asked));
+    return form;
+  }
+  if (state.image !== null) return { ...asked, image_id: state.image };
+  return state.variants ? { ...asked, text: state.q, variants: state.variants } : { ...asked, text: state.q };
+}
+
+/** Change what is looked for, and look for it. */
+function look(change, replace = false) {
+  state = { ...state, ...change };
+  show(state, replace);
+  search(Boolean(change.variants !== undefined && answer));
+}
+
+async function search(quietly) {
+  clearTimeout(timer);
+  clearTimeout(settled);
+  running?.abort();
+  loading = null;
+  drawn();
+  filters.fault("");
+  $("nothing").hidden = true;
+  if (!searching()) {
+    answer = null;
+    running = null;
+    grid.clear();
+    status("");
+    return;
+  }
+  const mine = (running = new AbortController());
+  const slow = setTimeout(() => {
+    if (!quietly) grid.waiting();
+    status(t("searching"));
+  }, 150);
+  try {
+    const found = await ask("/search", { body: body(0), lang, signal: mine.signal });
+    if (mine.signal.aborted) return;
+    answer = found;
+    // Half a word on the way to the whole is nothing to remember.
+    settled = setTimeout(() => mine === running && remember(state), SETTLED);
+    shown();
+    fill();
+  } catch (fault) {
+    if (fault.name !== "AbortError" && !mine.signal.aborted) failed(fault);
+  } finally {
+    clearTimeout(slow);
+  }
+}
+
+function shown() {
+  grid.clear();
+  grid.add(answer);
+  chips.show(answer, state, (variants) => look({ variants }, false));
+  told();
+}
+
+/** How much there is, or that there is nothing, and why. */
+function told() {
+  if (!answer) return;
+  const { hits, confidence: sure, index } = answer;
+  const box = $("nothing");
+  box.hidden = hits.length > 0;
+  if (hits.length) {
+    status(t("found", { n: count(grid.all().length), all: count(index.images) }));
+    return;
+  }
+  const unsure = sure !== null && sure < answer.min_confidence;
+  const words = unsure ? t("nothing", { q: plain(state.q) }) : index.images ? t("none") : t("empty");
+  status(words);
+  box.replaceChildren(make("h2", {}, words), ...(unsure ? [
+    make("p", {}, t("nothingWhy", { p: percent(sure) })),
+    make("button", { type: "button", class: "primary", onclick: () => look({ sure: 0 }) }, t("nearest")),
+  ] : []));
+}
+
+function failed(fault) {
+  grid.clear();
+  answer = null;
+  $("said").hidden = true;
+  if (!(fault instanceof Fault)) throw fault;
+  status(fault.code.startsWith("where-") ? "" : fault.code.startsWith("image-") ? t("notPicture") : fault.message);
+  if (fault.code.startsWith("where-")) filters.fault(fault.message);
+}
+
+/** The next page, once; again where it is not enough to scroll. */
+function more() {
+  if (!answer?.more || loading || !running) return loading ?? Promise.resolve();
+  const [of, offset] = [running, grid.all().length];
+  loading = ask("/search", { body: body(offset), lang, signal: of.signal }).then(
+    (page) => {
+      if (of !== running) return;
+      loading = null;
+      answer.more = page.more && page.hits.length > 0;
+      if (page.hits.length) grid.add(page);
+      told();
+      fill();
+    },
+    (fault) => {
+      if (of === running) loading = null;
+      if (fault.name !== "AbortError") status(t("fault", { m: fault.message }));
+    },
+  );
+  return loading;
+}
+
+function fill() {
+  requestAnimationFrame(() => {
+    if ($("more").getBoundingClientRect().top < innerHeight + 1200) more();
+  });
+}
+
+/** What does not wait for the answer. */
+function drawn() {
+  const start = !searching();
+  document.body.classList.toggle("start", start);
+  $("start").hidden = !start;
+  if (start || state.picture || state.image !== null) $("said").hidden = true;
+  if ($("q").value !== state.q && !composing) $("q").value = state.q;
+  document.title = [state.q.trim(), "搜图 Soutu"].filter(Boolean).join(" · ");
+  const like = $("like");
+  like.hidden = !(state.picture || state.image !== null);
+  if (!like.hidden) {
+    const end = make("button", { type: "button", class: "icon", onclick: () => look({ picture: null, image: null }) }, icon(CROSS));
+    label(end, t("remove"));
+    const src = state.picture?.url ?? thumbnail(state.image, 256, stats?.index.generation ?? 0);
+    like.replaceChildren(make("img", { src, alt: t("likeThis") }), make("span", {}, t("likeThis")), end);
+  }
+  filters.show(state);
+  label($("theme"), `${t("theme")}: ${t("themeIs")[theme()]}`);
+  $("welcome").textContent = stats ? t("welcome", { n: count(stats.index.images) }) : "";
+  $("examples").replaceChildren(...t("examples").map((words) => make("li", {}, make("button", { type: "button",
+    onclick: () => look({ ...EMPTY, q: words }) }, words))));
+}
+
+const theme = () => kept("theme") ?? "auto";
+
+function themed(next) {
+  keep("theme", next);
+  document.documentElement.dataset.theme = next;
+  label($("theme"), `${t("theme")}: ${t("themeIs")[next]}`);
+}
+
+function typed(replace) {
+  look({ q: $("q").value, image: null, picture: null, variants: null }, replace);
+}
+
+function listen() {
+  const box = $("q");
+  box.addEventListener("compositionstart", () => (composing = true));
+  box.addEventListener("compositionend", () => {
+    composing = false;
+    soon();
+  });
+  const soon = () => {
+    clearTimeout(timer);
+    // The first letter begins a new search to go back from; the rest go on with it.
+    if (!composing) timer = setTimeout(() => typed(Boolean(state.q)), TYPING);
+  };
+  box.addEventListener("input", soon);
+  $("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (composing) return;
+    if (box.value !== state.q || !answer) typed(false);
+    else grid.focus(0);
+    remember(state);
+  });
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" && !composing && grid.all().length) {
+      event.preventDefault();
+      grid.focus(0);
+    } else if (event.key === "Escape" && !composing) box.blur();
+  });
+  $("home").addEventListener("click", (event) => {
+    event.preventDefault();
+    look({ ...EMPTY });
+    box.focus();
+  });
+  picture.listen(async (file) => look({ ...EMPTY, where: state.where, picture: await picture.prepared(file) }));
+  filters.listen((change) => look(change));
+  $("past").addEventListener("click", () => boxes.history((address) => {
+    history.pushState(null, "", address);
+    arrived();
+  }));
+  $("keys").addEventListener("click", boxes.help);
+  $("theme").addEventListener("click", () => themed({ auto: "light", light: "dark", dark: "auto" }[theme()]));
+  $("lang").addEventListener("click", () => speak(lang === "zh" ? "en" : "zh"));
+  onLanguage(() => {
+    drawn();
+    if (answer) chips.show(answer, state, (variants) => look({ variants }, false));
+    told();
+  });
+  addEventListener("popstate", arrived);
+  addEventListener("scroll", fill, { passive: true });
+  addEventListener("resize", fill);
+  addEventListener("keydown", (event) => {
+    const writing = event.target.closest?.("input, select, textarea, dialog[open]");
+    if (writing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "/") {
+      event.preventDefault();
+      box.focus();
+      box.select();
+    } else if (event.key === "?") boxes.help();
+  });
+}
+
+function arrived() {
+  state = fromAddress();
+  search();
+}
+
+function begin() {
+  document.documentElement.dataset.theme = theme();
+  connect({
+    ask: boxes.signIn,
+    waiting: (code, s) => status(t(code, { s })),
+  });
+  const similar = (hit) => {
+    look({ ...EMPTY, where: state.where, image: hit.id });
+    scrollTo(0, 0);
+  };
+  grid.listen({
+    open: (at) => {
+      remember(state);
+      viewer.open(at, answer.index.generation);
+    },
+    similar,
+  });
+  viewer.listen({ all: grid.all, more, focus: grid.focus, similar });
+  listen();
+  speak(lang);
+  if (!searching()) $("q").focus({ preventScroll: true });
+  search();
+  ask("/stats", { lang }).then((found) => {
+    stats = found;
+    drawn();
+  }, () => {});
+  performance.mark("soutu-usable");
+}
+
+begin();

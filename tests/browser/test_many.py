@@ -1,0 +1,109 @@
+"""Twenty thousand pictures, and pictures with names that nobody should give them."""
+
+import pytest
+
+from tests.browser.conftest import settled, shown, until
+from tests.serving import filled, served
+
+NAMES = [
+    "<script>document.title='taken'</script>.jpg",
+    "\"><img src=x onerror=document.title='taken'>.jpg",
+    "'; drop table images; --.jpg",
+    "a&amp;b &lt;c&gt; %2e%2e%2f.jpg",
+    "{{7*7}} ${7*7} #{7*7}.jpg",
+    "😀 🐱‍👤 👨‍👩‍👧.jpg",
+    "灰猫 在 树上。.jpg",
+    "‮gpj.evil‬.jpg",
+    "new\nline\ttab.jpg",
+    "  spaces  .jpg",
+    "=1+1,cmd.jpg",
+    "#hash?query&and=.jpg",
+    "a" * 240 + ".jpg",
+    b"not \xff\xfe unicode.jpg".decode("utf-8", "surrogateescape"),
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    with served(filled(tmp_path_factory.mktemp("hostile"), NAMES)) as url:
+        yield url
+
+
+def test_names_are_text(visit, hostile):
+    page = visit(f"{hostile}/?q=cat")
+    words = shown(page)
+    assert len(words) == len(NAMES)
+    assert NAMES[0] in words
+    assert NAMES[6] in words
+    assert not any("\u202e" in one for one in words)
+    until(page, "[...document.querySelectorAll('.tile img')].every(one => one.complete)")
+    assert page.locator(".tile.gone").count() == 0
+    broken = "[...document.querySelectorAll('.tile img')].filter(one => !one.naturalWidth).length"
+    assert page.evaluate(broken) == 0
+    for place in range(len(NAMES)):
+        page.locator(".tile .open").nth(place).click()
+        page.wait_for_selector("#viewer[open] .stage img")
+        page.keyboard.press("Escape")
+    assert page.title() == "cat · 搜图 Soutu"
+    assert page.evaluate("document.scripts.length") == 1
+    for place in range(len(NAMES)):
+        page.locator(".tile .open").nth(place).focus()
+        page.keyboard.press("x")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="CSV").click()
+    text = saved.value.path().read_bytes().decode("utf-8-sig", "surrogatepass")
+    assert "'=1+1" in text
+
+
+def test_each_can_be_downloaded_and_searched_by(visit, hostile):
+    page = visit(f"{hostile}/?q=cat")
+    shown(page)
+    for place in range(len(NAMES)):
+        page.locator(".tile .open").nth(place).click()
+        with page.expect_download() as saved:
+            page.locator("#viewer").get_by_role("link", name="Download").click()
+        assert saved.value.path().read_bytes().startswith(b"\xff\xd8")
+        page.keyboard.press("Escape")
+    settled(page, lambda: (page.locator(".tile .open").nth(13).focus(), page.keyboard.press("s")))
+    assert len(shown(page)) == len(NAMES)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    names = [f"{number // 500:02}/{number:05}.jpg" for number in range(20_000)]
+    with served(filled(tmp_path_factory.mktemp("many"), names)) as url:
+        yield url
+
+
+def test_twenty_thousand(visit, many):
+    page = visit(f"{many}/?q=cat")
+    shown(page)
+    assert "of 20,000" in page.text_content("#status")
+    for _ in range(40):
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_timeout(60)
+    until(page, "document.querySelectorAll('.page').length >= 20")
+    loaded = page.evaluate("document.querySelectorAll('.page').length") * 60
+    kept = page.locator(".tile").count()
+    assert loaded >= 1200
+    assert kept <= 600, "tiles far away are in the document"
+    page.evaluate("scrollTo(0, 0)")
+    until(
+        page,
+        "document.querySelector('.page')?.querySelector('.score')?.textContent.startsWith('1 ·')",
+    )
+    ranks = "[...document.querySelectorAll('.score')].map(one => parseInt(one.textContent))"
+    seen = page.evaluate(ranks)
+    assert seen == sorted(seen)
+
+
+def test_the_last_of_twenty_thousand_can_be_reached(visit, many):
+    page = visit(f"{many}/?q=cat&where=folder%20%3D%20%2739%27")
+    shown(page)
+    for _ in range(30):
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_timeout(50)
+    until(page, "document.querySelector('#status').textContent.startsWith('500 of')")
+    page.locator(".tile .open").last.focus()
+    page.keyboard.press("End")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("500. ")

@@ -1,0 +1,188 @@
+"""The page, as somebody uses it with a mouse."""
+
+import json
+import re
+
+from tests.browser.conftest import settled, shown, until
+
+GRAY = ("一只灰猫蹲在树干上", "房间里有一只灰色的小猫")
+
+
+def search(page, text):
+    return settled(page, lambda: page.fill("#q", text))
+
+
+def test_a_grey_cat_comes_first(visit, site):
+    page = visit(site)
+    until(page, "document.querySelector('#welcome').textContent.includes('50')")
+    search(page, "灰猫")
+    assert set(shown(page)[:2]) == set(GRAY)
+    assert "q=%E7%81%B0%E7%8C%AB" in page.url
+    assert "50 of 50" in page.text_content("#status")
+    assert "sure" in page.text_content("#sureness")
+
+
+def test_a_chip_is_switched_off_weighed_and_reset(visit, site):
+    page = visit(f"{site}/?q=灰猫")
+    before = shown(page)
+    name = page.get_by_role("button", name="gray cat", exact=True)
+    assert name.get_attribute("aria-pressed") == "true"
+    asked = settled(page, name.click)
+    assert [v["unused"] for v in asked["variants"] if v["text"] == "gray cat"] == ["switched-off"]
+    assert asked["fusion"] == "chosen"
+    assert name.get_attribute("aria-pressed") == "false"
+    page.reload()  # what was chosen is in the address
+    shown(page)
+    assert name.get_attribute("aria-pressed") == "false"
+    settled(page, name.click)
+    asked = settled(page, page.get_by_role("button", name="Count “gray cat” more").click)
+    assert [v["weight"] for v in asked["variants"] if v["text"] == "gray cat"] == [1.5]
+    assert "×1.5" in page.text_content("#chips")
+    settled(page, page.get_by_role("button", name="As proposed").click)
+    assert shown(page) == before
+    assert "v=" not in page.url
+
+
+def test_what_is_not_searched_for_says_why(visit, site):
+    page = visit(f"{site}/?q=火箭")
+    shown(page)
+    chip = page.locator(".chip:not(.on)").first
+    assert "the model reads the query as it stands" in chip.get_attribute("title")
+
+
+def test_nothing_here_matches(visit, site):
+    page = visit(f"{site}/?q=火箭&sure=0.5")
+    page.wait_for_selector("#nothing h2")
+    assert page.text_content("#nothing h2") == "Nothing here matches “火箭”"
+    assert page.locator(".tile").count() == 0
+    settled(page, page.get_by_role("button", name="Show the nearest anyway").click)
+    assert len(shown(page)) == 50
+    assert "Probably nothing here matches" in page.text_content("#sureness")
+
+
+def test_similar_pictures_have_an_address_and_there_is_a_way_back(visit, site):
+    page = visit(f"{site}/?q=灰猫")
+    first = shown(page)[0]
+    page.hover(".tile >> nth=0")
+    settled(page, page.locator(".tile >> nth=0").get_by_role("button", name="Similar").click)
+    assert shown(page)[0] == first
+    assert re.search(r"\?image=\d+$", page.url)
+    assert page.locator("#like img").is_visible()
+    settled(page, page.go_back)
+    assert page.input_value("#q") == "灰猫"
+    page.go_forward()
+    page.wait_for_url("**/?image=*")
+    page.get_by_role("button", name="Remove").click()
+    page.wait_for_selector("body.start")
+
+
+def test_typing_is_one_place_to_go_back_from(visit, site):
+    page = visit(site)
+    settled(page, lambda: page.locator("#q").press_sequentially("red car", delay=5))
+    page.fill("#q", "red cars")
+    page.wait_for_url("**q=red+cars")
+    page.go_back()
+    page.wait_for_selector("body.start")
+    assert page.input_value("#q") == ""
+
+
+def test_an_older_answer_never_takes_the_place_of_a_newer_one(visit, site):
+    page = visit(site)
+    held = []
+
+    def hold(route):
+        if "first" in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/search", hold)
+    page.fill("#q", "first")
+    until(page, "document.querySelector('#status').textContent.startsWith('Searching')")
+    search(page, "灰猫")
+    assert len(held) == 1
+    held[0].abort()
+    assert page.text_content("#status").startswith("50 of 50")
+    assert set(shown(page)[:2]) == set(GRAY)
+
+
+def test_composing_chinese_does_not_search_half_a_word(visit, site):
+    page = visit(site)
+    asked = []
+    page.on("request", lambda one: "/search" in one.url and asked.append(json.loads(one.post_data)))
+    page.focus("#q")
+    keyboard = page.context.new_cdp_session(page)
+    for part in ("h", "hu", "hui", "hui m", "hui mao"):
+        told = {"text": part, "selectionStart": len(part), "selectionEnd": len(part)}
+        keyboard.send("Input.imeSetComposition", told)
+        page.wait_for_timeout(120)
+    assert asked == []
+    settled(page, lambda: keyboard.send("Input.insertText", {"text": "灰猫"}))
+    assert [one["text"] for one in asked] == ["灰猫"]
+
+
+def test_filters_write_the_filter(visit, site):
+    page = visit(f"{site}/?q=猫", allowed=["status of 400"])
+    shown(page)
+    page.get_by_role("button", name="Filters").click()
+    page.fill("#f-folder", "it's")
+    settled(page, lambda: page.press("#f-folder", "Enter"))
+    assert page.input_value("#f-where") == "folder = 'it''s'"
+    assert "No picture passes the filter" in page.text_content("#nothing")
+    page.fill("#f-where", "name = '005.jpg' or name = '016.jpg'")
+    asked = settled(page, lambda: page.press("#f-where", "Enter"))
+    assert {hit["path"] for hit in asked["hits"]} == {"images/005.jpg", "images/016.jpg"}
+    page.fill("#f-where", "wide > 3")
+    page.press("#f-where", "Enter")
+    until(page, "document.querySelector('#f-fault').textContent.includes('wide')")
+    settled(page, page.get_by_role("button", name="Clear").click)
+    assert "where" not in page.url
+
+
+def test_light_dark_chinese_english_are_remembered(visit, site):
+    page = visit(site, color_scheme="light")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(colour)
+    page.click("#theme")
+    page.click("#theme")
+    assert page.evaluate(colour) != light
+    page.click("#lang")
+    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    page.reload()
+    until(page, "document.querySelector('#welcome').textContent.includes('张图片')")
+    assert page.evaluate(colour) != light
+    assert page.get_by_role("button", name="筛选").is_visible()
+
+
+def test_history_and_selection(visit, site):
+    page = visit(site)
+    settled(page, lambda: (page.fill("#q", "灰猫"), page.press("#q", "Enter")))
+    shown(page)
+    for place in (0, 1):
+        page.hover(f".tile >> nth={place}")
+        page.locator(f".tile >> nth={place}").get_by_role("button", name="Select").click()
+    assert "2 selected" in page.text_content("#picked")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="CSV").click()
+    lines = saved.value.path().read_text("utf-8-sig").splitlines()
+    assert lines[0] == "image_path,caption,score"
+    assert len(lines) == 3
+    assert lines[1].startswith("images/")
+    page.click("#home")
+    page.click("#past")
+    settled(page, page.get_by_role("link", name="灰猫").click)
+    assert page.input_value("#q") == "灰猫"
+    page.click("#past")
+    page.locator("#history").get_by_role("button", name="Clear").click()
+    assert "Nothing yet" in page.text_content("#history")
+
+
+def test_without_storage_it_works_as_well(visit, site):
+    page = visit(site)
+    page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no') }})"
+    )
+    page.goto(f"{site}/?q=灰猫")
+    assert set(shown(page)[:2]) == set(GRAY)
+    page.click("#theme")
+    page.click("#past")

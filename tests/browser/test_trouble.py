@@ -1,0 +1,85 @@
+"""A server that asks for a token, is busy, or is gone; and the page goes on."""
+
+import json
+
+import pytest
+
+from tests.browser.conftest import settled, shown, until
+from tests.serving import served
+
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def locked(demo):
+    with served(demo, environment={"SOUTU_TOKEN": TOKEN}) as url:
+        yield url
+
+
+def test_signing_in(visit, locked):
+    page = visit(f"{locked}/?q=灰猫", allowed=["status of 401"])
+    page.wait_for_selector("#signin[open]")
+    page.fill("#signin input", "a-wrong-token-of-some-length")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#signin .fault').textContent.includes('token')")
+    page.fill("#signin input", TOKEN)
+    page.keyboard.press("Enter")
+    assert len(shown(page)) == 50
+    assert page.locator("#signin[open]").count() == 0
+    until(page, "[...document.querySelectorAll('.tile img')].some(one => one.naturalWidth)")
+    cookie = next(one for one in page.context.cookies() if one["name"] == "soutu_session")
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    page.reload()
+    assert len(shown(page)) == 50
+
+
+def test_a_link_with_the_token(visit, locked):
+    page = visit(f"{locked}/?q=灰猫#token={TOKEN}", allowed=["status of 401"])
+    assert len(shown(page)) == 50
+    assert "token" not in page.url
+
+
+def test_a_busy_server_is_asked_again(visit, site):
+    page = visit(site, allowed=["status of 503"])
+    refused = []
+
+    def busy(route):
+        if len(refused) < 2:
+            refused.append(1)
+            error = {"status": 503, "code": "server-busy", "message": "busy", "fields": {}}
+            body = json.dumps({"error": error})
+            return route.fulfill(status=503, headers={"Retry-After": "1"}, body=body)
+        return route.continue_()
+
+    page.route("**/api/v1/search", busy)
+    page.fill("#q", "灰猫")
+    until(page, "document.querySelector('#status').textContent.includes('busy')")
+    assert len(shown(page)) == 50
+    assert len(refused) == 2
+
+
+def test_a_server_that_is_gone_for_a_while(visit, site):
+    page = visit(site, allowed=["ERR_", "Failed to load"])
+    lost = []
+
+    def gone(route):
+        if len(lost) < 2:
+            lost.append(1)
+            return route.abort()
+        return route.continue_()
+
+    page.route("**/api/v1/search", gone)
+    page.fill("#q", "灰猫")
+    until(page, "document.querySelector('#status').textContent.includes('not answer')")
+    assert len(shown(page)) == 50
+
+
+def test_a_picture_that_is_gone(visit, site):
+    page = visit(site, allowed=["status of 404"])
+    page.route("**/thumbnails/**", lambda route: route.fulfill(status=404, body=""))
+    settled(page, lambda: page.fill("#q", "灰猫"))
+    page.wait_for_selector(".tile.gone")
+    assert "cannot be shown" in page.locator(".tile.gone").first.text_content()
+    page.locator(".tile.gone .open").first.click()
+    page.wait_for_selector("#viewer .lost")
