@@ -82,7 +82,6 @@ const WORDS = {
   busy: ["The server is busy. Trying again in {s} s …", "服务器繁忙，{s} 秒后重试……"],
   fault: ["That went wrong: {m}", "出错了：{m}"],
   notPicture: ["That is no picture that can be read here.", "无法读取该图片。"],
-  moreFailed: ["Load more", "加载更多"],
   examples: [["灰猫", "a red car", "雪地里的狗", "2:butterfly + flower", "cat - tree"], ["灰猫", "雪地里的狗", "红色汽车", "2:蝴蝶 + 花", "猫 - 树"]],
   help: [
     [["灰猫", "Chinese or English, as you would say it"], ["灰猫 + 雪地", "both of them"], ["2:cat + dog", "the first counts twice"], ["cat - tree", "cats without trees"], ["\"a + b\"", "in quotes: just text"]],
