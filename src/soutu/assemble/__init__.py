@@ -74,12 +74,16 @@ def build_encoder(
     if shared:
         from soutu.encoders.batching import Batching
 
-        return Batching(build_encoder(model, device))
+        return Batching(_built(model, device, once=False, spin=False))
+    return _built(model, device, once=once, spin=True)
+
+
+def _built(model: str, device: str, *, once: bool, spin: bool) -> Encoder:
     if model.startswith(TORCH):
         from soutu.encoders.open_clip import open_encoder
 
         return open_encoder(model.removeprefix(TORCH), device=device)
-    return OnnxEncoder(open_model(model), device, once=once)
+    return OnnxEncoder(open_model(model), device, once=once, spin=spin)
 
 
 def build_expander(
