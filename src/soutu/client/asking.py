@@ -98,9 +98,9 @@ class Server:
             with closing(kind(target.hostname or "", target.port, timeout=left)) as connection:
                 asked = target.path.rstrip("/") + path
                 connection.request(method, asked, body.data if body else None, headers)
-                answer = connection.getresponse()
-                after = answer.getheader("Retry-After", "")
-                data = answer.read(LONGEST)
+                with closing(connection.getresponse()) as answer:
+                    after = answer.getheader("Retry-After", "")
+                    data = answer.read(LONGEST)
         except (OSError, HTTPException) as fault:
             told = " ".join(f"{type(fault).__name__}: {fault}".split())
             raise RemoteUnavailable("client-unreachable", url=self.url, fault=told) from fault

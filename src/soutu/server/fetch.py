@@ -87,11 +87,11 @@ class Fetcher:
                     connection.sock.do_handshake()
                 asking = {"Accept": "image/*", "User-Agent": f"soutu/{VERSION}"}
                 connection.request("GET", path, headers=asking)
-                answer = connection.getresponse()
-                moved = answer.getheader("Location")
-                if answer.status in (301, 302, 303, 307, 308) and moved:
-                    return moved
-                return self._body(answer, target)
+                with closing(connection.getresponse()) as answer:
+                    moved = answer.getheader("Location")
+                    if answer.status in (301, 302, 303, 307, 308) and moved:
+                        return moved
+                    return self._body(answer, target)
             finally:
                 watch.cancel()
 
