@@ -1,8 +1,8 @@
 """What ``soutu serve`` bears: ``python -m benchmarks.load [--seconds 15] [--requests 50000]``.
 
-ViT-B/32 in int8 (random weights) over 100,000 pictures that are not there, with vectors as
-``benchmarks.cones`` makes them; 32 connections on loopback by ``wrk`` (which must be installed),
-on the same two cores. Every text is new, so that no cache helps, but for those that are meant to
+ViT-B/32 (random weights), in int8 and in float32, over 100,000 pictures that are not there, with
+vectors as ``benchmarks.cones`` makes them; 32 connections on loopback by ``wrk`` (which must be
+installed), on the same two cores. Every text is new, so that no cache helps, but for those that are meant to
 be cached. With micro-batching and without take turns. Needs the extras ``server``, ``ann``,
 ``torch`` and ``dev``.
 """
@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.cold_start import filled
@@ -34,6 +35,7 @@ CONNECTIONS = 32
 MAIN = "from soutu.cli import main; main()"
 PLAIN = ("cat", "dog", "car", "tree", "house", "snow", "boat", "flower", "road", "table", "book")
 KINDS = ("cached", "text", "expanded", "image")
+PRECISIONS = ("float32", "int8")  # the last is what the gallery is searched with otherwise
 Figures = dict[str, object]
 
 # Each wrk thread numbers its requests, so that no two texts are the same.
@@ -106,11 +108,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(gallery: Path, *how: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def served(
+    gallery: Path, *how: str, models: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server that is ready, its address and process."""
     port = free_port()
     command = [sys.executable, "-c", MAIN, "serve", str(gallery), "--port", str(port), *how]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    env = {**os.environ, **({"SOUTU_MODELS": str(models)} if models else {})}
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, env=env, stdout=quiet, stderr=quiet) as process:
         url = f"http://127.0.0.1:{port}"
         try:
             wait(url, process)
@@ -128,6 +134,12 @@ def wait(url: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"the server ended with {process.returncode}")
 
 
+def worked(process: subprocess.Popen[bytes]) -> float:
+    """Seconds of processor time that the server has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def memory(process: subprocess.Popen[bytes]) -> float:
     """MB that the server's process has in memory."""
     kept = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
@@ -135,16 +147,27 @@ def memory(process: subprocess.Popen[bytes]) -> float:
     return round(int(line.split()[1]) / 1024, 1)
 
 
-def turns(gallery: Path, scripts: Mapping[str, Path], seconds: float, rounds: int) -> Figures:
-    """Each kind with batching and without, in turn; medians over ``rounds``."""
+@dataclass(frozen=True)
+class Effort:
+    seconds: float
+    rounds: int
+
+
+def turns(gallery: Path, models: Path, scripts: Mapping[str, Path], effort: Effort) -> Figures:
+    """Each kind with batching and without, in turn; medians over the rounds."""
     ways = {"micro-batching": (), "without": ("--no-batching",)}
     taken: dict[str, dict[str, list[Figures]]] = {kind: {} for kind in scripts}
-    for _ in range(rounds):
+    for _ in range(effort.rounds):
         for way, how in ways.items():
-            with served(gallery, *how) as (url, _):
+            with served(gallery, *how, models=models) as (url, process):
                 for kind, lua in scripts.items():
                     load(url, lua, 2)  # until threads and caches are there
-                    taken[kind].setdefault(way, []).append(load(url, lua, seconds))
+                    before = worked(process)
+                    figures = load(url, lua, effort.seconds)
+                    spent = (worked(process) - before) * 1000
+                    asked = float(str(figures["queries/s"])) * effort.seconds
+                    figures["processor ms a query"] = round(spent / asked, 2)
+                    taken[kind].setdefault(way, []).append(figures)
     return {kind: compared(of) for kind, of in taken.items()}
 
 
@@ -158,9 +181,9 @@ def compared(taken: Mapping[str, list[Figures]]) -> Figures:
     return {**found, "times as many": round(with_ / without, 2)}
 
 
-def flat(gallery: Path, lua: Path, requests: int) -> Figures:
+def flat(gallery: Path, models: Path, lua: Path, requests: int) -> Figures:
     """The server's memory while it answers."""
-    with served(gallery) as (url, process):
+    with served(gallery, models=models) as (url, process):
         kept, asked = {}, 0
         while asked < requests:
             found = load(url, lua, 20)
@@ -188,15 +211,17 @@ def start(runs: int) -> Figures:
 
 
 def prepared(home: Path) -> Path:
-    """The gallery, indexed as one that was indexed by us."""
+    """The gallery, with what an index run would have measured and built; and both models."""
     from soutu.assemble.models import samples
     from soutu.encoders.export.export import export
     from soutu.encoders.open_clip import load as load_model
     from soutu.encoders.open_clip import source_of
 
-    os.environ["SOUTU_MODELS"] = str(home / "models")
-    if not (home / "models" / "ViT-B-32").is_dir():
-        export(load_model(source_of("ViT-B-32", "random:0")), "ViT-B-32", samples(), "int8")
+    for precision in PRECISIONS:
+        os.environ["SOUTU_MODELS"] = str(home / precision)
+        if not (home / precision / "ViT-B-32").is_dir():
+            model = load_model(source_of("ViT-B-32", "random:0"))
+            export(model, "ViT-B-32", samples(), precision)
     if not (home / "gallery").is_dir():
         vectors = cones(PICTURES, 1, captions=False).images
         filled(home / "gallery", PICTURES, "ViT-B-32", vectors)
@@ -219,13 +244,17 @@ def main() -> None:
         from benchmarks import pictures
 
         picture = next(pictures.write(Path(folder) / "photos", 1, (640, 480)).rglob("*.jpg"))
+        effort = Effort(args.seconds, args.rounds)
         scripts = {kind: script(Path(folder), kind, picture) for kind in KINDS}
         found: Figures = {
             "pictures": PICTURES,
             "connections": CONNECTIONS,
             "unit": "ms",
-            "kinds": turns(gallery, scripts, args.seconds, args.rounds),
-            "memory": flat(gallery, scripts["text"], args.requests),
+            **{
+                precision: turns(gallery, home / precision, scripts, effort)
+                for precision in PRECISIONS
+            },
+            "memory": flat(gallery, home / "int8", scripts["text"], args.requests),
             "start to first answer": start(5),
         }
     print(json.dumps(found, ensure_ascii=False, indent=2))
