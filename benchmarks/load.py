@@ -2,9 +2,9 @@
 
 ViT-B/32 (random weights), in int8 and in float32, over 100,000 pictures that are not there, with
 vectors as ``benchmarks.cones`` makes them; 32 connections on loopback by ``wrk`` (which must be
-installed), on the same two cores. Every text is new, so that no cache helps, but for those that are meant to
-be cached. With micro-batching and without take turns. Needs the extras ``server``, ``ann``,
-``torch`` and ``dev``.
+installed), on the same two cores. Every text is new, so that no cache helps, but for those that
+are meant to be cached. With micro-batching and without take turns. Needs the extras ``server``,
+``ann``, ``torch`` and ``dev``.
 """
 
 from __future__ import annotations
