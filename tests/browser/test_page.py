@@ -3,7 +3,7 @@
 import json
 import re
 
-from tests.browser.conftest import settled, shown, until
+from tests.browser.conftest import found, settled, shown, until
 
 GRAY = ("一只灰猫蹲在树干上", "房间里有一只灰色的小猫")
 
@@ -39,14 +39,14 @@ def test_a_chip_is_switched_off_weighed_and_reset(visit, site):
     assert [v["weight"] for v in asked["variants"] if v["text"] == "gray cat"] == [1.5]
     assert "×1.5" in page.text_content("#chips")
     settled(page, page.get_by_role("button", name="As proposed").click)
-    assert shown(page) == before
+    assert shown(page)[:12] == before[:12]
     assert "v=" not in page.url
 
 
 def test_what_is_not_searched_for_says_why(visit, site):
     page = visit(f"{site}/?q=火箭")
     shown(page)
-    chip = page.locator(".chip:not(.on)").first
+    chip = page.locator(".chip:not(.on) .name").first
     assert "the model reads the query as it stands" in chip.get_attribute("title")
 
 
@@ -56,7 +56,7 @@ def test_nothing_here_matches(visit, site):
     assert page.text_content("#nothing h2") == "Nothing here matches “火箭”"
     assert page.locator(".tile").count() == 0
     settled(page, page.get_by_role("button", name="Show the nearest anyway").click)
-    assert len(shown(page)) == 50
+    assert found(page) == 50
     assert "Probably nothing here matches" in page.text_content("#sureness")
 
 
