@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from soutu.errors import (
+    BadConfig,
     BadQuery,
     IndexCorrupt,
     MissingExtra,
@@ -21,6 +22,7 @@ from soutu.server.problems import Busy, NotFound, Refused, Unauthorized
     ("fault", "status"),
     [
         (BadQuery("query-k", k=0), 400),
+        (BadConfig("x"), 503),
         (MissingExtra("x"), 501),
         (MissingIndex("x"), 503),
         (ModelMismatch("x"), 503),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -72,7 +73,8 @@ def serve(
         def ready() -> None:
             click.echo(say("serving", folder=gallery.root, url=url) + asks, err=True)
 
-        run(gallery, how, taken, ready)
+        with suppress(KeyboardInterrupt):  # which is how this is meant to end
+            run(gallery, how, taken, ready)
     click.echo(say("served"), err=True)
 
 

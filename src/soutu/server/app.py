@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -19,8 +20,9 @@ from starlette.responses import Response
 
 from soutu.errors import BadInput, SoutuError
 from soutu.gallery import Gallery
-from soutu.server.answers import json_response
+from soutu.server.answers import JSON, json_response
 from soutu.server.context import Context
+from soutu.server.examples import PROBLEM
 from soutu.server.guard import guarded
 from soutu.server.problems import NotAllowed, NotFound, Refused, language_of, problem, status_of
 from soutu.server.routes import about, images, page, search
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 BASE = "/api/v1"
 log = logging.getLogger(__name__)
-_TOLD = (400, 401, 403, 404, 413, 429, 500, 503, 504)
+_TOLD = (400, 401, 403, 404, 405, 408, 413, 421, 429, 500, 502, 503, 504)
+_FAULT: dict[str, Any] = {"model": Problem, "content": {JSON: {"example": PROBLEM}}}
 
 
 def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> FastAPI:
@@ -48,7 +51,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         lifespan=_lifespan,
-        responses={status: {"model": Problem} for status in _TOLD},
+        responses=dict.fromkeys(_TOLD, _FAULT),
     )
     app.state.context = Context(gallery, settings)
     for router in (search.router, images.router, about.router):
@@ -76,14 +79,32 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _answered(request: Request, met: Exception) -> Response:
     """What went wrong, in the one shape; what nobody foresaw goes to the log, not to the client."""
-    fault = _known(request, met)
+    fault = _nowhere_near(_known(request, met), request.app.state.context.gallery)
     asked = request.query_params.get("lang", "")
     accepted = request.headers.get("accept-language", "")
     lang = asked if asked in ("zh", "en") else language_of(accepted)
     answer = json_response(problem(fault, lang), status_of(fault))
     if isinstance(fault, Refused):
         answer.headers.update(fault.headers)
+    if isinstance(met, HTTPException) and met.headers:
+        answer.headers.update(met.headers)  # which methods there are
     return answer
+
+
+def _nowhere_near(fault: SoutuError, gallery: Gallery) -> SoutuError:
+    """``fault`` without where on this machine the gallery lies, which is no client's business."""
+    names = {str(place): place.name for place in (gallery.root, gallery.home) if place.name}
+
+    def told(value: object) -> object:
+        if not isinstance(value, (str, Path)):
+            return value
+        said = str(value)
+        for place, name in names.items():
+            said = said.replace(place, name)
+        return said
+
+    fields = {key: told(value) for key, value in fault.fields.items()}
+    return type(fault)(fault.code, **fields)
 
 
 def _known(request: Request, met: Exception) -> SoutuError:
@@ -133,13 +154,22 @@ class Counting:
             return
         begun = time.perf_counter()
 
+        def count(status: int) -> None:
+            route = scope.get("route")
+            template = getattr(route, "path_format", None) or "other"
+            if route and scope["path"].startswith(BASE) and BASE not in template:
+                template = BASE + template
+            self._metrics.count(template, status, time.perf_counter() - begun)
+
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = scope.get("route")
-                template = getattr(route, "path_format", None) or "other"
-                if route and scope["path"].startswith(BASE) and BASE not in template:
-                    template = BASE + template
-                self._metrics.count(template, message["status"], time.perf_counter() - begun)
+                count(message["status"])
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except ClientDisconnect:
+            raise
+        except Exception:  # answered further out, by what starlette has for it
+            count(500)
+            raise

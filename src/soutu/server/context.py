@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from soutu.assemble import cache_folder
 from soutu.errors import SoutuError
 from soutu.gallery import Gallery
 from soutu.server.desk import Desk
@@ -59,7 +60,7 @@ class Context:
         self.searches = Work("search", settings.searches, queue, seconds)
         # A page asks for a screenful of thumbnails at once, and for the next one while it waits.
         self.pictures = Work("picture", settings.pictures, queue * 4, seconds)
-        folder = settings.thumbnails or gallery.home / "thumbnails"
+        folder = settings.thumbnails or cache_folder() / "thumbnails"
         pixels = gallery.config.max_pixels
         self.thumbnails = Thumbnails(folder, settings.thumbnail_bytes, pixels)
         self.metrics = Metrics(self)

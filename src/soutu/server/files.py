@@ -103,7 +103,8 @@ class Thumbnails:
     def _keep(self, kept: Path, data: bytes) -> None:
         """A disk that is full or read-only costs time, not answers."""
         with suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            kept.parent.mkdir(exist_ok=True, mode=0o700)
             beside = kept.with_name(f"{kept.stem}.{secrets.token_hex(4)}")
             beside.write_bytes(data)
             beside.replace(kept)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from soutu.errors import (
+    BadConfig,
     BadInput,
     IndexCorrupt,
     Missing,
@@ -23,6 +24,7 @@ from soutu.errors import (
 
 # The first that an error is one of.
 STATUSES: tuple[tuple[type[SoutuError], int], ...] = (
+    (BadConfig, 503),  # the server's own settings and rules
     (BadInput, 400),
     (MissingExtra, 501),
     (Missing, 503),

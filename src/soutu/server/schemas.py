@@ -70,6 +70,25 @@ class SearchRequest(Asked):
     vector: bool = Field(False, description="the answer shall hold the query's vector")
 
 
+class SimpleSearch(BaseModel):
+    """A search that fits into an address."""
+
+    q: str | None = Field(
+        None, max_length=LONGEST, description="as `soutu search` takes it", examples=["灰猫 + 雪地"]
+    )
+    image_id: Id | None = Field(None, description="pictures like this one")
+    k: int = Field(20, ge=1, le=MOST_STREAMED, description=f"above {MOST} only as a stream")
+    offset: int = Field(0, ge=0, le=MOST_STREAMED)
+    where: str | None = Field(None, max_length=10_000, examples=["width > 2000"])
+    expand: bool = True
+    min_confidence: float | None = Field(None, ge=0, le=1)
+
+    def asked(self) -> SearchRequest:
+        """The same as the JSON of a search would say it."""
+        said = self.model_dump(exclude={"q"})
+        return SearchRequest.model_construct(text=self.q, **said)
+
+
 class Term(BaseModel):
     kind: str = Field(examples=["text"])
     value: str = Field(examples=["灰猫"])
@@ -183,6 +202,7 @@ class ImageInfo(BaseModel):
     width: int
     height: int
     taken: str
+    tags: dict[str, str] = Field(description="further columns of the captions file")
     size: int | None = Field(description="of the file, in bytes; null where it is gone")
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from soutu.errors import BadInput, MissingExtra
 from soutu.gallery import Gallery
 from soutu.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    import uvicorn
 
 KEEP_ALIVE, GRACE = 15, 5  # seconds: between requests, and to finish what is going on
 
@@ -65,4 +71,22 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
     )
-    Server(config).run(sockets=[taken])
+    server = Server(config)
+    with _heeding(server):
+        server.run(sockets=[taken])
+
+
+@contextmanager
+def _heeding(server: uvicorn.Server) -> Iterator[None]:
+    """uvicorn stops when it is told to, and then raises the signal again, which would end the
+    process before it has said so. Here, to be told to stop is no fault."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

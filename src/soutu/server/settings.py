@@ -12,9 +12,9 @@ from soutu.server.guard import Guard
 @dataclass(frozen=True)
 class ServerSettings:
     """``searches`` and ``pictures`` are threads for each, ``queue`` the requests that may wait for
-    one, ``seconds`` what a request may take. Uploads have at most ``upload_pixels``; ``thumbnails``
-    are kept there, ``thumbnail_bytes`` of them. ``fetch`` gets a picture from an address; None:
-    none is ever asked."""
+    one, ``seconds`` what a request may take. Uploads have at most ``upload_pixels``;
+    ``thumbnails`` are kept there (None: in the user's cache), ``thumbnail_bytes`` of them.
+    ``fetch`` gets a picture from an address; None: none is ever asked."""
 
     guard: Guard = field(default_factory=Guard)
     searches: int = 32

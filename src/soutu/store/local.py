@@ -28,6 +28,7 @@ from soutu.store.opening import create_or_find, find, peek, remember
 from soutu.store.reading import (
     all_caption_rows,
     caption_rows,
+    captions_of_image,
     captions_without_vector,
     change_rows,
     ids_by_content,
@@ -159,6 +160,11 @@ class LocalStore:
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
         with self.snapshot():
             return caption_rows(self._connection(), ids)
+
+    def captions_of(self, image_id: int) -> list[CaptionRow]:
+        """The captions of one image, in file order; none for an id that is unknown."""
+        with self.snapshot():
+            return captions_of_image(self._connection(), image_id)
 
     def image_vectors(self, ids: Sequence[int]) -> Floats:
         return self._vectors(IMAGES, ids)

@@ -42,6 +42,15 @@ def caption_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Cap
     return [found[id_] for id_ in wanted]
 
 
+def captions_of_image(connection: sqlite3.Connection, image_id: int) -> list[CaptionRow]:
+    """The captions of one image, in file order."""
+    rows = connection.execute(
+        "SELECT id, image_id, text, tags FROM captions WHERE image_id = ? ORDER BY position, id",
+        (image_id,),
+    )
+    return [caption_row(row) for row in rows]
+
+
 def all_caption_rows(connection: sqlite3.Connection) -> list[CaptionRow]:
     """Every caption, in file order."""
     rows = connection.execute("SELECT id, image_id, text, tags FROM captions ORDER BY position, id")

@@ -12,14 +12,19 @@ from starlette.responses import Response
 from soutu.filters import FIELDS
 from soutu.server.answers import Json, json_response
 from soutu.server.context import Context, context
+from soutu.server.examples import STATS, Responses, answers
 from soutu.server.schemas import Health, Session, Stats
 from soutu.version import VERSION
 
 router = APIRouter()
 metrics_router = APIRouter()
+SESSION: Json = {"auth": "none", "signed_in": True}
+COUNTS: Responses = {
+    200: {"content": {"text/plain": {"example": "soutu_ready 1.0\n"}}, "description": "the counts"}
+}
 
 
-@router.get("/health", response_model=Health)
+@router.get("/health", response_model=Health, responses=answers({"status": "ok"}))
 async def health(request: Request) -> Response:
     """200 once searches can be answered, 503 before."""
     here = context(request)
@@ -29,20 +34,20 @@ async def health(request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get("/stats", response_model=Stats)
+@router.get("/stats", response_model=Stats, responses=answers(STATS))
 async def stats(request: Request) -> Response:
     """The gallery, the index, the model, and what the page can offer."""
     here = context(request)
     return json_response(await here.search(lambda: _stats(here)))
 
 
-@router.get("/session", response_model=Session)
+@router.get("/session", response_model=Session, responses=answers(SESSION))
 async def session() -> Response:
     """Whether a token is asked for, and whether it was shown (``guard/session.py`` answers)."""
-    return json_response({"auth": "none", "signed_in": True})
+    return json_response(SESSION)
 
 
-@metrics_router.get("/metrics", response_class=Response)
+@metrics_router.get("/metrics", response_class=Response, responses=COUNTS)
 async def metrics(request: Request) -> Response:
     """Counters and gauges for Prometheus."""
     here = context(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query
@@ -11,15 +11,16 @@ from starlette.responses import Response
 
 from soutu.server.answers import json_response
 from soutu.server.context import Context, context
+from soutu.server.examples import INFO, Responses, answers
 from soutu.server.files import Sent, inside, original
+from soutu.server.problems import NotFound
 from soutu.server.schemas import ImageInfo
 
 router = APIRouter()
 _ID = Annotated[int, Path(ge=0, lt=2**63, examples=[5])]
-_Responses: TypeAlias = "dict[int | str, dict[str, Any]]"
-_SAME: _Responses = {304: {"description": "what the client has is still right"}}
-_IMAGE: _Responses = {200: {"content": {"image/*": {}}, "description": "the picture"}, **_SAME}
-_THUMBNAIL: _Responses = {
+_SAME: Responses = {304: {"description": "what the client has is still right"}}
+_IMAGE: Responses = {200: {"content": {"image/*": {}}, "description": "the picture"}, **_SAME}
+_THUMBNAIL: Responses = {
     200: {"content": {"image/webp": {}}, "description": "the thumbnail"}, **_SAME
 }  # fmt: skip
 FOR_GOOD = "private, max-age=31536000, immutable"
@@ -41,7 +42,7 @@ async def image(request: Request, id: _ID, download: bool = False) -> Response:
     return _sent(request, sent, {**headers, "Cache-Control": "private, no-cache"})
 
 
-@router.get("/images/{id}/info", response_model=ImageInfo)
+@router.get("/images/{id}/info", response_model=ImageInfo, responses=answers(INFO))
 async def info(request: Request, id: _ID) -> Response:
     """Paths, captions, size, time taken."""
     here = context(request)
@@ -71,7 +72,7 @@ async def thumbnail(
 
 
 def _sent(request: Request, sent: Sent, headers: dict[str, str]) -> Response:
-    headers = {**headers, "ETag": f'"{sent.etag}"'}
+    headers = {**headers, "ETag": f'"{sent.etag}"', "X-Content-Type-Options": "nosniff"}
     if sent.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(sent.data, media_type=sent.kind, headers=headers)
@@ -81,9 +82,12 @@ def _info(here: Context, id_: int) -> dict[str, object]:
     row = here.desk.row(id_)
     try:
         size: int | None = inside(here.gallery.root, row.paths, id_).stat().st_size
-    except Exception:
+    except (NotFound, OSError):
         size = None
+    tags: dict[str, str] = {}
+    for caption in reversed(here.gallery.store.captions_of(id_)):  # of two, the first one's count
+        tags |= caption.tags
     return {
         "id": row.id, "paths": row.paths, "captions": row.captions, "width": row.width,
-        "height": row.height, "taken": row.taken, "size": size,
+        "height": row.height, "taken": row.taken, "tags": tags, "size": size,
     }  # fmt: skip

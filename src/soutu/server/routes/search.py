@@ -11,15 +11,14 @@ from starlette.responses import Response
 from soutu.errors import BadInput
 from soutu.server.answers import Json, json_response, lines_response
 from soutu.server.context import Context, context
+from soutu.server.examples import ANSWER, CAPTIONS, EXPLAINED, answers, streamed
 from soutu.server.routes.asking import body, checked, form, streams
 from soutu.server.schemas import (
-    LONGEST,
     MOST,
-    MOST_STREAMED,
     Answer,
     Explained,
     Id,
-    SearchRequest,
+    SimpleSearch,
 )
 
 router = APIRouter()
@@ -66,33 +65,19 @@ CAPTIONS_BODY: Any = {
     }
 }
 _K = Annotated[int, Query(ge=1, le=MOST)]
-_TEXT = Query(
-    max_length=LONGEST, description="as `soutu search` takes it", examples=["灰猫 + 雪地"]
-)
 
 
-@router.get("/search", response_model=Answer)
-async def search(
-    request: Request,
-    q: Annotated[str | None, _TEXT] = None,
-    image_id: Id | None = None,
-    k: Annotated[int, Query(ge=1, le=MOST_STREAMED)] = 20,
-    offset: Annotated[int, Query(ge=0, le=MOST_STREAMED)] = 0,
-    where: Annotated[str | None, Query(max_length=10_000, examples=["width > 2000"])] = None,
-    expand: bool = True,
-    min_confidence: Annotated[float | None, Query(ge=0, le=1)] = None,
-) -> Response:
+@router.get("/search", response_model=Answer, responses=streamed(ANSWER))
+async def search(request: Request, said: Annotated[SimpleSearch, Query()]) -> Response:
     """The pictures nearest to a text, or to an indexed picture."""
-    asked = SearchRequest.model_construct(
-        text=q, image_id=image_id, k=k, offset=offset, where=where, expand=expand,
-        min_confidence=min_confidence,
-    )  # fmt: skip
-    asked = checked(asked, streamed=streams(request))
+    asked = checked(said.asked(), streamed=streams(request))
     here = context(request)
     return _answered(request, await here.search(lambda: here.desk.search(asked)))
 
 
-@router.post("/search", response_model=Answer, openapi_extra=SEARCH_BODY)
+@router.post(
+    "/search", response_model=Answer, responses=streamed(ANSWER), openapi_extra=SEARCH_BODY
+)
 async def search_for(request: Request) -> Response:
     """All of it: weighted terms, chosen variants, an uploaded picture."""
     here = context(request)
@@ -109,14 +94,16 @@ async def _fetched(here: Context, url: str) -> bytes:
     return await here.picture(lambda: fetch(url))
 
 
-@router.get("/captions", response_model=Answer)
+@router.get("/captions", response_model=Answer, responses=answers(CAPTIONS))
 async def captions(request: Request, image_id: Id, k: _K = 5) -> Response:
     """The gallery's captions nearest to an indexed picture."""
     here = context(request)
     return json_response(await here.search(lambda: here.desk.captions(image_id, k)))
 
 
-@router.post("/captions", response_model=Answer, openapi_extra=CAPTIONS_BODY)
+@router.post(
+    "/captions", response_model=Answer, responses=answers(CAPTIONS), openapi_extra=CAPTIONS_BODY
+)
 async def captions_for(request: Request) -> Response:
     """The gallery's captions nearest to an uploaded picture."""
     here = context(request)
@@ -132,7 +119,7 @@ async def captions_for(request: Request) -> Response:
     return json_response(await here.search(work))
 
 
-@router.get("/explain", response_model=Explained)
+@router.get("/explain", response_model=Explained, responses=answers(EXPLAINED))
 async def explain(
     request: Request, q: Annotated[str, Query(max_length=2000, examples=["灰猫"])], k: _K = 5
 ) -> Response:

@@ -1,0 +1,251 @@
+"""Searches over HTTP: the same answers as the gallery's."""
+
+import base64
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from soutu import Gallery
+from soutu.gallery import Use
+from soutu.server.app import create_app
+from soutu.server.settings import ServerSettings
+from tests.serving import ROOT
+
+BASE = "/api/v1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("api") / "photos"
+    shutil.copytree(ROOT / "clip_retrieval" / "data", made)
+    with Gallery.open(made, model="tiny") as gallery:
+        gallery.index(made / "captions.csv")
+    return made
+
+
+@pytest.fixture(scope="module")
+def gallery(folder):
+    with Gallery.open(folder) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def api(folder):
+    app = create_app(Gallery.open(folder, use=Use.SHARED), ServerSettings())
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def ok(answer):
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def refused(answer, status=400):
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"status", "kind", "code", "message", "fields"}
+    assert error["status"] == status
+    return error["code"]
+
+
+def same(answer, result):
+    assert [hit["path"] for hit in answer["hits"]] == [hit.path for hit in result.hits]
+    assert [hit["score"] for hit in answer["hits"]] == [hit.score for hit in result.hits]
+    assert answer["confidence"] == result.confidence
+    assert [v["text"] for v in answer["variants"]] == [v.text for v in result.variants]
+
+
+@pytest.mark.parametrize("text", ["灰猫", "a red car", "cat - tree", "2:金毛 + 雪地"])
+def test_get_and_post_are_what_the_gallery_finds(api, gallery, text):
+    result = gallery.search(text, k=7)
+    same(ok(api.get(f"{BASE}/search", params={"q": text, "k": 7})), result)
+    same(ok(api.post(f"{BASE}/search", json={"text": text, "k": 7})), result)
+
+
+def test_what_an_answer_holds(api):
+    answer = ok(api.get(f"{BASE}/search", params={"q": "灰猫", "k": 3}))
+    hit = answer["hits"][0]
+    assert hit["path"] in ("images/001.jpg", "images/016.jpg")
+    assert (hit["width"], hit["height"], hit["rank"]) == (640, 640, 1)
+    assert (answer["k"], answer["offset"], answer["more"], answer["vector"]) == (3, 0, True, None)
+    assert answer["index"]["images"] == 50
+    assert answer["model"]["name"] == "tiny"
+
+
+def test_pages_and_their_end(api):
+    whole = ok(api.get(f"{BASE}/search", params={"q": "猫", "k": 50}))
+    assert whole["more"] is False
+    paged = []
+    for offset in (0, 20, 40):
+        page = ok(api.get(f"{BASE}/search", params={"q": "猫", "k": 20, "offset": offset}))
+        assert page["more"] is (offset < 40)
+        assert page["confidence"] == whole["confidence"]
+        paged += page["hits"]
+    assert paged == whole["hits"]
+    assert ok(api.get(f"{BASE}/search", params={"q": "猫", "offset": 50}))["hits"] == []
+
+
+def test_a_filter_and_its_end(api):
+    asked = {"text": "猫", "where": "name < '2' or name ~ '00?.jpg'", "k": 5}
+    assert refused(api.post(f"{BASE}/search", json=asked)).startswith("where-")
+    asked["where"] = "name ~ '00?.jpg'"
+    answer = ok(api.post(f"{BASE}/search", json=asked))
+    assert answer["query"]["filters"] == ["name ~ '00?.jpg'"]
+    assert answer["more"] is True
+    assert ok(api.post(f"{BASE}/search", json={**asked, "k": 9}))["more"] is False
+
+
+def test_by_an_indexed_picture_alone_and_among_terms(api):
+    answer = ok(api.get(f"{BASE}/search", params={"image_id": 5, "k": 2}))
+    assert answer["hits"][0]["id"] == 5
+    assert answer["query"]["terms"] == [
+        {"kind": "indexed", "value": answer["hits"][0]["path"], "weight": 1.0}
+    ]
+    terms = [{"text": "cat"}, {"image_id": 5, "weight": 0.5}, {"text": "水", "weight": -1}]
+    answer = ok(api.post(f"{BASE}/search", json={"terms": terms}))
+    assert [term["weight"] for term in answer["query"]["terms"]] == [1.0, 0.5, -1.0]
+    assert refused(api.get(f"{BASE}/search", params={"image_id": 999}), 404) == "server-no-image"
+
+
+def test_a_picture_in_a_text_is_one_of_the_gallery(api, folder):
+    for said in ("./images/005.jpg", "@images/005.jpg", '@"images/005.jpg"'):
+        answer = ok(api.get(f"{BASE}/search", params={"q": said, "k": 1}))
+        assert answer["hits"][0]["path"] == "images/005.jpg"
+    secret = folder.parent / "secret.jpg"
+    shutil.copy(folder / "images" / "005.jpg", secret)
+    for said in (str(secret), "../secret.jpg", "./images/../../secret.jpg", "~/x.jpg", "C:/x.jpg"):
+        code = refused(api.get(f"{BASE}/search", params={"q": f"cat + {said}"}))
+        assert code == "query-not-indexed"
+
+
+def picture(folder, kind="JPEG", size=None):
+    kept = io.BytesIO()
+    with Image.open(folder / "images" / "005.jpg") as image:
+        (image.resize(size) if size else image).save(kept, kind)
+    return kept.getvalue()
+
+
+def test_an_uploaded_picture(api, folder):
+    file = {"image": ("图.jpg", picture(folder), "image/jpeg")}
+    answer = ok(api.post(f"{BASE}/search", files=file))
+    assert answer["hits"][0]["path"] == "images/005.jpg"
+    asked = {"request": json.dumps({"k": 2, "where": "name != '005.jpg'", "vector": True})}
+    answer = ok(api.post(f"{BASE}/search", files=file, data=asked))
+    assert len(answer["hits"]) == 2
+    vector = np.frombuffer(base64.b64decode(answer["vector"]), "<f4")
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    captions = ok(api.post(f"{BASE}/captions", files=file, data={"k": "2"}))
+    assert (captions["target"], len(captions["hits"])) == ("captions", 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(b"", "image-empty"), (b"no picture", "image-unknown"), (b"\xff\xd8\xff" * 9, "image-")],
+)
+def test_an_upload_that_is_no_picture(api, data, code):
+    for path in ("search", "captions"):
+        file = {"image": ("a.jpg", data)}
+        assert refused(api.post(f"{BASE}/{path}", files=file)).startswith(code)
+
+
+def test_chosen_variants_and_no_expansion(api):
+    variants = [{"text": "gray cat", "weight": 2.0}, {"text": "cat", "weight": 0.5}]
+    answer = ok(api.post(f"{BASE}/search", json={"text": "灰猫", "variants": variants}))
+    used = {v["text"]: v["weight"] for v in answer["variants"] if not v["unused"]}
+    assert used == {"gray cat": 2.0, "cat": 0.5}
+    assert answer["fusion"] == "chosen"
+    answer = ok(api.get(f"{BASE}/search", params={"q": "灰猫", "expand": "false"}))
+    assert [v["text"] for v in answer["variants"]] == ["灰猫"]
+
+
+def test_nothing_here_matches(api):
+    answer = ok(api.get(f"{BASE}/search", params={"q": "火箭", "min_confidence": 0.5}))
+    assert answer["hits"] == []
+    assert answer["confidence"] < answer["min_confidence"] == 0.5
+    assert answer["more"] is False
+
+
+def test_a_stream(api):
+    lines = {"Accept": "application/x-ndjson"}
+    asked = {"q": "猫", "k": 5000}
+    answer = api.get(f"{BASE}/search", params=asked, headers=lines)
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    first, *hits = map(json.loads, answer.text.splitlines())
+    assert "hits" not in first
+    assert [hit["rank"] for hit in hits] == list(range(1, 51))
+    assert refused(api.get(f"{BASE}/search", params=asked)) == "request-k"
+
+
+def test_explain(api, gallery):
+    told = ok(api.get(f"{BASE}/explain", params={"q": "灰猫", "k": 2}))
+    assert told["understood"][0]["language"] == "zh"
+    assert told["understood"][0]["words"]
+    assert told["roles"][0]["variant"]["text"] == "灰猫"
+    assert len(told["roles"][0]["found"]) == 3
+    share = told["shares"][0]
+    assert sum(part["cosine"] for part in share["parts"]) == pytest.approx(
+        told["result"]["hits"][0]["cosine"], abs=1e-4
+    )
+    assert refused(api.get(f"{BASE}/explain", params={"q": "cat + /etc/passwd"})).startswith(
+        "query"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({}, "request-sources"),
+        ({"text": "a", "image_id": 5}, "request-sources"),
+        ({"text": "a", "k": 0}, "request-invalid"),
+        ({"text": "a", "k": 1001}, "request-k"),
+        ({"text": "a", "k": "x"}, "request-invalid"),
+        ({"text": "a", "offset": -1}, "request-invalid"),
+        ({"text": "a", "offset": 100_000, "k": 1}, "request-depth"),
+        ({"text": ""}, "query-empty"),
+        ({"text": "- a"}, "query-only-negative"),
+        ({"text": "a", "nonsense": 1}, "request-invalid"),
+        ({"text": "a", "where": "x = "}, "where-"),
+        ({"text": "a", "min_confidence": 2}, "request-invalid"),
+        ({"terms": []}, "request-invalid"),
+        ({"terms": [{"text": "a", "image_id": 1}]}, "request-invalid"),
+        ({"terms": [{"text": "a", "weight": 0}]}, "request-invalid"),
+        ({"terms": [{"text": "a", "weight": -1}]}, "query-only-negative"),
+        ({"text": "a", "variants": [{"text": "b", "term": 3}]}, "query-variant"),
+        ({"text": "a", "variants": [{"text": "b", "weight": 0}]}, "request-invalid"),
+        ({"image_url": "http://127.0.0.1/x.jpg"}, "server-no-fetch"),
+    ],
+)
+def test_what_cannot_be_asked(api, asked, code):
+    assert refused(api.post(f"{BASE}/search", json=asked)).startswith(code)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff\xfe", b'{"text": "\\ud800"}', b"null",
+                                  b"[" * 50_000, b'{"text": NaN}'])  # fmt: skip
+def test_a_body_that_is_no_request(api, body):
+    assert refused(api.post(f"{BASE}/search", content=body)) == "request-invalid"
+
+
+def test_the_language_of_messages(api):
+    said = api.get(f"{BASE}/search", params={"q": " "}, headers={"Accept-Language": "zh-CN"})
+    assert any(ord(c) > 0x3000 for c in said.json()["error"]["message"])
+    said = api.get(
+        f"{BASE}/search", params={"q": " ", "lang": "en"}, headers={"Accept-Language": "zh"}
+    )
+    assert said.json()["error"]["message"].isascii()
+
+
+def test_searches_are_logged_once(api, gallery):
+    before = len(gallery.journal.path.read_text("utf-8").splitlines())
+    for offset in (0, 10, 20):
+        api.get(f"{BASE}/search", params={"q": "logged once", "k": 10, "offset": offset})
+    after = gallery.journal.path.read_text("utf-8").splitlines()
+    assert len(after) == before + 1
+    assert json.loads(after[-1])["query"] == "logged once"
+    done = gallery.replay()
+    assert done.same == done.searches > 20
