@@ -1,6 +1,7 @@
 """Where pictures go, over shapes that nobody chose (``layout.js``, run where it runs)."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_rows_fill_the_width_and_nothing_overlaps(page, width, count):
     for row, below in zip(rows, [*rows[1:], None], strict=True):
         mine = boxes[row["start"] : row["end"]]
         assert {(box["y"], box["height"]) for box in mine} == {(row["y"], row["height"])}
-        for left, right in zip(mine, mine[1:], strict=False):
+        for left, right in pairwise(mine):
             assert right["x"] - (left["x"] + left["width"]) in (9, 10, 11)
         end = mine[-1]["x"] + mine[-1]["width"]
         assert end <= width

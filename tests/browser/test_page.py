@@ -86,6 +86,20 @@ def test_typing_is_one_place_to_go_back_from(visit, site):
     assert page.input_value("#q") == ""
 
 
+def test_what_is_being_typed_stays_whatever_arrives(visit, site):
+    page = visit(site)
+    page.evaluate("document.querySelector('#q').value = 'gre'")
+    page.evaluate("document.querySelector('#q').dispatchEvent(new Event('input'))")
+    page.click("#lang")  # draws all of it anew, before the search is sent
+    assert page.input_value("#q") == "gre"
+    page.click("#filter")
+    page.fill("#q", "灰猫")
+    page.evaluate("document.querySelector('#f-width').value = 10")
+    asked = settled(page, lambda: page.dispatch_event("#f-width", "change"))
+    assert asked["query"]["raw"] == "灰猫"
+    assert page.input_value("#q") == "灰猫"
+
+
 def test_an_older_answer_never_takes_the_place_of_a_newer_one(visit, site):
     page = visit(site)
     held = []
@@ -175,6 +189,29 @@ def test_history_and_selection(visit, site):
     page.click("#past")
     page.locator("#history").get_by_role("button", name="Clear").click()
     assert "Nothing yet" in page.text_content("#history")
+
+
+def test_paths_are_copied_or_saved(visit, site):
+    page = visit(f"{site}/?q=灰猫", permissions=["clipboard-read", "clipboard-write"])
+    shown(page)
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("x")
+    page.get_by_role("button", name="Copy paths").click()
+    page.wait_for_selector("#picked >> text=Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "images/001.jpg\n"
+    page.wait_for_selector("#picked >> text=Copy paths")
+    # As where there is no TLS:
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Copy paths").click()
+    assert saved.value.path().read_text("utf-8") == "images/001.jpg\n"
+
+
+def test_terms_are_shown_with_their_signs(visit, site):
+    page = visit(f"{site}/?q=2:灰猫 %2B 雪地 - 水")
+    shown(page)
+    assert page.locator("#chips .sign").all_text_contents() == ["2 ×", "+", "−"]
+    assert page.locator("#chips .term").count() == 3
 
 
 def test_without_storage_it_works_as_well(visit, site):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.browser.conftest import found, settled, shown, until
+from tests.browser.conftest import found, settled, until
 from tests.serving import served
 
 LISTEN = """() => {
@@ -81,6 +81,26 @@ def test_a_server_that_is_gone_for_a_while(visit, site):
     page.fill("#q", "灰猫")
     until(page, "heard.some(said => said.includes('not answer'))")
     assert found(page) == 50
+
+
+def test_without_a_network_it_waits_for_one(visit, site):
+    page = visit(site, allowed=["ERR_", "Failed to load"])
+    page.evaluate(LISTEN)
+    page.context.set_offline(True)
+    page.fill("#q", "灰猫")
+    until(page, "heard.some(said => said.includes('no network'))")
+    page.context.set_offline(False)
+    assert found(page) == 50
+    assert page.locator("#banner").is_hidden()
+
+
+def test_what_is_no_query_is_said_and_the_next_is_answered(visit, site):
+    page = visit(site, allowed=["status of 400"])
+    page.fill("#q", "- cat")
+    until(page, "document.querySelector('#status.fault')?.textContent.includes('cat')")
+    settled(page, lambda: page.fill("#q", "cat"))
+    assert found(page) == 50
+    assert page.locator("#status.fault").count() == 0
 
 
 def test_a_picture_that_is_gone(visit, site):

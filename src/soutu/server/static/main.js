@@ -20,6 +20,7 @@ let stats = null;
 let running = null; // what can be aborted
 let loading = null; // the next page, on its way
 let composing = false;
+let ahead = false; // what stands in the box has not been looked for yet
 let timer = 0;
 let settled = 0;
 
@@ -54,7 +55,9 @@ function body(offset) {
 
 /** Change what is looked for, and look for it. */
 function look(change, replace = false) {
-  state = { ...state, ...change };
+  const typed = ahead && change.q === undefined ? { q: $("q").value, variants: null } : {};
+  state = { ...state, ...typed, ...change };
+  ahead = false;
   show(state, replace);
   search();
 }
@@ -98,8 +101,10 @@ async function search() {
 }
 
 function shown() {
+  const among = $("grid").contains(document.activeElement);
   grid.clear();
   grid.add(answer);
+  if (among) grid.focus(0);
   chips.show(answer, state, (variants) => look({ variants }, false));
   told();
 }
@@ -165,7 +170,7 @@ function drawn() {
   document.body.classList.toggle("start", start);
   $("start").hidden = !start;
   if (start || state.picture || state.image !== null) $("said").hidden = true;
-  if ($("q").value !== state.q && !composing) $("q").value = state.q;
+  if (!ahead && !composing && $("q").value !== state.q) $("q").value = state.q;
   document.title = [state.q.trim(), "搜图 Soutu"].filter(Boolean).join(" · ");
   const like = $("like");
   like.hidden = !(state.picture || state.image !== null);
@@ -203,6 +208,7 @@ function listen() {
   });
   const soon = () => {
     clearTimeout(timer);
+    ahead = true;
     // The first letter begins a new search to go back from; the rest go on with it.
     if (!composing) timer = setTimeout(() => typed(Boolean(state.q)), TYPING);
   };
@@ -254,6 +260,8 @@ function listen() {
 }
 
 function arrived() {
+  ahead = false;
+  viewer.leave();
   state = fromAddress();
   search();
 }

@@ -19,7 +19,7 @@ export function listen(actions) {
   list = actions;
   box().addEventListener("close", () => {
     box().replaceChildren();
-    list.focus(at);
+    if (at >= 0) list.focus(at);
   });
   box().addEventListener("click", (event) => event.target === box() && box().close());
   box().addEventListener("keydown", (event) => {
@@ -43,6 +43,12 @@ export function open(place, known) {
   generation = known;
   show();
   box().showModal();
+}
+
+/** The list is another now. */
+export function leave() {
+  at = -1;
+  if (box().open) box().close();
 }
 
 function similar() {
