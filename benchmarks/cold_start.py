@@ -25,6 +25,7 @@ from benchmarks.record import save
 from soutu.assemble import build_encoder, create_store
 from soutu.sources.demo import demo_data
 from soutu.store.base import NewImage
+from soutu.types import Floats
 
 DROP = Path("/proc/sys/vm/drop_caches")
 IMPORTS = ("numpy", "onnxruntime", "tokenizers", "yaml", "click", "soutu", "soutu.cli")
@@ -75,8 +76,9 @@ def measure(gallery: Path, runs: int) -> Figures:
     return found
 
 
-def filled(root: Path, count: int, model: str) -> Path:
-    """A gallery of ``count`` pictures that are not there, with random vectors of ``model``."""
+def filled(root: Path, count: int, model: str, vectors: Floats | None = None) -> Path:
+    """A gallery of ``count`` pictures that are not there, with ``vectors`` (count, dim), or random
+    ones, of ``model``."""
     card = build_encoder(model, "cpu").card
     root.mkdir()
     store = create_store(root / ".soutu", card)
@@ -84,13 +86,15 @@ def filled(root: Path, count: int, model: str) -> Path:
     with store.writer() as writer:
         for start in range(0, count, STEP):
             size = min(STEP, count - start)
-            vectors = rng.standard_normal((size, card.dim)).astype(np.float32)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            part = rng.standard_normal((size, card.dim)).astype(np.float32)
+            part /= np.linalg.norm(part, axis=1, keepdims=True)
+            if vectors is not None:
+                part = vectors[start : start + size]
             rows = [
                 NewImage(f"{start}/{i}.jpg", 1, 1, (start + i).to_bytes(32, "big"), 1200, 900)
                 for i in range(size)
             ]
-            writer.add_images(rows, vectors)
+            writer.add_images(rows, part)
     store.remember("root", str(root))
     store.remember("model", model)
     store.close()

@@ -1,9 +1,10 @@
 """What ``soutu serve`` bears: ``python -m benchmarks.load [--seconds 15] [--requests 50000]``.
 
-ViT-B/32 in int8 (random weights) over 100,000 pictures that are not there, 32 connections on
-loopback by ``wrk`` (which must be installed), the client on the same two cores. Every text is new,
-so that no cache helps, but for those that are meant to be cached. With micro-batching and without
-take turns. Needs the extras ``server``, ``ann``, ``torch`` and ``dev``.
+ViT-B/32 in int8 (random weights) over 100,000 pictures that are not there, with vectors as
+``benchmarks.cones`` makes them; 32 connections on loopback by ``wrk`` (which must be installed),
+on the same two cores. Every text is new, so that no cache helps, but for those that are meant to
+be cached. With micro-batching and without take turns. Needs the extras ``server``, ``ann``,
+``torch`` and ``dev``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.cold_start import filled
+from benchmarks.cones import cones
 from benchmarks.record import save
 from soutu.gallery import Gallery, upkeep
 
@@ -196,7 +198,8 @@ def prepared(home: Path) -> Path:
     if not (home / "models" / "ViT-B-32").is_dir():
         export(load_model(source_of("ViT-B-32", "random:0")), "ViT-B-32", samples(), "int8")
     if not (home / "gallery").is_dir():
-        filled(home / "gallery", PICTURES, "ViT-B-32")
+        vectors = cones(PICTURES, 1, captions=False).images
+        filled(home / "gallery", PICTURES, "ViT-B-32", vectors)
         with Gallery.open(home / "gallery") as gallery:
             upkeep.refresh(gallery.store, gallery.encoder, gallery.config)
     return home / "gallery"

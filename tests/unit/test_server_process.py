@@ -87,3 +87,15 @@ def test_what_a_browser_of_another_site_asks_is_refused(demo_gallery):
             get(f"{url}/api/v1/stats", Host="evil.example")
         with caught.value as answer:
             assert json.loads(answer.read())["error"]["status"] == answer.code == 421
+
+
+@pytest.mark.parametrize("package", ["starlette", "fastapi", "uvicorn", "prometheus_client"])
+def test_without_the_extra_it_is_named(demo_gallery, package):
+    code = f"import sys; sys.modules[{package!r}] = None; from soutu.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", str(demo_gallery), "--port", "0"],
+        env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "soutu[server]" in done.stderr
+    assert "Traceback" not in done.stderr

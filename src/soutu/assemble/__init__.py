@@ -65,21 +65,22 @@ __all__ = [
 TORCH = "torch:"  # before the name of a model that is to run on PyTorch
 
 
-def build_encoder(
-    model: str, device: str = "auto", *, once: bool = False, shared: bool = False
-) -> Encoder:
+def build_encoder(model: str, device: str = "auto", *, use: str = "some") -> Encoder:
     """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
     ``torch:NAME`` or ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
-    ``once``: see ``OnnxEncoder``; ``shared``: for many threads (``encoders.batching``)."""
-    if shared:
-        from soutu.encoders.batching import Batching
-
-        return Batching(build_encoder(model, device))
+    ``use``: what for (``gallery.Use``)."""
     if model.startswith(TORCH):
         from soutu.encoders.open_clip import open_encoder
 
-        return open_encoder(model.removeprefix(TORCH), device=device)
-    return OnnxEncoder(open_model(model), device, once=once)
+        encoder: Encoder = open_encoder(model.removeprefix(TORCH), device=device)
+    else:
+        waiting = use not in ("shared", "apart")  # at full speed: not beside other searches
+        encoder = OnnxEncoder(open_model(model), device, once=use == "once", spin=waiting)
+    if use == "shared":
+        from soutu.encoders.batching import Batching
+
+        return Batching(encoder)
+    return encoder
 
 
 def build_expander(

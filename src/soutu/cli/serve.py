@@ -51,7 +51,7 @@ def serve(
     from soutu.server.tokens import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
-    with open_gallery(folder, index_dir, settings, "some" if no_batching else "shared") as gallery:
+    with open_gallery(folder, index_dir, settings, "apart" if no_batching else "shared") as gallery:
         if recall(gallery.home, "root") is None:
             raise MissingIndex("index-missing", folder=gallery.root)
         try:

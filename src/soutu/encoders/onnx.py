@@ -117,15 +117,23 @@ class OnnxEncoder:
     was 27 % faster on two cores than all threads on one batch: they need not wait for each
     other. ``threads`` above 0 is how many work on one batch, with no other beside it. ``once``:
     it is to encode one thing and be gone, so weights are not put in order first (15 ms instead
-    of 45 for ViT-B/32's text tower, and each run twice as long).
+    of 45 for ViT-B/32's text tower, and each run twice as long). ``spin``: its threads wait for the
+    next text at full speed, which is a little sooner, and takes the cores from all else.
     """
 
     def __init__(
-        self, bundle: Bundle, device: str = "auto", *, threads: int = 0, once: bool = False
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        *,
+        threads: int = 0,
+        once: bool = False,
+        spin: bool = True,
     ) -> None:
         # A wrong device is said now, not in the middle of an index run.
         on_cpu = provider(device) == PROVIDERS["cpu"]
         self._bundle, self._device, self._threads, self._once = bundle, device, threads, once
+        self._spin = spin
         self.lanes = (os.cpu_count() or 1) if on_cpu and not threads and not once else 1
         self.batch = CPU_BATCH if on_cpu else GPU_BATCH
         self._loading = Lock()
@@ -143,7 +151,7 @@ class OnnxEncoder:
 
     @cached_property
     def _textual(self) -> _Tower:
-        how = _How(self._threads, self._once, spin=True)
+        how = _How(self._threads, self._once, self._spin)
         return _Tower(self._bundle.textual, self._device, how)
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:

@@ -45,11 +45,13 @@ OUTSIDE = ("translator", "llm", "llm_model", "expansions", "tuned")
 
 class Use(Enum):
     """What a process does with a gallery: one search, for which the model is ready sooner and works
-    slower; some work of one thread; or the searches of many, whose texts are encoded together."""
+    slower; some work of one thread; or the searches of many, whose texts are encoded together
+    (apart: each search's by themselves, which shows what that is worth)."""
 
     ONCE = "once"
     SOME = "some"
     SHARED = "shared"
+    APART = "apart"
 
 
 class Opened:
@@ -98,12 +100,7 @@ class Opened:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return build_encoder(
-            self.model,
-            self.config.device,
-            once=self.use is Use.ONCE,
-            shared=self.use is Use.SHARED,
-        )
+        return build_encoder(self.model, self.config.device, use=self.use.value)
 
     @cached_property
     def searcher(self) -> Searcher:

@@ -12,7 +12,6 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from soutu.assemble import cache_folder
-from soutu.errors import SoutuError
 from soutu.gallery import Gallery
 from soutu.server.desk import Desk
 from soutu.server.files import Thumbnails
@@ -30,7 +29,7 @@ class Opening:
     not be; the next that asks tries again."""
 
     gallery: Gallery
-    fault: SoutuError | None = None
+    fault: Exception | None = None
     ready: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -45,7 +44,7 @@ class Opening:
                 encoder = self.gallery.searcher.encoder
                 encoder.encode_texts(["a photo"])
                 self.gallery.notice()
-            except SoutuError as fault:
+            except Exception as fault:
                 self.fault = fault
                 raise
             self.fault, self.ready = None, True

@@ -47,6 +47,7 @@ def serve(
     without the extra ``server``."""
     try:
         import uvicorn
+        from threadpoolctl import threadpool_limits
 
         from soutu.server.app import create_server
         from soutu.server.patience import PatientProtocol
@@ -72,7 +73,9 @@ def serve(
         timeout_graceful_shutdown=GRACE,
     )
     server = Server(config)
-    with _heeding(server):
+    # Searches have threads of their own. Those of BLAS, which wait at full speed for the next small
+    # product, took half of the machine from them.
+    with _heeding(server), threadpool_limits(1, user_api="blas"):
         server.run(sockets=[taken])
 
 
