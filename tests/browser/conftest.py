@@ -83,6 +83,11 @@ def until(page, true):
     raise AssertionError(f"never: {true}")
 
 
+def hurried(page):
+    """Let what the page waits for come twenty times as soon."""
+    page.evaluate("setTimeout = ((real) => (what, ms) => real(what, ms / 20))(setTimeout)")
+
+
 def found(page):
     """How many results the list has, seen or not."""
     page.wait_for_selector(".tile .open img")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.browser.conftest import found, settled, until
+from tests.browser.conftest import found, hurried, settled, until
 from tests.serving import served
 
 LISTEN = """() => {
@@ -57,6 +57,7 @@ def test_a_busy_server_is_asked_again(visit, site):
             return route.fulfill(status=503, headers={"Retry-After": "1"}, body=body)
         return route.continue_()
 
+    hurried(page)
     page.evaluate(LISTEN)
     page.route("**/api/v1/search", busy)
     page.fill("#q", "灰猫")
@@ -76,6 +77,7 @@ def test_a_server_that_is_gone_for_a_while(visit, site):
             return route.abort()
         return route.continue_()
 
+    hurried(page)
     page.evaluate(LISTEN)
     page.route("**/api/v1/search", gone)
     page.fill("#q", "灰猫")
@@ -85,6 +87,7 @@ def test_a_server_that_is_gone_for_a_while(visit, site):
 
 def test_without_a_network_it_waits_for_one(visit, site):
     page = visit(site, allowed=["ERR_", "Failed to load"])
+    hurried(page)
     page.evaluate(LISTEN)
     page.context.set_offline(True)
     page.fill("#q", "灰猫")
@@ -103,8 +106,26 @@ def test_what_is_no_query_is_said_and_the_next_is_answered(visit, site):
     assert page.locator("#status.fault").count() == 0
 
 
+def test_a_picture_that_did_not_come_is_asked_for_again(visit, site):
+    page = visit(site, allowed=["status of 503"])
+    lost = []
+
+    def busy(route):
+        if route.request.url in lost:
+            return route.continue_()
+        lost.append(route.request.url)
+        return route.fulfill(status=503, body="")
+
+    hurried(page)
+    page.route("**/thumbnails/**", busy)
+    settled(page, lambda: page.fill("#q", "灰猫"))
+    page.wait_for_selector(".tile.there")
+    assert lost
+
+
 def test_a_picture_that_is_gone(visit, site):
     page = visit(site, allowed=["status of 404"])
+    hurried(page)
     page.route("**/thumbnails/**", lambda route: route.fulfill(status=404, body=""))
     settled(page, lambda: page.fill("#q", "灰猫"))
     page.wait_for_selector(".tile.gone")

@@ -12,6 +12,7 @@ const WORDS = {
   filter: ["Filters", "筛选"],
   past: ["Earlier searches", "搜索历史"],
   keys: ["Help and keys", "帮助与快捷键"],
+  keysTitle: ["Keys", "快捷键"],
   theme: ["Light or dark", "浅色或深色"],
   themeIs: [{ auto: "As the system", light: "Light", dark: "Dark" }, { auto: "跟随系统", light: "浅色", dark: "深色" }],
   lang: ["中文", "English"],

@@ -8,6 +8,8 @@ import * as selection from "./selection.js";
 const SIDES = [256, 512, 1024]; // of thumbnails
 const SOFT = 1.15; // how much one may be enlarged before the next larger is better
 
+const AGAIN = [700, 2500]; // ms after which what did not come is asked for again
+
 const side = (box) => {
   const needed = Math.max(box.width, box.height) * devicePixelRatio;
   return SIDES.find((one) => one * SOFT >= needed) ?? SIDES.at(-1);
@@ -16,8 +18,14 @@ const side = (box) => {
 /** @param {{open: function(number), similar: function(Object)}} act */
 export function tile(hit, at, box, generation, act) {
   const words = plain(hit.caption || hit.path);
-  const picture = make("img", { alt: "", decoding: "async", draggable: false,
-    onload: () => element.classList.add("there"), onerror: () => element.classList.add("gone") });
+  const src = thumbnail(hit.id, side(box), generation);
+  let lost = 0;
+  const picture = make("img", { alt: "", decoding: "async", draggable: false, src,
+    onload: () => element.classList.add("there"),
+    onerror: () => { // the server may only have been busy
+      if (lost === AGAIN.length) element.classList.add("gone");
+      else setTimeout(() => element.isConnected && (picture.src = src), AGAIN[lost++]);
+    } });
   const open = make("button", { type: "button", class: "open", tabIndex: -1,
     "aria-label": `${hit.rank}. ${words}`, onclick: () => act.open(at) }, picture,
     make("span", { class: "lost" }, t("noImage")));
@@ -31,7 +39,6 @@ export function tile(hit, at, box, generation, act) {
       make("span", { class: "score", title: numbers }, sure)));
   element.dataset.at = at;
   place(element, box);
-  picture.src = thumbnail(hit.id, side(box), generation);
   marked(element, hit);
   return element;
 }
