@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BASE = "/api/v1"
 log = logging.getLogger(__name__)
-_TOLD = (400, 401, 403, 404, 405, 408, 413, 421, 429, 500, 502, 503, 504)
+_TOLD = (400, 401, 403, 404, 405, 408, 413, 421, 429, 431, 500, 502, 503, 504)
 _FAULT: dict[str, Any] = {"model": Problem, "content": {JSON: {"example": PROBLEM}}}
 
 

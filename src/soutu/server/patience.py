@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from soutu.journal import to_json
+from soutu.server.problems import Refused, TooMuch, problem
+
 PATIENCE = 15.0  # seconds from the first byte of a request, or a new connection, to its headers
 HEADERS = 65_536  # bytes of them; the parser itself would take any number
-TOO_LONG = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
-)
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -22,24 +22,47 @@ class PatientProtocol(HttpToolsProtocol):
     _waiting: asyncio.TimerHandle | None = None
     _seen = 0
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._seen += len(data)
-        if self._waiting is not None and self._seen > HEADERS and not self.transport.is_closing():
-            self.transport.write(TOO_LONG)
-            self.transport.close()
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._waiting is not None:  # no header is whole yet that could be counted
+            self._seen += len(data)
+            if self._seen > HEADERS and not self.transport.is_closing():
+                self.send_400_response("")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._wait()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._seen += len(name) + len(value)
+
     def on_headers_complete(self) -> None:
+        if self._seen > HEADERS:
+            raise ValueError  # to the parser, which gives up and has it answered below
         self._stop()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Also where there are too many headers; in the shape of all other refusals."""
+        self._stop()
+        long = self._seen > HEADERS
+        fault: Refused = (
+            TooMuch("guard-headers", most=HEADERS // 1024) if long else Refused("guard-http")
+        )
+        body = to_json(problem(fault)).encode()
+        phrase = HTTPStatus(fault.status).phrase
+        head = (
+            f"HTTP/1.1 {fault.status} {phrase}\r\nContent-Type: application/json\r\n"
+            f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()

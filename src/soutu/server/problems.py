@@ -89,6 +89,12 @@ class TooMany(Refused):
     status = 429
 
 
+class TooMuch(Refused):
+    """More headers than anybody needs."""
+
+    status = 431
+
+
 class Busy(Refused):
     status = 503
 

@@ -89,6 +89,13 @@ class SimpleSearch(BaseModel):
         return SearchRequest.model_construct(text=self.q, **said)
 
 
+class CaptionsRequest(Asked):
+    """What may stand in the form beside the picture."""
+
+    k: int = Field(5, ge=1, le=MOST)
+    vector: bool = False
+
+
 class Term(BaseModel):
     kind: str = Field(examples=["text"])
     value: str = Field(examples=["灰猫"])

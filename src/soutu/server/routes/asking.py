@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from soutu.errors import BadInput
 from soutu.server.problems import TooLarge
-from soutu.server.schemas import MOST, MOST_STREAMED, SearchRequest
+from soutu.server.schemas import MOST, MOST_STREAMED, CaptionsRequest, SearchRequest
 
 FORM = "multipart/form-data"
 _FIELDS = 8  # of a form; a page sends two
@@ -53,6 +53,13 @@ async def body(request: Request, most: int) -> tuple[SearchRequest, bytes | None
 def read(data: str | bytes) -> SearchRequest:
     try:
         return SearchRequest.model_validate_json(data)
+    except ValidationError as fault:
+        raise invalid(fault.errors(include_url=False, include_context=False)) from fault
+
+
+def captions_request(fields: Mapping[str, str]) -> CaptionsRequest:
+    try:
+        return CaptionsRequest.model_validate(fields)
     except ValidationError as fault:
         raise invalid(fault.errors(include_url=False, include_context=False)) from fault
 

@@ -12,10 +12,11 @@ from soutu.errors import BadInput
 from soutu.server.answers import Json, json_response, lines_response
 from soutu.server.context import Context, context
 from soutu.server.examples import ANSWER, CAPTIONS, EXPLAINED, answers, streamed
-from soutu.server.routes.asking import body, checked, form, streams
+from soutu.server.routes.asking import body, captions_request, checked, form, streams
 from soutu.server.schemas import (
     MOST,
     Answer,
+    CaptionsRequest,
     Explained,
     Id,
     SimpleSearch,
@@ -56,8 +57,7 @@ CAPTIONS_BODY: Any = {
                     **UPLOAD,
                     "properties": {
                         **UPLOAD["properties"],  # type: ignore[dict-item]
-                        "k": {"type": "integer", "minimum": 1, "maximum": MOST, "default": 5},
-                        "vector": {"type": "boolean", "default": False},
+                        **CaptionsRequest.model_json_schema()["properties"],
                     },
                 }
             }
@@ -108,13 +108,10 @@ async def captions_for(request: Request) -> Response:
     """The gallery's captions nearest to an uploaded picture."""
     here = context(request)
     image, fields = await form(request, here.settings.guard.body_bytes)
-    said = fields.get("k", "5").strip()
-    if not (said.isascii() and said.isdecimal() and 1 <= int(said[:9]) <= MOST):
-        raise BadInput("request-k", k=said[:20], most=MOST)
-    vector = fields.get("vector", "").lower() in ("true", "1")
+    asked = captions_request(fields)
 
     def work() -> Json:
-        return here.desk.captions(image, int(said), vector=vector)
+        return here.desk.captions(image, asked.k, vector=asked.vector)
 
     return json_response(await here.search(work))
 
