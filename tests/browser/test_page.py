@@ -3,7 +3,7 @@
 import json
 import re
 
-from tests.browser.conftest import settled, shown, until
+from tests.browser.conftest import found, settled, shown, until
 
 GRAY = ("一只灰猫蹲在树干上", "房间里有一只灰色的小猫")
 
@@ -39,14 +39,14 @@ def test_a_chip_is_switched_off_weighed_and_reset(visit, site):
     assert [v["weight"] for v in asked["variants"] if v["text"] == "gray cat"] == [1.5]
     assert "×1.5" in page.text_content("#chips")
     settled(page, page.get_by_role("button", name="As proposed").click)
-    assert shown(page) == before
+    assert shown(page)[:12] == before[:12]
     assert "v=" not in page.url
 
 
 def test_what_is_not_searched_for_says_why(visit, site):
     page = visit(f"{site}/?q=火箭")
     shown(page)
-    chip = page.locator(".chip:not(.on)").first
+    chip = page.locator(".chip:not(.on) .name").first
     assert "the model reads the query as it stands" in chip.get_attribute("title")
 
 
@@ -56,7 +56,7 @@ def test_nothing_here_matches(visit, site):
     assert page.text_content("#nothing h2") == "Nothing here matches “火箭”"
     assert page.locator(".tile").count() == 0
     settled(page, page.get_by_role("button", name="Show the nearest anyway").click)
-    assert len(shown(page)) == 50
+    assert found(page) == 50
     assert "Probably nothing here matches" in page.text_content("#sureness")
 
 
@@ -84,6 +84,20 @@ def test_typing_is_one_place_to_go_back_from(visit, site):
     page.go_back()
     page.wait_for_selector("body.start")
     assert page.input_value("#q") == ""
+
+
+def test_what_is_being_typed_stays_whatever_arrives(visit, site):
+    page = visit(site)
+    page.evaluate("document.querySelector('#q').value = 'gre'")
+    page.evaluate("document.querySelector('#q').dispatchEvent(new Event('input'))")
+    page.click("#lang")  # draws all of it anew, before the search is sent
+    assert page.input_value("#q") == "gre"
+    page.click("#filter")
+    page.fill("#q", "灰猫")
+    page.evaluate("document.querySelector('#f-width').value = 10")
+    asked = settled(page, lambda: page.dispatch_event("#f-width", "change"))
+    assert asked["query"]["raw"] == "灰猫"
+    assert page.input_value("#q") == "灰猫"
 
 
 def test_an_older_answer_never_takes_the_place_of_a_newer_one(visit, site):
@@ -175,6 +189,29 @@ def test_history_and_selection(visit, site):
     page.click("#past")
     page.locator("#history").get_by_role("button", name="Clear").click()
     assert "Nothing yet" in page.text_content("#history")
+
+
+def test_paths_are_copied_or_saved(visit, site):
+    page = visit(f"{site}/?q=灰猫", permissions=["clipboard-read", "clipboard-write"])
+    shown(page)
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("x")
+    copy = page.locator("#picked").get_by_role("button").first
+    copy.click()
+    page.wait_for_selector("#picked >> text=Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "images/001.jpg\n"
+    # As where there is no TLS:
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    with page.expect_download() as saved:
+        copy.click()
+    assert saved.value.path().read_text("utf-8") == "images/001.jpg\n"
+
+
+def test_terms_are_shown_with_their_signs(visit, site):
+    page = visit(f"{site}/?q=2:灰猫 %2B 雪地 - 水")
+    shown(page)
+    assert page.locator("#chips .sign").all_text_contents() == ["2 ×", "+", "−"]
+    assert page.locator("#chips .term").count() == 3
 
 
 def test_without_storage_it_works_as_well(visit, site):

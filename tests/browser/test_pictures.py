@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from tests.browser.conftest import settled, shown, until
+from tests.browser.conftest import found, settled, shown, until
 
 GIVE = """([data, how]) => {
   const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
@@ -39,7 +39,7 @@ def test_dropped_and_pasted(visit, site, file, hows):
     assert asked["hits"][0]["cosine"] > 0.97
     assert page.locator("#drop").is_hidden()
     assert page.locator("#like img").is_visible()
-    assert len(shown(page)) == 50
+    assert found(page) == 50
 
 
 def test_chosen_and_gone_back_to(visit, site, file):
@@ -60,4 +60,4 @@ def test_what_is_no_picture_is_said(visit, site, tmp_path):
     page.set_input_files("#file", bad)
     until(page, "document.querySelector('#status').textContent.includes('no picture')")
     settled(page, lambda: page.fill("#q", "灰猫"))
-    assert len(shown(page)) == 50
+    assert found(page) == 50

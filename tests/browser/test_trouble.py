@@ -4,9 +4,14 @@ import json
 
 import pytest
 
-from tests.browser.conftest import settled, shown, until
+from tests.browser.conftest import found, hurried, settled, until
 from tests.serving import served
 
+LISTEN = """() => {
+  window.heard = [];
+  const banner = document.querySelector('#banner');
+  new MutationObserver(() => heard.push(banner.textContent)).observe(banner, {childList: true});
+}"""
 TOKEN = "a-token-of-some-length"
 
 
@@ -24,19 +29,19 @@ def test_signing_in(visit, locked):
     until(page, "document.querySelector('#signin .fault').textContent.includes('token')")
     page.fill("#signin input", TOKEN)
     page.keyboard.press("Enter")
-    assert len(shown(page)) == 50
+    assert found(page) == 50
     assert page.locator("#signin[open]").count() == 0
     until(page, "[...document.querySelectorAll('.tile img')].some(one => one.naturalWidth)")
     cookie = next(one for one in page.context.cookies() if one["name"] == "soutu_session")
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
     page.reload()
-    assert len(shown(page)) == 50
+    assert found(page) == 50
 
 
 def test_a_link_with_the_token(visit, locked):
     page = visit(f"{locked}/?q=灰猫#token={TOKEN}", allowed=["status of 401"])
-    assert len(shown(page)) == 50
+    assert found(page) == 50
     assert "token" not in page.url
 
 
@@ -45,18 +50,21 @@ def test_a_busy_server_is_asked_again(visit, site):
     refused = []
 
     def busy(route):
-        if len(refused) < 2:
+        if not refused:
             refused.append(1)
             error = {"status": 503, "code": "server-busy", "message": "busy", "fields": {}}
             body = json.dumps({"error": error})
             return route.fulfill(status=503, headers={"Retry-After": "1"}, body=body)
         return route.continue_()
 
+    hurried(page)
+    page.evaluate(LISTEN)
     page.route("**/api/v1/search", busy)
     page.fill("#q", "灰猫")
-    until(page, "document.querySelector('#status').textContent.includes('busy')")
-    assert len(shown(page)) == 50
-    assert len(refused) == 2
+    until(page, "heard.some(said => said.includes('busy'))")
+    assert found(page) == 50
+    assert page.locator("#banner").is_hidden()
+    assert len(refused) == 1
 
 
 def test_a_server_that_is_gone_for_a_while(visit, site):
@@ -64,19 +72,60 @@ def test_a_server_that_is_gone_for_a_while(visit, site):
     lost = []
 
     def gone(route):
-        if len(lost) < 2:
+        if not lost:
             lost.append(1)
             return route.abort()
         return route.continue_()
 
+    hurried(page)
+    page.evaluate(LISTEN)
     page.route("**/api/v1/search", gone)
     page.fill("#q", "灰猫")
-    until(page, "document.querySelector('#status').textContent.includes('not answer')")
-    assert len(shown(page)) == 50
+    until(page, "heard.some(said => said.includes('not answer'))")
+    assert found(page) == 50
+
+
+def test_without_a_network_it_waits_for_one(visit, site):
+    page = visit(site, allowed=["ERR_", "Failed to load"])
+    hurried(page)
+    page.evaluate(LISTEN)
+    page.context.set_offline(True)
+    page.fill("#q", "灰猫")
+    until(page, "heard.some(said => said.includes('no network'))")
+    page.context.set_offline(False)
+    assert found(page) == 50
+    assert page.locator("#banner").is_hidden()
+
+
+def test_what_is_no_query_is_said_and_the_next_is_answered(visit, site):
+    page = visit(site, allowed=["status of 400"])
+    page.fill("#q", "- cat")
+    until(page, "document.querySelector('#status.fault')?.textContent.includes('cat')")
+    settled(page, lambda: page.fill("#q", "cat"))
+    assert found(page) == 50
+    assert page.locator("#status.fault").count() == 0
+
+
+def test_a_picture_that_did_not_come_is_asked_for_again(visit, site):
+    page = visit(site, allowed=["status of 503"])
+    lost = []
+
+    def busy(route):
+        if route.request.url in lost:
+            return route.continue_()
+        lost.append(route.request.url)
+        return route.fulfill(status=503, body="")
+
+    hurried(page)
+    page.route("**/thumbnails/**", busy)
+    settled(page, lambda: page.fill("#q", "灰猫"))
+    page.wait_for_selector(".tile.there")
+    assert lost
 
 
 def test_a_picture_that_is_gone(visit, site):
     page = visit(site, allowed=["status of 404"])
+    hurried(page)
     page.route("**/thumbnails/**", lambda route: route.fulfill(status=404, body=""))
     settled(page, lambda: page.fill("#q", "灰猫"))
     page.wait_for_selector(".tile.gone")

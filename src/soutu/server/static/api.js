@@ -15,15 +15,17 @@ export class Fault extends Error {
 let signIn = async () => {};
 let told = () => {};
 
-/** `ask` is called where a token is needed, `waiting` with what is being waited for. */
+/** `ask` is called where a token is needed, `waiting` with what is being waited for, "" for nothing. */
 export function connect({ ask, waiting }) {
   signIn = ask;
   told = waiting;
 }
 
+/** Resolved after `ms`, or as soon as there is a network again. */
 const pause = (ms, signal) =>
   new Promise((done, fail) => {
     const timer = setTimeout(done, ms);
+    addEventListener("online", done, { once: true });
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
       fail(new DOMException("", "AbortError"));
@@ -44,10 +46,11 @@ export async function ask(path, { body, lang, signal } = {}) {
       answer = await fetch(BASE + path, sent);
     } catch (fault) {
       if (fault.name === "AbortError") throw fault;
-      told("gone");
+      told(navigator.onLine ? "gone" : "offline");
       await pause(Math.min(500 * 2 ** tries, 8000), signal);
       continue;
     }
+    if (tries) told("");
     if (answer.ok) return answer.status === 204 ? null : answer.json();
     const said = await answer.json().catch(() => null);
     const error = said?.error ?? { status: answer.status, code: "", message: answer.statusText };

@@ -16,7 +16,7 @@ function open(box, title, ...inside) {
 const pairs = (rows) => make("dl", { class: "pairs" },
   ...rows.flatMap(([key, words]) => [make("dt", {}, make("kbd", {}, key)), make("dd", {}, words)]));
 
-export const help = () => open($("help"), t("helpTitle"), pairs(t("help")), make("h3", {}, t("keys")), pairs(t("keyList")));
+export const help = () => open($("help"), t("helpTitle"), pairs(t("help")), make("h3", {}, t("keysTitle")), pairs(t("keyList")));
 
 /** `go` is called with the address of the search that a person picks. */
 export function history(go) {

@@ -18,48 +18,59 @@ function step(weight, by) {
   return WEIGHTS[Math.min(Math.max(WEIGHTS.indexOf(near) + by, 0), WEIGHTS.length - 1)];
 }
 
+const times = (weight) => `×${+weight.toFixed(2)}`;
+const called = (button) => button.getAttribute("aria-label") ?? button.textContent;
+const same = (a, b) => a.text === b.text && a.term === b.term;
+
 /** Show the variants of `answer`; `choose` is called with those that a person wants instead (null:
  * as proposed). */
 export function show(answer, state, choose) {
-  const at = document.activeElement?.closest?.("#chips")
-    ? [...$("chips").querySelectorAll("button")].indexOf(document.activeElement)
-    : -1;
-  const said = answer.variants;
-  const chosen = (change) =>
-    said
-      .filter((one) => !one.unused)
-      .map(({ text, weight, term }) => ({ text, weight, term }))
-      .flatMap(change);
-  const same = (a, b) => a.text === b.text && a.term === b.term;
-  const chips = said.map((one) => {
-    const on = !one.unused;
-    const last = on && said.filter((other) => other.term === one.term && !other.unused).length === 1;
-    const words = [name(one.source), t("unused")[one.unused]].filter(Boolean).join(" · ");
-    const toggle = () =>
-      choose(on ? chosen((v) => (same(v, one) ? [] : [v]))
-        : [...chosen((v) => [v]), { text: one.text, weight: one.weight || 1, term: one.term }]);
-    const weigh = (by) => () =>
-      choose(chosen((v) => [same(v, one) ? { ...v, weight: step(v.weight, by) } : v]));
-    const shown = plain(one.text);
-    const scale = (by, sign, code) =>
-      make("button", { type: "button", class: "weigh", onclick: weigh(by), disabled: step(one.weight, by) === one.weight,
-        "aria-label": t(code, { t: shown }) }, sign);
-    return make("span", { class: on ? "chip on" : "chip", title: words, dir: "auto" },
-      make("button", { type: "button", class: "name", "aria-pressed": String(on), disabled: last, onclick: toggle }, shown),
-      on && said.length > 1 && scale(-1, "−", "less"),
-      on && one.weight !== 1 && make("span", { class: "times" }, `×${+one.weight.toFixed(2)}`),
-      on && said.length > 1 && scale(1, "+", "morew"));
+  const focused = $("chips").contains(document.activeElement) && called(document.activeElement);
+  const { terms } = answer.query;
+  const groups = terms.map((term, place) => {
+    const chips = answer.variants.filter((one) => one.term === place).map((one) => chip(one, answer.variants, choose));
+    if (!chips.length) chips.push(make("span", { class: "chip on", dir: "auto" }, make("span", { class: "name" }, plain(term.value))));
+    return make("span", { class: "term" }, terms.length > 1 && sign(term.weight, place), ...chips);
   });
   if (state.variants) {
-    chips.push(make("button", { type: "button", class: "reset", onclick: () => choose(null) }, t("reset")));
+    groups.push(make("button", { type: "button", class: "reset", onclick: () => choose(null) }, t("reset")));
   }
-  $("chips").replaceChildren(...chips);
-  if (at >= 0) {
+  $("chips").replaceChildren(...groups);
+  if (focused) {
     const buttons = [...$("chips").querySelectorAll("button:not(:disabled)")];
-    buttons[Math.min(at, buttons.length - 1)]?.focus();
+    (buttons.find((one) => called(one) === focused) ?? buttons[0])?.focus();
   }
   sureness(answer);
-  $("said").hidden = !said.length;
+  $("said").hidden = !answer.variants.length;
+}
+
+/** What joins a term to those before it: + or −, and its weight where it has one. */
+function sign(weight, place) {
+  const mark = weight < 0 ? "−" : place ? "+" : "";
+  return make("span", { class: "sign" }, mark + (Math.abs(weight) === 1 ? "" : `${+Math.abs(weight).toFixed(2)} ×`));
+}
+
+function chip(one, said, choose) {
+  const on = !one.unused;
+  const chosen = (change) =>
+    said.filter((v) => !v.unused).map(({ text, weight, term }) => ({ text, weight, term })).flatMap(change);
+  const last = on && said.filter((v) => v.term === one.term && !v.unused).length === 1;
+  const words = [name(one.source), t("unused")[one.unused]].filter(Boolean).join(" · ");
+  const toggle = () =>
+    choose(on ? chosen((v) => (same(v, one) ? [] : [v]))
+      : [...chosen((v) => [v]), { text: one.text, weight: one.weight || 1, term: one.term }]);
+  const weigh = (by) => () => choose(chosen((v) => [same(v, one) ? { ...v, weight: step(v.weight, by) } : v]));
+  const shown = plain(one.text);
+  const scale = (by, mark, code) =>
+    make("button", { type: "button", class: "weigh", onclick: weigh(by), disabled: step(one.weight, by) === one.weight,
+      "aria-label": t(code, { t: shown }) }, mark);
+  const many = on && said.length > 1;
+  return make("span", { class: on ? "chip on" : "chip" },
+    make("button", { type: "button", class: "name", "aria-pressed": String(on), "aria-disabled": String(last), title: words,
+      dir: "auto", onclick: () => last || toggle() }, shown),
+    many && scale(-1, "−", "less"),
+    on && one.weight !== 1 && make("span", { class: "times" }, times(one.weight)),
+    many && scale(1, "+", "morew"));
 }
 
 function sureness(answer) {
@@ -67,8 +78,10 @@ function sureness(answer) {
   const parts = [];
   if (sure !== null && answer.hits.length) {
     const code = sure >= LIKELY ? "likely" : sure >= UNLIKELY ? "perhaps" : "unlikely";
+    const full = make("i");
+    full.style.width = `${Math.round(sure * 100)}%`;
     parts.push(make("span", { class: `sure ${code}` },
-      make("meter", { min: 0, max: 1, value: sure, "aria-hidden": "true" }), t(code, { p: percent(sure) })));
+      make("span", { class: "gauge", "aria-hidden": "true" }, full), t(code, { p: percent(sure) })));
   }
   if (variants.filter((one) => !one.unused).length > 1) {
     const low = agreement < AGREE;

@@ -3,9 +3,10 @@
 export const $ = (id) => document.getElementById(id);
 
 /** Characters that command a line's direction, or stand for nothing, are shown as �. */
-export const plain = (text) =>
-  String(text).replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd").toWellFormed?.() ??
-  String(text);
+export function plain(text) {
+  const found = String(text).replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  return found.toWellFormed?.() ?? found;
+}
 
 /** @param {string} tag @param {Object} props @param {...(Node|string)} inside */
 export function make(tag, props = {}, ...inside) {

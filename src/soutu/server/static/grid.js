@@ -1,164 +1,186 @@
-/** Results without end: pages of tiles, of which only those near the window are in the document. */
+/** Results without end, of which only those near the window are in the document. */
 
-import { thumbnail } from "./api.js";
-import { $, LIKE, TICK, icon, make, plain } from "./dom.js";
-import { label, onLanguage, percent, t } from "./i18n.js";
+import { $, make } from "./dom.js";
+import { onLanguage } from "./i18n.js";
+import { beside, laid, rowAt, wanted } from "./layout.js";
 import * as selection from "./selection.js";
+import { marked, place, tile } from "./tile.js";
 
-export const PAGE = 60; // which most numbers of columns divide
-const COLUMNS = [2, 3, 4, 5, 6, 10, 12, 15];
-const NARROW = 480;
-const [LEAST, LEAST_NARROW] = [172, 150]; // pixels of a tile
-const FOOT = 52; // below the picture
+export const PAGE = 60; // a page of an answer
+const [GAP, FOOT] = [10, 28];
+const AROUND = 1200; // pixels above and below the window that are kept ready
+const GHOSTS = [1.3, 0.8, 1, 1.5, 0.75, 1.3, 1, 0.7, 1.6, 1]; // shapes of what is awaited
 
-let pages = []; // { element, hits, shown }
 let hits = [];
+let layout = laid([], { width: 0, gap: GAP, foot: FOOT });
 let generation = 0;
+let more = false;
 let act = {};
-let columns = 2;
-let current = 0;
+let current = 0; // the one tile in the tab order
+let width = 0;
+const shown = new Map(); // index → element
 
 /** `actions`: open(index), similar(hit). */
 export function listen(actions) {
   act = actions;
-  new ResizeObserver(fit).observe($("grid"));
+  new ResizeObserver(resized).observe($("grid"));
+  addEventListener("scroll", soon, { passive: true });
+  addEventListener("resize", soon);
   $("grid").addEventListener("keydown", keys);
+  // Space would press the button on its way up.
+  $("grid").addEventListener("keyup", (event) => event.key === " " && isOpener(event) && event.preventDefault());
   $("grid").addEventListener("focusin", (event) => {
-    const tile = event.target.closest(".tile");
-    if (tile) current = Number(tile.dataset.at);
+    const found = event.target.closest(".tile");
+    if (found?.dataset.at) settle(Number(found.dataset.at));
   });
-  onLanguage(() => pages.forEach((page) => page.shown && (hide(page), render(page))));
-  selection.onChange(() => {
-    for (const tile of $("grid").querySelectorAll(".tile")) marked(tile, hits[tile.dataset.at]);
-  });
+  onLanguage(() => again());
+  selection.onChange(() => shown.forEach((element, at) => marked(element, hits[at])));
 }
-
-const near = new IntersectionObserver(
-  (seen) => {
-    for (const { target, isIntersecting } of seen) {
-      const page = pages[target.dataset.page];
-      if (page?.element !== target) continue;
-      if (isIntersecting && !page.shown) render(page);
-      else if (!isIntersecting && page.shown && !target.contains(document.activeElement)) hide(page);
-    }
-  },
-  { rootMargin: "1500px 0px" },
-);
 
 export const all = () => hits;
 
 export function clear() {
-  near.disconnect();
-  pages = [];
   hits = [];
   current = 0;
+  shown.clear();
   $("grid").replaceChildren();
+  arrange();
 }
 
-/** Grey tiles until the answer is there. */
+/** Grey tiles until the answer is there; what is shown already stays, but pale. */
 export function waiting() {
-  clear();
-  fit();
-  const tiles = Array.from({ length: Math.min(PAGE, columns * 4) }, () => make("div", { class: "tile ghost" }));
-  $("grid").append(make("div", { class: "page", "aria-hidden": "true" }, ...tiles));
+  $("grid").setAttribute("aria-busy", "true");
+  if (hits.length) return;
+  width = $("grid").clientWidth;
+  const many = Math.ceil((width * innerHeight) / wanted(width) ** 2);
+  const ghosts = Array.from({ length: Math.min(many, 120) }, (_, n) => ({ width: GHOSTS[n % GHOSTS.length], height: 1 }));
+  const { boxes } = laid(ghosts, { width, gap: GAP, foot: FOOT });
+  $("grid").replaceChildren(...boxes.map((box) => {
+    const ghost = make("div", { class: "tile ghost", "aria-hidden": "true" });
+    place(ghost, box);
+    return ghost;
+  }));
+  $("grid").style.height = `${innerHeight}px`;
 }
+
+/** What was waited for is there, or will not come. */
+export const waited = () => $("grid").removeAttribute("aria-busy");
 
 /** Add a page of an answer. */
 export function add(answer) {
   generation = answer.index.generation;
-  const element = make("div", { class: "page", role: "presentation" });
-  element.dataset.page = pages.length;
-  const page = { element, hits: answer.hits, start: hits.length, shown: false };
-  pages.push(page);
+  if (!hits.length) $("grid").replaceChildren();
   hits.push(...answer.hits);
-  $("grid").append(element);
-  room(page);
-  render(page);
-  near.observe(element);
+  arrange();
+  more = answer.more;
+  shown.forEach(sized);
+  render();
 }
 
-function fit() {
-  const width = $("grid").clientWidth;
-  const least = width < NARROW ? LEAST_NARROW : LEAST;
-  columns = COLUMNS.findLast((n) => width / n >= least) ?? 2;
-  $("grid").style.setProperty("--columns", columns);
-  pages.forEach(room);
+/** How long the list is; -1: longer than is known. */
+const sized = (element) => element.setAttribute("aria-setsize", more ? -1 : hits.length);
+
+function arrange() {
+  width = $("grid").clientWidth;
+  layout = laid(hits, { width, gap: GAP, foot: FOOT });
+  $("grid").style.height = `${layout.height}px`;
+  shown.forEach((element, at) => place(element, layout.boxes[at]));
 }
 
-/** An empty page is as high as a full one, so that nothing jumps. */
-function room(page) {
-  const gap = 8;
-  const side = ($("grid").clientWidth - gap * (columns - 1)) / columns;
-  page.element.style.minHeight = `${Math.ceil(page.hits.length / columns) * (side + FOOT + gap)}px`;
+/** Lay out for another width, with the picture at the top of the window still there. */
+function resized() {
+  if ($("grid").clientWidth === width || !hits.length) return;
+  const above = -$("grid").getBoundingClientRect().top;
+  const first = above > 0 ? layout.rows[rowAt(layout.rows, above)]?.start : undefined;
+  const off = first === undefined ? 0 : layout.boxes[first].y - above;
+  arrange();
+  if (first !== undefined) scrollBy(0, layout.boxes[first].y - off + $("grid").getBoundingClientRect().top);
+  again();
 }
 
-function render(page) {
-  page.shown = true;
-  page.element.replaceChildren(...page.hits.map((hit, n) => tile(hit, page.start + n)));
+/** Draw anew what is shown: for other thumbnails, or in another language. */
+function again() {
+  const focused = $("grid").contains(document.activeElement);
+  shown.forEach((element) => element.remove());
+  shown.clear();
+  render();
+  if (focused) focus(current);
 }
 
-function hide(page) {
-  page.shown = false;
-  page.element.replaceChildren();
+let waits = false;
+
+function soon() {
+  if (waits) return;
+  waits = true;
+  requestAnimationFrame(() => {
+    waits = false;
+    render();
+  });
 }
 
-function tile(hit, at) {
-  const words = hit.caption || hit.path;
-  const side = $("grid").clientWidth / columns;
-  const size = side * devicePixelRatio > 340 ? 512 : 256;
-  const picture = make("img", { alt: "", loading: "lazy", decoding: "async", draggable: false,
-    onerror: () => element.classList.add("gone") });
-  const open = make("button", { type: "button", class: "open", tabIndex: at === current ? 0 : -1,
-    "aria-label": `${hit.rank}. ${plain(words)}`, onclick: () => act.open(at) }, picture,
-    make("span", { class: "lost" }, t("noImage")));
-  const mark = make("button", { type: "button", class: "mark", tabIndex: -1, onclick: () => selection.toggle(hit) }, icon(TICK));
-  const like = make("button", { type: "button", class: "more", tabIndex: -1, onclick: () => act.similar(hit) }, icon(LIKE));
-  label(like, t("similar"));
-  const sure = hit.confidence === null ? hit.score.toFixed(3) : percent(hit.confidence);
-  const element = make("div", { class: "tile", role: "listitem" }, open, mark, like,
-    make("p", { class: "words", dir: "auto", title: plain(words) }, plain(words)),
-    make("p", { class: "score", title: `${t("score")} ${hit.score.toFixed(4)} · ${t("cosine")} ${hit.cosine.toFixed(4)}` },
-      `${hit.rank} · ${sure}`));
-  element.dataset.at = at;
-  picture.src = thumbnail(hit.id, size, generation);
-  marked(element, hit);
-  return element;
+/** Those near the window into the document, in their order; the others out of it. */
+function render(also = -1) {
+  if (!hits.length) return;
+  const top = $("grid").getBoundingClientRect().top;
+  const { rows } = layout;
+  const first = rows[rowAt(rows, -top - AROUND)]?.start ?? hits.length;
+  const last = rows[rowAt(rows, innerHeight - top + AROUND)]?.end ?? hits.length;
+  const focused = Number(document.activeElement?.closest?.(".tile")?.dataset.at ?? -1);
+  const keep = (at) => (at >= first && at < last) || at === focused || at === also || at === current;
+  shown.forEach((element, at) => {
+    if (keep(at)) return;
+    element.remove();
+    shown.delete(at);
+  });
+  const needed = [current, focused, also].filter((at) => at >= 0 && at < hits.length && (at < first || at >= last));
+  for (let at = first; at < last; at++) needed.push(at);
+  for (const at of [...new Set(needed)].sort((a, b) => a - b)) if (!shown.has(at)) insert(at);
 }
 
-function marked(element, hit) {
-  const on = selection.has(hit);
-  element.classList.toggle("picked", on);
-  const mark = element.querySelector(".mark");
-  mark?.setAttribute("aria-pressed", String(on));
-  if (mark) label(mark, t("select"));
+function insert(at) {
+  const element = tile(hits[at], at, layout.boxes[at], generation, act);
+  sized(element);
+  if (at === current) element.querySelector(".open").tabIndex = 0;
+  shown.set(at, element);
+  const next = [...$("grid").children].find((one) => Number(one.dataset.at) > at);
+  $("grid").insertBefore(element, next ?? null);
 }
 
-/** Focus the tile at `at`; one place in the tab order for all of them. */
+/** The one place in the tab order. */
+function settle(at) {
+  const before = shown.get(current)?.querySelector(".open");
+  if (before) before.tabIndex = -1;
+  current = at;
+  const now = shown.get(current)?.querySelector(".open");
+  if (now) now.tabIndex = 0;
+}
+
 export function focus(at) {
   if (!hits.length) return;
-  const place = Math.min(Math.max(at, 0), hits.length - 1);
-  const page = pages[Math.floor(place / PAGE)];
-  if (!page.shown) render(page);
-  for (const one of $("grid").querySelectorAll(".open[tabindex='0']")) one.tabIndex = -1;
-  const found = page.element.children[place - page.start].querySelector(".open");
-  found.tabIndex = 0;
-  current = place;
-  found.focus({ preventScroll: true });
-  found.closest(".tile").scrollIntoView({ block: "nearest" });
+  const to = Math.min(Math.max(at, 0), hits.length - 1);
+  render(to);
+  settle(to);
+  shown.get(to).querySelector(".open").focus({ preventScroll: true });
+  shown.get(to).scrollIntoView({ block: "nearest" });
 }
+
+const isOpener = (event) => event.target.classList.contains("open");
 
 function keys(event) {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
-  const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
-  if (event.key in moves) {
-    const next = current + moves[event.key];
-    event.preventDefault();
-    if (next >= 0 && next < hits.length) focus(next);
-    else if (next < 0 && event.key === "ArrowUp") $("q").focus();
-  } else if (event.key === "Home") focus(0);
-  else if (event.key === "End") focus(hits.length - 1);
-  else if (event.key === "s") act.similar(hits[current]);
-  else if (event.key === "x") selection.toggle(hits[current]);
+  const to = {
+    ArrowRight: () => current + 1,
+    ArrowLeft: () => current - 1,
+    ArrowDown: () => beside(layout, current, 1),
+    ArrowUp: () => beside(layout, current, -1),
+    Home: () => 0,
+    End: () => hits.length - 1,
+  }[event.key]?.();
+  if (to !== undefined) {
+    if (to >= 0 && to < hits.length) focus(to);
+    else if (event.key === "ArrowUp") $("q").focus();
+  } else if (event.key === "s") act.similar(hits[current]);
+  else if (event.key === "x" || (event.key === " " && isOpener(event))) selection.toggle(hits[current]);
   else return;
   event.preventDefault();
 }

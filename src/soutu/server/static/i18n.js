@@ -5,13 +5,14 @@ import { kept, keep } from "./state.js";
 
 const WORDS = {
   skip: ["Skip to results", "跳到结果"],
-  placeholder: ["What are you looking for? 灰猫, a red car …", "想找什么？灰猫、雪地里的狗、a red car …"],
+  placeholder: ["灰猫, a red car, dog - snow …", "灰猫、雪地里的狗、a red car……"],
   query: ["Search pictures", "搜索图片"],
   search: ["Search", "搜索"],
   pick: ["Search by a picture", "以图搜图"],
   filter: ["Filters", "筛选"],
   past: ["Earlier searches", "搜索历史"],
   keys: ["Help and keys", "帮助与快捷键"],
+  keysTitle: ["Keys", "快捷键"],
   theme: ["Light or dark", "浅色或深色"],
   themeIs: [{ auto: "As the system", light: "Light", dark: "Dark" }, { auto: "跟随系统", light: "浅色", dark: "深色" }],
   lang: ["中文", "English"],
@@ -30,7 +31,7 @@ const WORDS = {
   where: ["Filter as text", "筛选条件"],
   clear: ["Clear", "清除"],
   drop: ["Drop a picture to search by it", "松开以图搜图"],
-  welcome: ["{n} pictures. Search by words, or drop a picture.", "共 {n} 张图片。用文字搜索，或拖入一张图片。"],
+  welcome: ["{n} pictures. Search by words, or by a picture.", "共 {n} 张图片。用文字或一张图片来搜索。"],
   found: ["{n} of {all} pictures, best first", "按相关度排列，已显示 {n} 张，共 {all} 张"],
   searching: ["Searching …", "搜索中……"],
   loading: ["The model is being loaded …", "正在加载模型……"],
@@ -42,8 +43,8 @@ const WORDS = {
   likely: ["It is here: {p} sure", "很可能有：把握 {p}"],
   perhaps: ["It may be here: {p} sure", "可能有：把握 {p}"],
   unlikely: ["Probably nothing here matches ({p} sure). The nearest:", "可能没有相符的图片（把握 {p}）。最接近的是："],
-  agree: ["The variants agree ({a})", "各变体意思一致（{a}）"],
-  disagree: ["The variants mean different things ({a}): switch some off", "各变体意思不一（{a}）：可关掉一些"],
+  agree: ["Variants agree ({a})", "各变体意思一致（{a}）"],
+  disagree: ["Variants mean different things ({a}): switch some off", "各变体意思不一（{a}）：可关掉一些"],
   variants: ["Searched for", "实际搜索"],
   reset: ["As proposed", "恢复默认"],
   less: ["Count “{t}” less", "降低“{t}”的权重"],
@@ -67,6 +68,7 @@ const WORDS = {
   path: ["Path", "路径"],
   also: ["Also at", "相同内容"],
   size: ["Size", "尺寸"],
+  file: ["File", "文件"],
   taken: ["Taken", "拍摄时间"],
   score: ["Score", "得分"],
   cosine: ["Cosine", "余弦相似度"],
@@ -78,6 +80,7 @@ const WORDS = {
   signin: ["This server asks for a token", "此服务器需要令牌"],
   token: ["Token", "令牌"],
   enter: ["Sign in", "登录"],
+  offline: ["There is no network. Trying again as soon as there is.", "网络已断开，恢复后自动重试。"],
   gone: ["The server does not answer. Trying again …", "服务器没有响应，正在重试……"],
   busy: ["The server is busy. Trying again in {s} s …", "服务器繁忙，{s} 秒后重试……"],
   fault: ["That went wrong: {m}", "出错了：{m}"],
@@ -88,8 +91,8 @@ const WORDS = {
     [["灰猫", "中文或英文，怎么说就怎么写"], ["灰猫 + 雪地", "两者都要"], ["2:猫 + 狗", "前者权重加倍"], ["猫 - 树", "有猫、没有树"], ["“a + b”", "引号中为普通文字"]],
   ],
   keyList: [
-    [["/", "to the search box"], ["← ↑ → ↓", "from picture to picture"], ["Enter", "open"], ["s", "similar pictures"], ["x", "select"], ["Esc", "close"], ["?", "this"]],
-    [["/", "跳到搜索框"], ["← ↑ → ↓", "在图片间移动"], ["Enter", "打开"], ["s", "相似图片"], ["x", "选择"], ["Esc", "关闭"], ["?", "本帮助"]],
+    [["/", "to the search box"], ["← ↑ → ↓", "from picture to picture"], ["Enter", "open"], ["s", "similar pictures"], ["x / Space", "select"], ["Esc", "close"], ["?", "this"]],
+    [["/", "跳到搜索框"], ["← ↑ → ↓", "在图片间移动"], ["Enter", "打开"], ["s", "相似图片"], ["x / 空格", "选择"], ["Esc", "关闭"], ["?", "本帮助"]],
   ],
 };
 
@@ -105,6 +108,8 @@ export function t(code, fields = {}) {
 
 export const onLanguage = (listener) => listeners.push(listener);
 export const percent = (p) => `${Math.round(p * 100)} %`;
+/** Of a file, in the unit that people count in. */
+export const bytes = (n) => (n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`);
 export const count = (n) => n.toLocaleString(lang === "zh" ? "zh-CN" : "en");
 
 export function speak(next) {

@@ -12,6 +12,7 @@ import { EMPTY, fromAddress, keep, kept, remember, show } from "./state.js";
 import * as viewer from "./viewer.js";
 
 const TYPING = 250; // ms after the last letter
+const DEEP = 240; // pictures of a page far down
 const SETTLED = 2500; // ms that a search stands
 let state = fromAddress();
 let answer = null; // the first page of what is shown
@@ -19,14 +20,27 @@ let stats = null;
 let running = null; // what can be aborted
 let loading = null; // the next page, on its way
 let composing = false;
+let ahead = false; // what stands in the box has not been looked for yet
 let timer = 0;
 let settled = 0;
 
-const status = (words) => ($("status").textContent = words);
+function status(words, bad = false) {
+  $("status").textContent = words;
+  $("status").classList.toggle("fault", bad);
+}
+
+/** What keeps the page from answering, at its top, until it is over. */
+function banner(code, s) {
+  $("banner").textContent = code && t(code, { s });
+  $("banner").hidden = !code;
+}
+
 const searching = () => Boolean(state.q.trim() || state.image !== null || state.picture);
 
 function body(offset) {
-  const asked = { k: grid.PAGE, offset };
+  // Who has come far goes on.
+  const k = Math.min(Math.max(offset, grid.PAGE), DEEP);
+  const asked = { k, offset };
   if (state.where) asked.where = state.where;
   if (state.sure) asked.min_confidence = state.sure;
   if (state.picture) {
@@ -41,15 +55,18 @@ function body(offset) {
 
 /** Change what is looked for, and look for it. */
 function look(change, replace = false) {
-  state = { ...state, ...change };
+  const typed = ahead && change.q === undefined ? { q: $("q").value, variants: null } : {};
+  state = { ...state, ...typed, ...change };
+  ahead = false;
   show(state, replace);
-  search(Boolean(change.variants !== undefined && answer));
+  search();
 }
 
-async function search(quietly) {
+async function search() {
   clearTimeout(timer);
   clearTimeout(settled);
   running?.abort();
+  banner("");
   loading = null;
   drawn();
   filters.fault("");
@@ -57,13 +74,14 @@ async function search(quietly) {
   if (!searching()) {
     answer = null;
     running = null;
+    grid.waited();
     grid.clear();
     status("");
     return;
   }
   const mine = (running = new AbortController());
   const slow = setTimeout(() => {
-    if (!quietly) grid.waiting();
+    grid.waiting();
     status(t("searching"));
   }, 150);
   try {
@@ -78,12 +96,15 @@ async function search(quietly) {
     if (fault.name !== "AbortError" && !mine.signal.aborted) failed(fault);
   } finally {
     clearTimeout(slow);
+    if (mine === running) grid.waited();
   }
 }
 
 function shown() {
+  const among = $("grid").contains(document.activeElement);
   grid.clear();
   grid.add(answer);
+  if (among) grid.focus(0);
   chips.show(answer, state, (variants) => look({ variants }, false));
   told();
 }
@@ -112,7 +133,7 @@ function failed(fault) {
   answer = null;
   $("said").hidden = true;
   if (!(fault instanceof Fault)) throw fault;
-  status(fault.code.startsWith("where-") ? "" : fault.code.startsWith("image-") ? t("notPicture") : fault.message);
+  status(fault.code.startsWith("where-") ? "" : fault.code.startsWith("image-") ? t("notPicture") : fault.message, true);
   if (fault.code.startsWith("where-")) filters.fault(fault.message);
 }
 
@@ -131,7 +152,7 @@ function more() {
     },
     (fault) => {
       if (of === running) loading = null;
-      if (fault.name !== "AbortError") status(t("fault", { m: fault.message }));
+      if (fault.name !== "AbortError") status(t("fault", { m: fault.message }), true);
     },
   );
   return loading;
@@ -149,7 +170,7 @@ function drawn() {
   document.body.classList.toggle("start", start);
   $("start").hidden = !start;
   if (start || state.picture || state.image !== null) $("said").hidden = true;
-  if ($("q").value !== state.q && !composing) $("q").value = state.q;
+  if (!ahead && !composing && $("q").value !== state.q) $("q").value = state.q;
   document.title = [state.q.trim(), "搜图 Soutu"].filter(Boolean).join(" · ");
   const like = $("like");
   like.hidden = !(state.picture || state.image !== null);
@@ -187,6 +208,7 @@ function listen() {
   });
   const soon = () => {
     clearTimeout(timer);
+    ahead = true;
     // The first letter begins a new search to go back from; the rest go on with it.
     if (!composing) timer = setTimeout(() => typed(Boolean(state.q)), TYPING);
   };
@@ -238,6 +260,8 @@ function listen() {
 }
 
 function arrived() {
+  ahead = false;
+  viewer.leave();
   state = fromAddress();
   search();
 }
@@ -246,7 +270,7 @@ function begin() {
   document.documentElement.dataset.theme = theme();
   connect({
     ask: boxes.signIn,
-    waiting: (code, s) => status(t(code, { s })),
+    waiting: banner,
   });
   const similar = (hit) => {
     look({ ...EMPTY, where: state.where, image: hit.id });

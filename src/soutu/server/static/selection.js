@@ -47,10 +47,13 @@ function save(name, kind, text) {
 
 async function copy(event) {
   const button = event.currentTarget;
-  await navigator.clipboard?.writeText(paths()).then(() => {
-    button.textContent = t("copied");
-    setTimeout(() => (button.textContent = t("copy")), 1500);
-  }, () => save("soutu.txt", "text/plain", paths()));
+  try {
+    await navigator.clipboard.writeText(paths()); // there is none without TLS
+  } catch {
+    return save("soutu.txt", "text/plain", paths());
+  }
+  button.textContent = t("copied");
+  setTimeout(() => (button.textContent = t("copy")), 1500);
 }
 
 function show() {

@@ -2,8 +2,12 @@
 
 import { ask, image, thumbnail } from "./api.js";
 import { $, CROSS, DOWN, LEFT, LIKE, RIGHT, TICK, icon, make, plain } from "./dom.js";
-import { label, lang, percent, t } from "./i18n.js";
+import { bytes, label, lang, percent, t } from "./i18n.js";
 import * as selection from "./selection.js";
+
+const SIDE = 1024; // the largest thumbnail
+const MOST = 50e6; // pixels of a picture that is loaded whole
+const SWIPE = 60; // pixels of a finger's way to the next picture
 
 let list = { all: () => [], more: () => {}, focus: () => {}, similar: () => {} };
 let at = 0;
@@ -15,7 +19,7 @@ export function listen(actions) {
   list = actions;
   box().addEventListener("close", () => {
     box().replaceChildren();
-    list.focus(at);
+    if (at >= 0) list.focus(at);
   });
   box().addEventListener("click", (event) => event.target === box() && box().close());
   box().addEventListener("keydown", (event) => {
@@ -25,6 +29,13 @@ export function listen(actions) {
     event.preventDefault();
     done();
   });
+  let from = null;
+  box().addEventListener("touchstart", (event) => (from = event.touches.length === 1 ? event.touches[0] : null), { passive: true });
+  box().addEventListener("touchend", (event) => {
+    const to = event.changedTouches[0];
+    const [x, y] = from ? [to.clientX - from.clientX, to.clientY - from.clientY] : [0, 0];
+    if (Math.abs(x) > SWIPE && Math.abs(x) > 2 * Math.abs(y)) move(x < 0 ? 1 : -1);
+  }, { passive: true });
 }
 
 export function open(place, known) {
@@ -32,6 +43,12 @@ export function open(place, known) {
   generation = known;
   show();
   box().showModal();
+}
+
+/** The list is another now. */
+export function leave() {
+  at = -1;
+  if (box().open) box().close();
 }
 
 function similar() {
@@ -64,9 +81,7 @@ function show(moved) {
   label(get, t("download"));
   const tick = button("select", TICK, pick, "pick");
   tick.setAttribute("aria-pressed", String(selection.has(hit)));
-  const picture = make("img", { alt: words, src: thumbnail(hit.id, 1024, generation),
-    width: hit.width || undefined, height: hit.height || undefined,
-    onerror: () => picture.replaceWith(make("p", { class: "lost" }, t("noImage"))) });
+  const picture = large(hit, words);
   const facts = make("dl", {});
   const fact = (code, value) => value && facts.append(make("dt", {}, t(code)), make("dd", { dir: "auto" }, plain(value)));
   fact("path", hit.path);
@@ -87,9 +102,32 @@ function show(moved) {
     make("div", { class: "about" }, captions, facts),
   );
   if (moved) (moved < 0 && at > 0 ? before : after).focus();
+  ready(at + 1);
+  ready(at - 1);
   ask(`/images/${hit.id}/info`, { lang }).then((info) => {
     if (list.all()[at] !== hit || !box().open) return;
     if (info.captions.length > 1) captions.replaceChildren(...info.captions.map((one) => make("p", { dir: "auto" }, plain(one))));
+    fact("file", info.size && bytes(info.size));
     fact("taken", info.taken.replace("T", " "));
   }, () => {});
+}
+
+/** The thumbnail, and where that is too small for the window, the picture itself after it. */
+function large(hit, words) {
+  const picture = make("img", { alt: words, src: thumbnail(hit.id, SIDE, generation),
+    width: hit.width || undefined, height: hit.height || undefined,
+    onerror: () => picture.replaceWith(make("p", { class: "lost" }, t("noImage"))) });
+  picture.addEventListener("load", () => {
+    const shown = Math.max(picture.clientWidth, picture.clientHeight) * devicePixelRatio;
+    if (Math.max(hit.width, hit.height) <= SIDE || shown <= SIDE || hit.width * hit.height > MOST) return;
+    const whole = make("img", { src: image(hit.id) });
+    whole.decode().then(() => picture.isConnected && (picture.src = whole.src), () => {});
+  }, { once: true });
+  return picture;
+}
+
+/** The browser has the picture at `place` before it is asked for. */
+function ready(place) {
+  const hit = list.all()[place];
+  if (hit) new Image().src = thumbnail(hit.id, SIDE, generation);
 }
