@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from soutu.store.base import StoredFile
-from soutu.store.milvus.connection import Row
+from soutu.store.milvus.connection import KEY, Row
 from soutu.store.milvus.head import Head
 from soutu.store.milvus.mirror import Mirror
 from soutu.store.milvus.reading import path_digits
-from soutu.store.milvus.schema import FOREVER, KEY, SINCE, UNTIL, VECTOR
+from soutu.store.milvus.schema import FOREVER, SINCE, UNTIL, VECTOR
 from soutu.store.milvus.spaces import CAPTION, IMAGE, Tables, live
 from soutu.store.milvus.tables import digest, is_seen
 from soutu.store.milvus.where import digits

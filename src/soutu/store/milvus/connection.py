@@ -60,7 +60,7 @@ class Connection:
                 raise
             except Exception as fault:
                 told = _told(fault)
-                wait = random.uniform(0, pause)  # noqa: S311  (not a secret)
+                wait = random.uniform(0, pause)
                 if not _passes(fault) or time.monotonic() + wait >= until:
                     raise self._unavailable(told, fault) from fault
                 time.sleep(wait)

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from soutu.errors import IndexCorrupt
-from soutu.store.milvus.schema import KEY
+from soutu.store.milvus.connection import KEY
 from soutu.store.milvus.tables import Table
 
 HEAD, LEASE = "head", "lease"

@@ -1,6 +1,6 @@
 """What a writer knows of the gallery while it runs: paths and captions, fetched once.
 
-About a kilobyte a path. It follows what the writer makes visible, and is fetched anew after a fault.
+About a kilobyte a path. It follows what the writer makes visible; after a fault it is fetched anew.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Mirror:
 
     def file(self, path: str) -> StoredFile | None:
         row = self.files.get(path)
-        return row and StoredFile(path, row["size"], row["mtime_ns"], row["image"])
+        if row is None:
+            return None
+        return StoredFile(path, row["size"], row["mtime_ns"], row["image"])
 
     def has_path(self, image: int) -> bool:
         _ = self.files

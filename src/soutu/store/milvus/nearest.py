@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from soutu.store.milvus.connection import STRONG, WINDOW, Row
-from soutu.store.milvus.schema import KEY, METRIC, SINCE, UNTIL, VECTOR
+from soutu.store.milvus.connection import KEY, STRONG, WINDOW, Row
+from soutu.store.milvus.schema import METRIC, VECTOR
 from soutu.store.milvus.tables import Table, any_of, is_seen, parts, seen
 from soutu.store.ranking import exact_scores, top_k
 from soutu.types import Floats, Ids, Ranking

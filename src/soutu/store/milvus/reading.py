@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
-from soutu.store.milvus.connection import Row
-from soutu.store.milvus.schema import KEY, SINCE, UNTIL
+from soutu.store.milvus.connection import KEY, Row
 from soutu.store.milvus.head import Head
+from soutu.store.milvus.schema import SINCE, UNTIL
 from soutu.store.milvus.spaces import CAPTION, IMAGE, Tables, live
 from soutu.store.milvus.tables import IDS, Table, is_seen, number, seen
 from soutu.types import ModelCard

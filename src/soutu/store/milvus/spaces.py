@@ -1,8 +1,8 @@
 """The models of a gallery, and the collections of their vectors.
 
-An alias, ``NAME_SPACE_image`` or ``NAME_SPACE_caption``, names the collection in use; another is made
-and filled beside it, and the alias moved. The alias ``NAME`` itself names the pictures' vectors of
-the model last indexed with, for whoever searches with other programs.
+An alias, ``NAME_SPACE_image`` or ``NAME_SPACE_caption``, names the collection in use; another is
+made and filled beside it, and the alias moved. The alias ``NAME`` itself names the pictures'
+vectors of the model last indexed with, for whoever searches with other programs.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from soutu.store.milvus.connection import PAGE, Connection, Row
-from soutu.store.milvus.schema import FOREVER, KEY, SINCE, UNTIL, VECTOR, Kind
+from soutu.store.milvus.connection import KEY, PAGE, Connection, Row
+from soutu.store.milvus.schema import FOREVER, SINCE, UNTIL, VECTOR, Kind
 
 BYTES = 8_000_000  # of one message, about; a server takes 64 MB
 

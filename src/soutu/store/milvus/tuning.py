@@ -20,11 +20,11 @@ from soutu.errors import RemoteUnavailable
 from soutu.store.ann import EXACT_BELOW
 from soutu.store.due import CORRECTED, FEWEST, PICTURES, TEXTS
 from soutu.store.manifest import Level, Manifest, manifest_from
-from soutu.store.milvus.connection import STRONG, Row
+from soutu.store.milvus.connection import KEY, STRONG, Row
 from soutu.store.milvus.head import Head, Meta
 from soutu.store.milvus.nearest import Effort, blocks, taken
 from soutu.store.milvus.reading import live_owners
-from soutu.store.milvus.schema import GRAPH, KEY, METRIC, SINCE, VECTOR, built
+from soutu.store.milvus.schema import GRAPH, METRIC, SINCE, VECTOR, built
 from soutu.store.milvus.spaces import CAPTION, IMAGE, Tables, beside, live, swap
 from soutu.store.milvus.tables import Table, seen
 from soutu.store.promise import DEPTHS, Exact, Queries, kept
@@ -98,8 +98,7 @@ def _due(known: Manifest | None, count: int, kind: str, wish: Wish) -> bool:
 
 def _copied(vectors: Table, epoch: int, right: dict[str, Exact]) -> Iterator[Row]:
     """All rows, seen or not, while the exact answers are found among those that are."""
-    for row in vectors.rows(f"{SINCE} >= 0"):
-        yield row
+    yield from vectors.rows(f"{SINCE} >= 0")
     for ids, rows in blocks(vectors, seen(epoch)):
         for exact in right.values():
             exact.take(ids, rows)

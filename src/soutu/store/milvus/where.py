@@ -1,8 +1,8 @@
 """Filters as Milvus expressions over the rows of ``files``: what is said there, Milvus tells; the
 rest is told here, of the rows that Milvus could not rule out, by what the local store asks SQLite.
 
-Values become numbers or hexadecimal digits, so that none is ever syntax. ``Told.exact`` says whether
-the expression is the filter, or merely admits all that the filter does.
+Values become numbers or hexadecimal digits, so that none is ever syntax. ``Told.exact`` says
+whether the expression is the filter, or merely admits all that the filter does.
 """
 
 from __future__ import annotations

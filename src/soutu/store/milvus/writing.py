@@ -17,10 +17,10 @@ from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile
 from soutu.store.checks import checked_rows
 from soutu.store.milvus import reading, spaces, tuning
 from soutu.store.milvus.changing import Change, Changing
-from soutu.store.milvus.connection import Row
+from soutu.store.milvus.connection import KEY, Row
 from soutu.store.milvus.head import Head, Lease
 from soutu.store.milvus.mirror import Mirror
-from soutu.store.milvus.schema import KEY, TEXT, UNTIL
+from soutu.store.milvus.schema import TEXT, UNTIL
 from soutu.store.milvus.spaces import CAPTION, IMAGE, KINDS, Tables
 from soutu.store.milvus.tables import IDS, Table, number
 from soutu.types import Floats, ModelCard
