@@ -26,6 +26,12 @@ WINDOW = 16_384  # the most that Milvus answers one question with
 KEY = "key"  # the primary key of every collection
 STRONG = "Strong"  # what was written before a question was asked is in the answer
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 3.0
+# A server that is back is found at once: gRPC by itself waits up to two minutes, for all clients.
+_GRPC = {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+}
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
@@ -126,7 +132,13 @@ class Connection:
         address = self.address
         uri = lite.start(address.uri) if address.lite else address.uri
         try:
-            return pymilvus.MilvusClient(uri, token=address.token, timeout=SLICE, dedicated=True)
+            return pymilvus.MilvusClient(
+                uri,
+                token=address.token,
+                timeout=min(SLICE, self.patience),
+                dedicated=True,
+                grpc_options=_GRPC,
+            )
         except Exception:
             if address.lite:
                 lite.stop(address.uri)

@@ -19,6 +19,7 @@ from soutu.store.milvus.tables import Table
 HEAD, LEASE = "head", "lease"
 TERM = 120.0  # seconds that a writer who is silent keeps its turn
 SETTLING = 0.3  # seconds after which two who took the turn at once both see whose it is
+_HELD: set[str] = set()  # what this process holds
 _PART = 60_000  # bytes of a text in one row
 
 
@@ -104,6 +105,7 @@ class Lease:
 
     def __init__(self, meta: Meta) -> None:
         self._meta, self._token = meta, secrets.token_hex(8)
+        _HELD.add(self._token)
 
     def take(self) -> None:
         """IndexCorrupt("index-locked") while another has it."""
@@ -124,9 +126,16 @@ class Lease:
         self._write()
 
     def give_back(self) -> None:
+        """Let the next one write. Where Milvus is away, this process still knows that it has."""
+        if self._token not in _HELD:
+            return
+        self.forget()
         held = self._meta.load(LEASE)
         if held and held["token"] == self._token:
             self._meta.store(LEASE, {**held, "until": 0})
+
+    def forget(self) -> None:
+        _HELD.discard(self._token)
 
     def _write(self) -> None:
         now = time.time()
@@ -146,8 +155,12 @@ class Lease:
 
 
 def _ended(held: Any) -> bool:  # noqa: ANN401
-    """Whether the holder was a process of this machine that is no more."""
-    if held["host"] != socket.gethostname() or os.name == "nt":
+    """Whether the holder was a process of this machine that is no more, or a run of this one."""
+    if held["host"] != socket.gethostname():
+        return False
+    if held["pid"] == os.getpid():
+        return held["token"] not in _HELD
+    if os.name == "nt":  # where asking would end it
         return False
     try:
         os.kill(held["pid"], 0)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from soutu.errors import MissingIndex
+from soutu.errors import MissingIndex, RemoteUnavailable
 from soutu.filters import Filter
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 from soutu.store.checks import checked_query
@@ -208,11 +208,14 @@ class MilvusStore:
         from soutu.store.milvus.writing import MilvusWriter
 
         lease = Lease(self._meta)
-        lease.take()
         try:
+            lease.take()
             run = MilvusWriter(self._tables, self.card, lease)
             yield run
             run.finish()
+        except RemoteUnavailable:
+            lease.forget()  # to try to give it back would only be waiting once more
+            raise
         finally:
             lease.give_back()
 
