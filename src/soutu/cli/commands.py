@@ -19,6 +19,7 @@ from soutu.cli.options import (
     null_option,
     open_gallery,
     paths_option,
+    store_option,
 )
 from soutu.cli.progress import progress_bar
 from soutu.cli.render import plain, show, show_faults, show_json, show_paths, show_record
@@ -43,6 +44,7 @@ NOTHING_FOUND = 1
 @click.option("--workers", type=int, metavar="N", help="Threads that decode (one a core).")
 @click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
 @index_option
+@store_option
 @model_option
 @device_option
 @json_option
@@ -142,6 +144,7 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
 @k_option
 @gallery_option
 @index_option
+@store_option
 @model_option
 @device_option
 @json_option
@@ -172,6 +175,7 @@ def search(
 @k_option
 @gallery_option
 @index_option
+@store_option
 @model_option
 @device_option
 @json_option

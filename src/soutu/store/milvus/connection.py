@@ -33,6 +33,7 @@ _GRPC = {
     "grpc.max_reconnect_backoff_ms": 1000,
 }
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
+_NOT_LOADED = 101  # as Milvus numbers it
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 Made = TypeVar("Made")
@@ -49,10 +50,20 @@ class Connection:
 
     def call(self, method: str, *args: object, **options: object) -> Any:  # noqa: ANN401
         """``MilvusClient.method(*args, **options)``, tried again while the fault may pass.
-        RemoteUnavailable, naming the address, where it does not."""
-        return self.retried(
-            lambda left: getattr(self._opened(), method)(*args, timeout=left, **options)
-        )
+        RemoteUnavailable, naming the address, where it does not. A collection that is not in
+        memory, as all are when a Milvus Lite file has been opened, is loaded."""
+
+        def work(left: float) -> Any:  # noqa: ANN401
+            client = self._opened()
+            try:
+                return getattr(client, method)(*args, timeout=left, **options)
+            except Exception as fault:
+                if getattr(fault, "code", None) != _NOT_LOADED:
+                    raise
+                client.load_collection(args[0], timeout=left)
+                return getattr(client, method)(*args, timeout=left, **options)
+
+        return self.retried(work)
 
     def retried(self, work: Callable[[float], Made]) -> Made:
         """What ``work`` makes, given the seconds it may take."""
