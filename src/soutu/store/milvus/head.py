@@ -17,7 +17,7 @@ from soutu.store.milvus.connection import KEY
 from soutu.store.milvus.tables import Table
 
 HEAD, LEASE = "head", "lease"
-TERM = 120.0  # seconds that a writer who is silent keeps its turn
+TERM = 300.0  # seconds that a writer who is silent keeps its turn
 SETTLING = 0.3  # seconds after which two who took the turn at once both see whose it is
 _HELD: set[str] = set()  # what this process holds
 _PART = 60_000  # bytes of a text in one row
@@ -99,9 +99,9 @@ class Meta:
 
 class Lease:
     """The turn to write. Milvus has no locks: whoever writes its name last and still reads it
-    after a moment has the turn, keeps it by each call, and checks before each commit that nobody
-    has taken it. It runs out after ``TERM`` seconds of silence; one whose process on this machine
-    has ended is taken at once."""
+    after a moment has the turn, keeps it by each call, and makes sure that nobody has taken it
+    before it writes rows and again before it shows them. It runs out after ``TERM`` seconds of
+    silence; one whose process on this machine has ended is taken at once."""
 
     def __init__(self, meta: Meta) -> None:
         self._meta, self._token = meta, secrets.token_hex(8)
@@ -118,7 +118,7 @@ class Lease:
         """IndexCorrupt("index-locked") where another has taken it; else it lasts on."""
         held = self._meta.load(LEASE)
         if held and held["token"] == self._token:
-            if held["until"] - time.time() < TERM / 2:
+            if held["until"] - time.time() < TERM * 0.9:
                 self._write()
             return
         if held:

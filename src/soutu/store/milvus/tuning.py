@@ -32,16 +32,19 @@ from soutu.types import Floats, Ids, ModelCard
 
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 GROWN = 0.25
+_POLL = 0.5  # seconds
 _AT_ONCE = 32  # queries
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of ``refresh_ann``."""
+    """What is asked of ``refresh_ann``; ``keep`` is called while Milvus builds, so that the turn to
+    write is not lost."""
 
     phrases: Callable[[], Floats]
     target: float
     shift: Floats | None
+    keep: Callable[[], None]
 
 
 def manifest(meta: Meta, card: ModelCard, kind: str) -> Manifest | None:
@@ -68,8 +71,7 @@ def refresh(tables: Tables, card: ModelCard, kind: str, head: Head, wish: Wish) 
     fresh = beside(tables, card, kind, GRAPH)
     right = {name: Exact(asked) for name, asked in queries.items()}
     fresh.put(_copied(tables.vectors(card, kind), head.epoch, right))
-    fresh.flush()
-    tables.connection.call("load_collection", fresh.name)
+    _build(fresh, wish)
     if built(tables.connection, fresh.name) != GRAPH.kind:
         place = tables.connection.address.shown
         raise RemoteUnavailable("milvus-index", address=place, kind=GRAPH.kind)
@@ -87,6 +89,21 @@ def refresh(tables: Tables, card: ModelCard, kind: str, head: Head, wish: Wish) 
     swap(tables, card, kind, fresh)
     tables.meta.remember(f"ann:{live(card, kind)}", json.dumps(asdict(made)))
     return True
+
+
+def _build(fresh: Table, wish: Wish) -> None:
+    """Wait until the graph is there and in memory: before that, searches compare every vector, and
+    would look like the best of graphs."""
+    connection, name = fresh.connection, fresh.name
+    fresh.flush()
+    while int(connection.call("describe_index", name, VECTOR).get("pending_index_rows", 0)):
+        wish.keep()
+        time.sleep(_POLL)
+    connection.call("release_collection", name)
+    connection.call("load_collection", name, _async=True)
+    while connection.call("get_load_state", name)["state"].name != "Loaded":
+        wish.keep()
+        time.sleep(_POLL)
 
 
 def _due(known: Manifest | None, count: int, kind: str, wish: Wish) -> bool:

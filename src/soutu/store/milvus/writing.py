@@ -158,7 +158,7 @@ class MilvusWriter:
     ) -> list[str]:
         if not 0 < target < 1:
             raise ValueError(f"a recall to be reached lies between 0 and 1, not at {target}")
-        wish = tuning.Wish(phrases, target, shift)
+        wish = tuning.Wish(phrases, target, shift, self._lease.keep)
         made = [
             kind for kind in KINDS
             if tuning.refresh(self._tables, self._card, kind, self._head, wish)
@@ -176,6 +176,7 @@ class MilvusWriter:
         yield change
         if not (change.files or change.captions or any(change.vectors.values())):
             return
+        self._lease.keep()  # rows of two writers would be of one epoch
         self._torn = True
         work = Changing(self._tables, self._mirror, self._head, self._card, self._cards)
         head = work.carry_out(change, first=not self._changed)
