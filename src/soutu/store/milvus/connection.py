@@ -33,6 +33,8 @@ _GRPC = {
     "grpc.max_reconnect_backoff_ms": 1000,
 }
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
+# Milvus Lite breaks a connection off that is kept alive more often than it has answers for.
+_QUIET = {"grpc.keepalive_time_ms": 600_000, "grpc.keepalive_permit_without_calls": 0}
 _NOT_LOADED = 101  # as Milvus numbers it
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
@@ -148,7 +150,7 @@ class Connection:
                 token=address.token,
                 timeout=min(SLICE, self.patience),
                 dedicated=True,
-                grpc_options=_GRPC,
+                grpc_options=_GRPC | (_QUIET if address.lite else {}),
             )
         except Exception:
             if address.lite:

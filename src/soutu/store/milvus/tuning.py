@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
@@ -19,7 +19,7 @@ import numpy as np
 from soutu.errors import RemoteUnavailable
 from soutu.store.ann import EXACT_BELOW
 from soutu.store.due import CORRECTED, FEWEST, PICTURES, TEXTS
-from soutu.store.manifest import Level, Manifest, manifest_from
+from soutu.store.manifest import Level, Manifest, Reached, manifest_from
 from soutu.store.milvus.connection import KEY, STRONG, Row
 from soutu.store.milvus.head import Head, Meta
 from soutu.store.milvus.nearest import Effort, blocks, taken
@@ -125,14 +125,25 @@ def _levels(
     graph: Table, head: Head, queries: Queries, right: dict[str, Exact], target: float
 ) -> tuple[Level, ...]:
     """The least effort for each depth that keeps recall at ``target``, as ``promise.tuned``."""
+    answers = {name: exact.right() for name, exact in right.items()}
+
+    def reached(k: int, ef: int) -> Mapping[str, Reached] | None:
+        found = {name: _found(graph, head, asked, k, ef) for name, asked in queries.items()}
+        return kept({name: answers[name].hits(found[name], k)[:, -1] for name in found}, k, target)
+
     levels: list[Level] = []
     for k in DEPTHS:
-        for ef in (ef for ef in EFFORTS if ef >= k):
-            found = {name: _found(graph, head, asked, k, ef) for name, asked in queries.items()}
-            tables = {name: right[name].right().hits(found[name], k)[:, -1] for name in found}
-            if held := kept(tables, k, target):
-                levels.append(Level(k, ef, k, held))
-                break
+        efforts = [ef for ef in EFFORTS if ef >= k]
+        held: dict[int, Mapping[str, Reached]] = {}
+        low, high = 0, len(efforts)
+        while low < high:  # more effort never finds less
+            middle = (low + high) // 2
+            if told := reached(k, efforts[middle]):
+                held[efforts[middle]], high = told, middle
+            else:
+                low = middle + 1
+        if high < len(efforts):
+            levels.append(Level(k, efforts[high], k, held[efforts[high]]))
     return tuple(levels)
 
 
