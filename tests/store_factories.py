@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from soutu.store.arrays import ArrayStore
 from soutu.store.base import NewCaption, Searchable, VectorStore
 from soutu.store.local import LocalStore
+from soutu.store.milvus.address import parse
+from soutu.store.milvus.store import MilvusStore
 from soutu.types import Floats, Ranking
 from tests.store_samples import card, pictures
 
@@ -17,7 +20,14 @@ def local_store(folder: Path) -> VectorStore:
     return LocalStore.create_or_open(folder / ".soutu", card())
 
 
+def milvus_store(folder: Path) -> VectorStore:
+    """A file of Milvus Lite, through the client that speaks to clusters."""
+    return MilvusStore.create_or_open(parse(str(folder / "gallery.db")), card())
+
+
 WRITERS: dict[str, Callable[[Path], VectorStore]] = {"local": local_store}
+if find_spec("pymilvus") and find_spec("milvus_lite"):  # else their tests would be skipped anyway
+    WRITERS["milvus"] = milvus_store
 
 
 class Reader(Protocol):

@@ -31,7 +31,8 @@ class Config:
     (``soutu.query.sought``). ``journal``: searches are logged, or "hashed": without
     what was searched for, or "off"; beyond ``journal_bytes`` a new file is begun, and
     ``journal_files`` older ones are kept. ``tuned`` is a file that ``soutu tune`` wrote; below its
-    ``min_confidence`` nothing matches where none is set here."""
+    ``min_confidence`` nothing matches where none is set here. ``store`` is the address of a store
+    elsewhere (``store/milvus/address.py``), or "local"."""
 
     model: str | None = None
     device: str = "auto"
@@ -57,6 +58,7 @@ class Config:
     hybrid: str = "auto"
     negatives: str = "penalise"
     tuned: str | None = None
+    store: str | None = None
 
 
 def user_file() -> Path:
@@ -117,6 +119,8 @@ def _check_gallery(loaded: Mapping[str, object], file: Path) -> None:
     asked = loaded.get("llm")
     if isinstance(asked, str) and not on_this_machine(asked):
         raise BadConfig("config-llm-gallery", file=file, user=user_file())
+    if "store" in loaded:
+        raise BadConfig("config-store-gallery", file=file, user=user_file())
 
 
 def on_this_machine(url: str) -> bool:

@@ -122,8 +122,8 @@ def test_what_is_no_query_vector_is_a_value_error(reader, vector):
 def test_rows_and_vectors_keep_the_order_asked_for(reader):
     images = unit(6, DIM)
     store = reader(images)
-    first = int(store.search_images(images[0], 1).ids[0])
-    ids = [first + 4, first, first + 4, first + 2]
+    every = [int(store.search_images(image, 1).ids[0]) for image in images]
+    ids = [every[4], every[0], every[4], every[2]]
     assert [r.paths for r in store.images(ids)] == [(f"图/{i:04d}.jpg",) for i in (4, 0, 4, 2)]
     np.testing.assert_array_equal(store.image_vectors(ids), images[[4, 0, 4, 2]])
     assert [row.id for row in store.images(np.array(ids))] == ids
@@ -161,3 +161,15 @@ def test_a_snapshot_nests(reader):
         ids = store.search_images(unit(DIM), 2).ids.tolist()
         assert len(store.images(ids)) == 2
     assert store.state().images == 3
+
+
+def test_an_images_captions_are_its_own(reader):
+    images = unit(4, DIM)
+    store = reader(images)
+    for image in images:
+        (id_,) = store.search_images(image, 1).ids.tolist()
+        (row,) = store.images([id_])
+        told = store.captions_of(id_)
+        assert tuple(caption.text for caption in told) == row.captions
+        assert {caption.image_id for caption in told} <= {id_}
+    assert store.captions_of(2**40) == []

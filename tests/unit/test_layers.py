@@ -23,8 +23,8 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FREE_SIBLINGS = {0}  # errors, types, config, texts are one vocabulary
 IMPLEMENTATIONS = {
-    "store.local", "encoders.onnx", "encoders.open_clip", "encoders.catalog", "query.rules",
-    "query.translate", "query.llm",
+    "store.local", "store.milvus.store", "encoders.onnx", "encoders.open_clip", "encoders.catalog",
+    "query.rules", "query.translate", "query.llm",
 }  # fmt: skip
 
 

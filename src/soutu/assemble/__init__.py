@@ -6,6 +6,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soutu.assemble.stores import (
+    Place,
+    compact_store,
+    create_store,
+    is_remembered,
+    no_index,
+    open_store,
+    place_of,
+    recall,
+    refuse_elsewhere,
+    remember_store,
+    shown,
+)
 from soutu.config import Config
 from soutu.encoders.catalog import (
     DEFAULT,
@@ -26,7 +39,6 @@ from soutu.query.own_words import load_lexicon
 from soutu.query.rules import load_rules
 from soutu.query.templates import Templates
 from soutu.query.tuned import UNTUNED, Tuned, read_tuned
-from soutu.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,19 +56,27 @@ __all__ = [
     "DEFAULT",
     "EMBEDDED",
     "TORCH",
+    "Place",
     "build_encoder",
     "build_expander",
     "build_tuned",
     "cache_folder",
     "catalogue",
     "check_words",
+    "compact_store",
     "create_store",
     "describe_model",
+    "is_remembered",
+    "no_index",
     "open_embeddings",
     "open_store",
     "own_words",
+    "place_of",
     "precision",
     "recall",
+    "refuse_elsewhere",
+    "remember_store",
+    "shown",
     "word_files",
     "word_prints",
 ]
@@ -161,21 +181,6 @@ def check_words(file: Path) -> int:
     from soutu.query.own_words import read_words
 
     return len(read_words(file))
-
-
-def create_store(home: Path, card: ModelCard) -> LocalStore:
-    """The index at ``home`` for writing, made where it is not there."""
-    return LocalStore.create_or_open(home, card)
-
-
-def open_store(home: Path, space: str | None = None) -> LocalStore:
-    """The index at ``home`` for reading, in ``space`` or the one last indexed with."""
-    return LocalStore.open(home, space)
-
-
-def recall(home: Path, key: str) -> str | None:
-    """What the index at ``home`` remembers under ``key``; None where there is no index."""
-    return LocalStore.peek(home, key)
 
 
 def describe_model(name: str) -> tuple[ModelCard | None, Path | None]:

@@ -15,6 +15,7 @@ from soutu.cli.options import (
     json_option,
     model_option,
     open_gallery,
+    store_option,
 )
 from soutu.cli.progress import progress_bar
 from soutu.cli.render import plain, show_record
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=int, metavar="N", help="Threads that decode (one a core).")
 @click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
 @index_option
+@store_option
 @model_option
 @device_option
 @json_option

@@ -17,6 +17,9 @@ gallery_option = click.option(
 index_option = click.option(
     "--index", "index_dir", metavar="DIR", help="Keep the index there instead of in .soutu."
 )
+store_option = click.option(
+    "--store", metavar="URL", help="Vectors in Milvus: milvus://HOST:19530/NAME or FILE.db."
+)
 model_option = click.option("--model", metavar="NAME", help="Model name, or the path of a bundle.")
 device_option = click.option("--device", metavar="NAME", help="auto, cpu, cuda, mps or coreml.")
 k_option = click.option("-k", type=int, metavar="N", help="How many results (5).")

@@ -19,6 +19,7 @@ from soutu.cli.options import (
     null_option,
     open_gallery,
     paths_option,
+    store_option,
 )
 from soutu.cli.remote import open_client, server_option
 from soutu.cli.render import plain, show, show_faults, show_json, show_paths
@@ -69,6 +70,7 @@ class Form:
 @k_option
 @gallery_option
 @index_option
+@store_option
 @model_option
 @device_option
 @json_option
@@ -115,6 +117,7 @@ def search(
 @k_option
 @gallery_option
 @index_option
+@store_option
 @model_option
 @device_option
 @json_option

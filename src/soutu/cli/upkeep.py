@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from soutu.cli.language import say
-from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
+from soutu.cli.options import (
+    gallery_option,
+    index_option,
+    json_option,
+    open_gallery,
+    store_option,
+)
 from soutu.cli.render import show_record
 
 if TYPE_CHECKING:
@@ -17,10 +23,11 @@ if TYPE_CHECKING:
 @click.command()
 @gallery_option
 @index_option
+@store_option
 @json_option
-def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
+def info(gallery: str | None, index_dir: str | None, as_json: bool, **settings: object) -> None:
     """Show what the gallery holds · 显示图库信息"""
-    found = open_gallery(gallery, index_dir, {}).info()
+    found = open_gallery(gallery, index_dir, settings).info()
     if as_json:
         show_record(found)
         return
@@ -39,7 +46,7 @@ def info(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
             captions=state.captions,
             captions_file=found.captions_file or "-",
             generation=state.generation,
-            size=f"{found.bytes_on_disk / 1e6:.1f}",
+            size="?" if found.bytes_on_disk is None else f"{found.bytes_on_disk / 1e6:.1f}",
         )
     )
     show_promises(found)
@@ -69,7 +76,11 @@ def show_promises(found: GalleryInfo, *, err: bool = False) -> None:
             )
             effort = {"lists": level.lists, "of": manifest.lists, "candidates": level.candidates}
             kept = {"kind": kind, "slots": manifest.slots, "target": manifest.target}
-            click.echo(say("info-ann", **kept, k=level.k, recall=recall, **effort), err=err)
+            told = {**kept, "k": level.k, "recall": recall}
+            if manifest.lists:
+                click.echo(say("info-ann", **told, **effort), err=err)
+            else:
+                click.echo(say("info-graph", **told, ef=level.lists), err=err)
 
 
 @click.command()

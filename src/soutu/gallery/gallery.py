@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soutu.assemble import create_store, open_embeddings, open_store, recall
+from soutu.assemble import open_embeddings, open_store, recall, refuse_elsewhere
 from soutu.errors import BadCaptions, Missing, ModelMismatch, SoutuError
 from soutu.gallery import upkeep
 from soutu.gallery.searching import Searching
@@ -43,13 +43,13 @@ class Gallery(Searching):
         from soutu.sources.captions import read_captions
 
         self._check_root()
-        encoding = encoding or recall(self.home, "captions_encoding") or None
+        encoding = encoding or recall(self.place, "captions_encoding") or None
         file = absolute(Path(captions)) if captions else self._remembered_captions()
         gone = captions is None and file is not None and not file.is_file()
         # All that can be wrong with the captions is said before anything is written.
         read = read_captions(file, self.root, encoding=encoding) if file and not gone else None
         self.close()
-        self._store = create_store(self.home, self.encoder.card)
+        self._store = self._create_store(self.encoder.card)
         self._remember(file if captions else None, encoding)
         report = index_folder(
             self.root,
@@ -99,13 +99,13 @@ class Gallery(Searching):
         from soutu.indexing import plan_index
 
         self._check_root()
-        if recall(self.home, "root") is None:
+        if recall(self.place, "root") is None:
             return plan_index(self.root, None)
         try:
-            with open_store(self.home, self.encoder.card.space) as store:
+            with closing(open_store(self.place, self.encoder.card.space)) as store:
                 return plan_index(self.root, store)
         except ModelMismatch:
-            with open_store(self.home) as store:
+            with closing(open_store(self.place)) as store:
                 return plan_index(self.root, store, other_model=True)
 
     def import_embeddings(
@@ -126,7 +126,7 @@ class Gallery(Searching):
         self.close()
         self.__dict__.pop("encoder", None)
         self.model = made.model
-        self._store = create_store(self.home, made.card)
+        self._store = self._create_store(made.card)
         self._remember(None, None)
         workers, dim = self.config.workers or 0, made.card.dim
         report = import_embeddings(
@@ -145,7 +145,7 @@ class Gallery(Searching):
 
         self._require_index()
         space = self.encoder.card.space if self.config.model else None
-        with open_store(self.home, space) as store:
+        with closing(open_store(self.place, space)) as store:
             return export_embeddings(store, Path(folder), form, Described(self.model, store.card))
 
     def lookup(self, text: str) -> Looked:
@@ -165,14 +165,15 @@ class Gallery(Searching):
     def info(self) -> GalleryInfo:
         """What this gallery holds. Needs no model."""
         self._require_index()
-        return upkeep.info(self.root, self.home, self.config)
+        return upkeep.info(self.root, self.home, self.place, self.config)
 
     def compact(self) -> Compacted:
         """Give back the room of pictures, captions and vectors that are gone. Files that come
         back later are encoded again."""
+        home = refuse_elsewhere(self.place, "compact")
         self._require_index()
         self.close()
-        return upkeep.compact(self.home, self._encode, self.config)
+        return upkeep.compact(home, self._encode, self.config)
 
     def doctor(self, *, repair: bool = False) -> Health:
         """What is wrong with the index, and with ``repair`` what was done about it; one ``index``
@@ -180,11 +181,12 @@ class Gallery(Searching):
         a repair is kept from writing. Needs no model."""
         from soutu.doctor import examine_gallery
 
+        home = refuse_elsewhere(self.place, "doctor")
         self.close()
-        health = examine_gallery(self.root, self.home, repair=repair)
+        health = examine_gallery(self.root, home, repair=repair)
         if repair:
             # Searches are exact until a run can build the codes.
-            with suppress(SoutuError), open_store(self.home) as store:
+            with suppress(SoutuError), closing(open_store(self.place)) as store:
                 upkeep.refresh_codes(store, self._encode, self.config)
         return health
 

@@ -15,14 +15,20 @@ from soutu.assemble import (
     build_encoder,
     build_expander,
     build_tuned,
+    create_store,
+    is_remembered,
+    no_index,
     open_store,
+    place_of,
     precision,
     recall,
+    remember_store,
+    shown,
     word_files,
     word_prints,
 )
 from soutu.config import Config, load_config
-from soutu.errors import BadInput, IndexCorrupt, MissingIndex, ModelMismatch
+from soutu.errors import BadInput, IndexCorrupt, ModelMismatch
 from soutu.journal import Setup
 from soutu.search import Searcher
 from soutu.store.home import DATABASE, HOME, absolute, find_home
@@ -33,8 +39,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from soutu.encoders.base import Encoder
-    from soutu.store.local import LocalStore
-    from soutu.types import Rgb
+    from soutu.store.base import VectorStore
+    from soutu.types import ModelCard, Rgb
 
 
 # What changes the answer to a query, beside the query.
@@ -63,8 +69,9 @@ class Opened:
 
     def __init__(self, root: Path, home: Path, config: Config, use: Use = Use.SOME) -> None:
         self.root, self.home, self.config, self.use = root, home, config, use
+        self.place = place_of(home, config)
         self.journal_fault: OSError | None = None
-        self._store: LocalStore | None = None
+        self._store: VectorStore | None = None
         self._known: tuple[object, object] | None = None
 
     @classmethod
@@ -82,21 +89,18 @@ class Opened:
         read-only folders; ``settings`` are those of ``soutu.config.Config``. ``use``: what the
         process is for."""
         start = absolute(Path(folder or "."))
-        if index is None:
-            home = find_home(start) or start / HOME
-            root = home.parent
-        else:
-            home, known = absolute(Path(index)), None
-            with suppress(IndexCorrupt):  # which ``doctor`` must be able to open; others say it
-                known = recall(home, "root")
-            root = Path(known) if known and folder is None else start
+        home = absolute(Path(index)) if index else find_home(start) or start / HOME
         flags = {**(settings or {}), **({"model": model} if model else {})}
-        return cls(root, home, load_config(home, flags), use)
+        config, root = load_config(home, flags), start if index else home.parent
+        if index and folder is None:
+            with suppress(IndexCorrupt):  # which ``doctor`` must be able to open; others say it
+                root = Path(recall(place_of(home, config), "root") or start)
+        return cls(root, home, config, use)
 
     @cached_property
     def model(self) -> str:
         """The model's name: the one asked for, else the gallery's own, else the default."""
-        return self.config.model or recall(self.home, "model") or DEFAULT
+        return self.config.model or recall(self.place, "model") or DEFAULT
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -141,36 +145,49 @@ class Opened:
         return decode(Path(path).expanduser(), max_pixels=self.config.max_pixels, shown=path).rgb
 
     @property
-    def store(self) -> LocalStore:
+    def store(self) -> VectorStore:
         """The opened index. Raises MissingIndex, or ModelMismatch where it holds no vectors
         of this gallery's model."""
         if self._store is None:
             self._require_index()
             card = self.encoder.card
             try:
-                self._store = open_store(self.home, card.space)
+                self._store = open_store(self.place, card.space)
             except ModelMismatch as fault:
                 asked = {"model": self.model, "space": card.space, "folder": self.root}
                 known = fault.fields["known"]
                 raise ModelMismatch("gallery-model", known=known, **asked) from fault
         return self._store
 
+    def _create_store(self, card: ModelCard) -> VectorStore:
+        """The index for writing; an address that was asked for is remembered."""
+        store = create_store(self.place, card)
+        if self.config.store:
+            remember_store(self.home, self.place)
+        return store
+
     def _require_index(self) -> None:
         """Said before a model is looked for: without an index no model would help."""
-        if recall(self.home, "root") is None:
-            raise MissingIndex("index-missing", folder=self.root)
+        if recall(self.place, "root") is None:
+            raise no_index(self.place, self.root)
 
     def _check_root(self) -> None:
         """The folder can be listed, and the index is its own."""
         from soutu.sources.images import check_root
 
         check_root(self.root)
-        known = recall(self.home, "root")
-        if known and Path(known) != self.root and self.home.parent != self.root:
+        known = recall(self.place, "root")
+        if not known or Path(known) == self.root:
+            return
+        if self.place != self.home:
+            if not is_remembered(self.home, self.place):  # else the folder has been moved
+                told = {"address": shown(self.place), "known": known, "folder": self.root}
+                raise BadInput("milvus-other-root", **told)
+        elif self.home.parent != self.root:
             raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
 
     def _remembered_captions(self) -> Path | None:
-        kept = recall(self.home, "captions_file")
+        kept = recall(self.place, "captions_file")
         return self.root / kept if kept else None
 
     def _remember(self, captions: Path | None, encoding: str | None) -> None:

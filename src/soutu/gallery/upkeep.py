@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from soutu.assemble import build_tuned, cache_folder, open_store
+from soutu.assemble import (
+    Place,
+    build_tuned,
+    cache_folder,
+    compact_store,
+    open_store,
+    shown,
+)
 from soutu.config import Config
 from soutu.errors import IndexCorrupt
 from soutu.query.hubs import shift, strength
@@ -16,8 +24,8 @@ from soutu.types import IndexState, ModelCard
 
 if TYPE_CHECKING:
     from soutu.encoders.base import Encoder
+    from soutu.store.base import VectorStore
     from soutu.store.compact import Compacted
-    from soutu.store.local import LocalStore
     from soutu.store.manifest import Manifest
     from soutu.types import Floats
 
@@ -43,35 +51,37 @@ class Yardstick:
 class GalleryInfo:
     """What ``soutu info`` shows. ``promises``: how the codes of images and captions were tuned,
     and the recall that was reached; without codes searches are exact. ``yardstick``: None for
-    a small gallery."""
+    a small gallery. ``home`` is the address of a store elsewhere, whose size is not known."""
 
     root: Path
-    home: Path
+    home: Path | str
     model: ModelCard
     state: IndexState
     spaces: tuple[str, ...]
     captions_file: str
-    bytes_on_disk: int
+    bytes_on_disk: int | None
     promises: Mapping[str, Manifest]
     yardstick: Yardstick | None
 
 
-def info(root: Path, home: Path, config: Config) -> GalleryInfo:
-    with open_store(home) as store:
+def info(root: Path, home: Path, place: Place, config: Config) -> GalleryInfo:
+    files = home.rglob("*") if place == home else ()
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    with closing(open_store(place)) as store:
         return GalleryInfo(
             root=root,
-            home=home,
+            home=home if place == home else shown(place),
             model=store.card,
             state=store.state(),
             spaces=tuple(card.space for card in store.spaces()),
             captions_file=store.recall("captions_file") or "",
-            bytes_on_disk=sum(p.stat().st_size for p in home.rglob("*") if p.is_file()),
+            bytes_on_disk=size if place == home else None,
             promises=_promises(store),
             yardstick=_yardstick(store, config),
         )
 
 
-def _yardstick(store: LocalStore, config: Config) -> Yardstick | None:
+def _yardstick(store: VectorStore, config: Config) -> Yardstick | None:
     reference = _reference(store)
     if reference is None:
         return None
@@ -82,7 +92,7 @@ def _yardstick(store: LocalStore, config: Config) -> Yardstick | None:
     )
 
 
-def _promises(store: LocalStore) -> Mapping[str, Manifest]:
+def _promises(store: VectorStore) -> Mapping[str, Manifest]:
     try:
         return store.promises()
     except IndexCorrupt:  # searches are exact then, as without codes
@@ -91,14 +101,13 @@ def _promises(store: LocalStore) -> Mapping[str, Manifest]:
 
 def compact(home: Path, encode: Encode, config: Config) -> Compacted:
     """Compact the index at ``home``, and build the codes of its vectors where they lie now."""
-    with open_store(home) as store:
-        done = store.compact()
-    with open_store(home) as store:
+    done = compact_store(home)
+    with closing(open_store(home)) as store:
         refresh_codes(store, encode, config)
     return done
 
 
-def refresh(store: LocalStore, encoder: Encoder, config: Config) -> tuple[str, ...]:
+def refresh(store: VectorStore, encoder: Encoder, config: Config) -> tuple[str, ...]:
     """After an index run: measure the gallery anew, and build the codes where they are due."""
     from soutu.indexing import refresh_reference
 
@@ -106,7 +115,7 @@ def refresh(store: LocalStore, encoder: Encoder, config: Config) -> tuple[str, .
     return refresh_codes(store, encoder.encode_texts, config)
 
 
-def refresh_codes(store: LocalStore, encode: Encode, config: Config) -> tuple[str, ...]:
+def refresh_codes(store: VectorStore, encode: Encode, config: Config) -> tuple[str, ...]:
     """Build the codes of the index where they are due."""
     from soutu.indexing import refresh_ann
 
@@ -114,6 +123,6 @@ def refresh_codes(store: LocalStore, encode: Encode, config: Config) -> tuple[st
     return refresh_ann(store, encode, config.recall, moved)
 
 
-def _reference(store: LocalStore) -> Reference | None:
+def _reference(store: VectorStore) -> Reference | None:
     kept = store.recall(REFERENCE + store.card.space)
     return from_text(kept) if kept else None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from soutu.filters import Filter
-from soutu.types import Floats, IndexState, Ranking
+from soutu.types import Floats, IndexState, ModelCard, Ranking
+
+if TYPE_CHECKING:
+    from soutu.store.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,10 @@ class Searchable(Protocol):
         """The rows of these caption ids, in the order asked for; an unknown id is a KeyError."""
         ...
 
+    def captions_of(self, image_id: int) -> list[CaptionRow]:
+        """The captions of one image, in file order; none for an id that is unknown."""
+        ...
+
     def count_images(self, where: Filter) -> int:
         """How many of the images that a search can return ``where`` admits."""
         ...
@@ -205,7 +212,10 @@ class Writer(Known, Protocol):
 
 
 class VectorStore(Searchable, Known, Protocol):
-    """Reading and writing."""
+    """Reading and writing, in the space of ``card``."""
+
+    @property
+    def card(self) -> ModelCard: ...
 
     def files(self) -> dict[str, StoredFile]:
         """Every known path."""
@@ -213,6 +223,19 @@ class VectorStore(Searchable, Known, Protocol):
 
     def all_captions(self) -> list[CaptionRow]:
         """Every stored caption, in file order."""
+        ...
+
+    def changes(self, after: int = 0) -> list[Change]:
+        """What the runs after generation ``after`` did, oldest first."""
+        ...
+
+    def spaces(self) -> list[ModelCard]:
+        """The models that this gallery has vectors of, in the order of first use."""
+        ...
+
+    def promises(self) -> Mapping[str, Manifest]:
+        """How searches of images and captions were made fast, and what recall was reached; only
+        kinds that are not searched exactly."""
         ...
 
     def caption_vectors(self, ids: Sequence[int]) -> Floats:

@@ -11,6 +11,7 @@ from soutu.errors import IndexCorrupt
 
 HOME = ".soutu"
 DATABASE = "rows.db"
+REMEMBERED = "store"  # the file that names a store elsewhere (assemble/stores.py)
 
 _NETWORK = re.compile(
     r"(nfs\d*|cifs|smb\w*|ncpfs|afs|9p|ceph|lustre|beegfs|glusterfs|davfs2?|coda"
@@ -19,13 +20,18 @@ _NETWORK = re.compile(
 
 
 def find_home(start: Path) -> Path | None:
-    """The nearest ``.soutu`` with an index, in ``start`` or above it; None if there is none."""
+    """The nearest ``.soutu`` with an index, or the address of one, in ``start`` or above it; None
+    if there is none."""
     folder = absolute(start)
     for place in (folder, *folder.parents):
         # A .soutu that holds only settings is not an index.
-        if os.path.isfile(place / HOME / DATABASE):  # noqa: PTH113  (no error where unreadable)
+        if any(_is_file(place / HOME / name) for name in (DATABASE, REMEMBERED)):
             return place / HOME
     return None
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  (no error where unreadable)
 
 
 def absolute(path: Path) -> Path:

@@ -162,7 +162,6 @@ class LocalStore:
             return caption_rows(self._connection(), ids)
 
     def captions_of(self, image_id: int) -> list[CaptionRow]:
-        """The captions of one image, in file order; none for an id that is unknown."""
         with self.snapshot():
             return captions_of_image(self._connection(), image_id)
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from soutu.errors import IndexCorrupt
@@ -73,15 +74,21 @@ def read_manifest(folder: Path, kind: str) -> Manifest | None:
         body = kept["ann"]
         if kept["checksum"] != _seal(body):
             raise ValueError("checksum")
-        levels = tuple(
-            Level(**{**row, "reached": {n: Reached(**r) for n, r in row["reached"].items()}})
-            for row in body["levels"]
-        )
-        return Manifest(**{**body, "levels": levels})
+        return manifest_from(body)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as fault:
         raise IndexCorrupt("ann-damaged", file=str(path)) from fault
+
+
+def manifest_from(body: Mapping[str, Any]) -> Manifest:
+    """What ``asdict`` made of a manifest. TypeError, KeyError or AttributeError for anything
+    else."""
+    levels = tuple(
+        Level(**{**row, "reached": {n: Reached(**r) for n, r in row["reached"].items()}})
+        for row in body["levels"]
+    )
+    return Manifest(**{**body, "levels": levels})
 
 
 def write_manifest(folder: Path, kind: str, manifest: Manifest) -> None:

@@ -21,18 +21,58 @@ DEPTHS = (10, 100)  # results that effort is found for
 CANDIDATES = (20, 32, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 4000)
 SCORING = 28  # one candidate's vector costs as much as scanning so many codes
 _BLOCK = 1 << 15
+_MOST = max(DEPTHS) + 20  # some more: who ties at the edge is right too
 _TIE = 1e-6  # scores as close as this are one as good as the other
 
 Queries: TypeAlias = Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
-class _Right:
+class Right:
     """For each query the ids of its exact best (``ids`` (q, most), best first) and ``good``:
     how many of these count as right among the best k, ties included, by k."""
 
     ids: Ids
     good: Mapping[int, Ids]
+
+    def hits(self, found: Ids, k: int) -> Ids:
+        """(q, candidates): of the best k, how many are among the first candidates ``found``
+        (q, candidates), up to each."""
+        table = np.zeros(found.shape, np.int64)
+        for row, (ids, good) in enumerate(zip(self.ids, self.good[k], strict=True)):
+            table[row] = np.minimum(np.cumsum(np.isin(found[row], ids[:good])), k)
+        return table
+
+
+class Exact:
+    """The exact answers to ``queries`` (q, dim), found block by block, so that no more than a block
+    is in memory."""
+
+    def __init__(self, queries: Floats) -> None:
+        self._queries = queries
+        self._scores = np.empty((len(queries), 0), np.float32)
+        self._ids: Ids = np.empty((len(queries), 0), np.int64)
+
+    def take(self, ids: Ids, vectors: Floats) -> None:
+        """Look at these ``vectors`` (n, dim) of ``ids`` (n,) too."""
+        block = self._queries @ vectors.T
+        if block.shape[1] > _MOST:
+            kept = np.argpartition(-block, _MOST - 1, axis=1)[:, :_MOST]
+            block = np.take_along_axis(block, kept, axis=1)
+            found = ids[kept]
+        else:
+            found = np.broadcast_to(ids, block.shape)
+        scores = np.hstack([self._scores, block])
+        found = np.hstack([self._ids, found])
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :_MOST]
+        self._scores = np.take_along_axis(scores, order, axis=1)
+        self._ids = np.take_along_axis(found, order, axis=1)
+
+    def right(self) -> Right:
+        """What was right among all that was looked at."""
+        scores, most = self._scores, self._scores.shape[1]
+        good = {k: (scores >= scores[:, min(k, most) - 1, None] - _TIE).sum(axis=1) for k in DEPTHS}
+        return Right(self._ids, good)
 
 
 def tuned(
@@ -74,27 +114,27 @@ def _cheapest(
     k: int,
     lists: int,
     found: Mapping[str, Ids],
-    right: Mapping[str, _Right],
+    right: Mapping[str, Right],
     target: float,
 ) -> Level | None:
     """The fewest candidates that do on every kind of query; None where the most do not."""
-    hits = {name: _hits(found[name], right[name], k) for name in found}
+    hits = {name: right[name].hits(found[name], k) for name in found}
     for count in CANDIDATES:
         if count < k:
             continue
-        chosen = [_reached(table[::2, count - 1], k) for table in hits.values()]
-        held = {name: _reached(table[1::2, count - 1], k) for name, table in hits.items()}
-        if min(one.low for one in chosen) >= target <= min(one.recall for one in held.values()):
+        if held := kept({name: table[:, count - 1] for name, table in hits.items()}, k, target):
             return Level(k, lists, count, held)
     return None
 
 
-def _hits(found: Ids, right: _Right, k: int) -> Ids:
-    """(q, candidates): of the best k, how many are among the first candidates, up to each."""
-    table = np.zeros(found.shape, np.int64)
-    for row, (ids, good) in enumerate(zip(right.ids, right.good[k], strict=True)):
-        table[row] = np.minimum(np.cumsum(np.isin(found[row], ids[:good])), k)
-    return table
+def kept(hits: Mapping[str, Ids], k: int, target: float) -> Mapping[str, Reached] | None:
+    """What was reached on every other query where ``hits`` (q,), of the best k, by kind of query,
+    keep the promise; None where they do not."""
+    chosen = [_reached(table[::2], k) for table in hits.values()]
+    held = {name: _reached(table[1::2], k) for name, table in hits.items()}
+    if min(one.low for one in chosen) >= target <= min(one.recall for one in held.values()):
+        return held
+    return None
 
 
 def _reached(hits: Ids, k: int) -> Reached:
@@ -113,22 +153,9 @@ def _candidates(index: Any, queries: Floats, lists: int) -> Ids:  # noqa: ANN401
     return found
 
 
-def _exact(vectors: Floats, queries: Floats) -> _Right:
-    """The exact answers, block by block, so that no more than a block is in memory."""
-    most = min(len(vectors), max(DEPTHS) + 20)  # some more: who ties at the edge is right too
-    scores = np.empty((len(queries), 0), np.float32)
-    ids = np.empty((len(queries), 0), np.int64)
+def _exact(vectors: Floats, queries: Floats) -> Right:
+    exact = Exact(queries)
     for start in range(0, len(vectors), _BLOCK):
-        block = queries @ vectors[start : start + _BLOCK].T
-        if block.shape[1] > most:
-            kept = np.argpartition(-block, most - 1, axis=1)[:, :most]
-            block = np.take_along_axis(block, kept, axis=1)
-        else:
-            kept = np.broadcast_to(np.arange(block.shape[1]), block.shape)
-        scores = np.hstack([scores, block])
-        ids = np.hstack([ids, kept + start])
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :most]
-        scores = np.take_along_axis(scores, order, axis=1)
-        ids = np.take_along_axis(ids, order, axis=1)
-    good = {k: (scores >= scores[:, min(k, most) - 1, None] - _TIE).sum(axis=1) for k in DEPTHS}
-    return _Right(ids, good)
+        block = vectors[start : start + _BLOCK]
+        exact.take(np.arange(start, start + len(block)), block)
+    return exact.right()
