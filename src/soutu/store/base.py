@@ -136,10 +136,6 @@ class Searchable(Protocol):
         """The rows of these caption ids, in the order asked for; an unknown id is a KeyError."""
         ...
 
-    def captions_of(self, image_id: int) -> list[CaptionRow]:
-        """The captions of one image, in file order; none for an id that is unknown."""
-        ...
-
     def count_images(self, where: Filter) -> int:
         """How many of the images that a search can return ``where`` admits."""
         ...
@@ -236,6 +232,10 @@ class VectorStore(Searchable, Known, Protocol):
     def promises(self) -> Mapping[str, Manifest]:
         """How searches of images and captions were made fast, and what recall was reached; only
         kinds that are not searched exactly."""
+        ...
+
+    def captions_of(self, image_id: int) -> list[CaptionRow]:
+        """The captions of one image, in file order; none for an id that is unknown."""
         ...
 
     def caption_vectors(self, ids: Sequence[int]) -> Floats:
