@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -106,11 +107,17 @@ def main() -> None:
             visits = [visit(browser, url) for _ in range(runs)]
         version = browser.version
         browser.close()
+    load = round(os.getloadavg()[0], 1)  # what else the machine had to do
     kinds = ("usable", "painted", "search")
     found = {f"{kind}, ms": figures([one[kind] for one in visits]) for kind in kinds}
     weight = {"files": len(files()), "bytes": sum(len(data) for data, _, _ in files().values())}
     start = {"from starting the server to its first answer, ms": figures(starts)}
-    print(save("page", {"chromium": version, "runs": runs, "weight": weight, **found, **start}))
+    print(
+        save(
+            "page",
+            {"chromium": version, "runs": runs, "load": load, "weight": weight, **found, **start},
+        )
+    )
 
 
 if __name__ == "__main__":

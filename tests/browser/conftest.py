@@ -85,7 +85,7 @@ def until(page, true):
 
 def hurried(page):
     """Let what the page waits for come twenty times as soon."""
-    page.evaluate("setTimeout = ((real) => (what, ms) => real(what, ms / 20))(setTimeout)")
+    page.evaluate("void (setTimeout = ((real) => (what, ms) => real(what, ms / 20))(setTimeout))")
 
 
 def found(page):

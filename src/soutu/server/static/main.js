@@ -1,6 +1,7 @@
 /** From what is looked for to what is shown. */
 
 import { Fault, ask, connect, thumbnail } from "./api.js";
+import * as box from "./box.js";
 import * as boxes from "./boxes.js";
 import * as chips from "./chips.js";
 import { $, CROSS, icon, make, plain } from "./dom.js";
@@ -8,10 +9,10 @@ import * as filters from "./filters.js";
 import * as grid from "./grid.js";
 import { count, label, lang, onLanguage, percent, speak, t } from "./i18n.js";
 import * as picture from "./picture.js";
-import { EMPTY, fromAddress, keep, kept, remember, show } from "./state.js";
+import { EMPTY, fromAddress, remember, show } from "./state.js";
+import * as theme from "./theme.js";
 import * as viewer from "./viewer.js";
 
-const TYPING = 250; // ms after the last letter
 const DEEP = 240; // pictures of a page far down
 const SETTLED = 2500; // ms that a search stands
 let state = fromAddress();
@@ -19,9 +20,6 @@ let answer = null; // the first page of what is shown
 let stats = null;
 let running = null; // what can be aborted
 let loading = null; // the next page, on its way
-let composing = false;
-let ahead = false; // what stands in the box has not been looked for yet
-let timer = 0;
 let settled = 0;
 
 function status(words, bad = false) {
@@ -55,15 +53,15 @@ function body(offset) {
 
 /** Change what is looked for, and look for it. */
 function look(change, replace = false) {
-  const typed = ahead && change.q === undefined ? { q: $("q").value, variants: null } : {};
-  state = { ...state, ...typed, ...change };
-  ahead = false;
+  const typed = box.pending();
+  const all = typed === null || "q" in change ? change : { ...change, q: typed, variants: null };
+  state = { ...state, ...all };
+  box.taken();
   show(state, replace);
   search();
 }
 
 async function search() {
-  clearTimeout(timer);
   clearTimeout(settled);
   running?.abort();
   banner("");
@@ -170,7 +168,7 @@ function drawn() {
   document.body.classList.toggle("start", start);
   $("start").hidden = !start;
   if (start || state.picture || state.image !== null) $("said").hidden = true;
-  if (!ahead && !composing && $("q").value !== state.q) $("q").value = state.q;
+  box.show(state.q);
   document.title = [state.q.trim(), "搜图 Soutu"].filter(Boolean).join(" · ");
   const like = $("like");
   like.hidden = !(state.picture || state.image !== null);
@@ -181,51 +179,25 @@ function drawn() {
     like.replaceChildren(make("img", { src, alt: t("likeThis") }), make("span", {}, t("likeThis")), end);
   }
   filters.show(state);
-  label($("theme"), `${t("theme")}: ${t("themeIs")[theme()]}`);
   $("welcome").textContent = stats ? t("welcome", { n: count(stats.index.images) }) : "";
   $("examples").replaceChildren(...t("examples").map((words) => make("li", {}, make("button", { type: "button",
     onclick: () => look({ ...EMPTY, q: words }) }, words))));
 }
 
-const theme = () => kept("theme") ?? "auto";
-
-function themed(next) {
-  keep("theme", next);
-  document.documentElement.dataset.theme = next;
-  label($("theme"), `${t("theme")}: ${t("themeIs")[next]}`);
-}
-
-function typed(replace) {
-  look({ q: $("q").value, image: null, picture: null, variants: null }, replace);
-}
+const typed = (q, replace) => look({ q, image: null, picture: null, variants: null }, replace);
 
 function listen() {
-  const box = $("q");
-  box.addEventListener("compositionstart", () => (composing = true));
-  box.addEventListener("compositionend", () => {
-    composing = false;
-    soon();
-  });
-  const soon = () => {
-    clearTimeout(timer);
-    ahead = true;
+  box.listen({
     // The first letter begins a new search to go back from; the rest go on with it.
-    if (!composing) timer = setTimeout(() => typed(Boolean(state.q)), TYPING);
-  };
-  box.addEventListener("input", soon);
-  $("search").addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (composing) return;
-    if (box.value !== state.q || !answer) typed(false);
-    else grid.focus(0);
-    remember(state);
+    typed: (text) => typed(text, Boolean(state.q)),
+    entered: (text) => {
+      if (text !== state.q || !answer) typed(text, false);
+      else grid.focus(0);
+      remember(state);
+    },
+    down: () => grid.all().length > 0 && (grid.focus(0), true),
   });
-  box.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowDown" && !composing && grid.all().length) {
-      event.preventDefault();
-      grid.focus(0);
-    } else if (event.key === "Escape" && !composing) box.blur();
-  });
+  theme.listen();
   $("home").addEventListener("click", (event) => {
     event.preventDefault();
     look({ ...EMPTY });
@@ -238,7 +210,6 @@ function listen() {
     arrived();
   }));
   $("keys").addEventListener("click", boxes.help);
-  $("theme").addEventListener("click", () => themed({ auto: "light", light: "dark", dark: "auto" }[theme()]));
   $("lang").addEventListener("click", () => speak(lang === "zh" ? "en" : "zh"));
   onLanguage(() => {
     drawn();
@@ -254,20 +225,18 @@ function listen() {
     if (event.key === "/") {
       event.preventDefault();
       box.focus();
-      box.select();
     } else if (event.key === "?") boxes.help();
   });
 }
 
 function arrived() {
-  ahead = false;
+  box.taken();
   viewer.leave();
   state = fromAddress();
   search();
 }
 
 function begin() {
-  document.documentElement.dataset.theme = theme();
   connect({
     ask: boxes.signIn,
     waiting: banner,
@@ -286,7 +255,7 @@ function begin() {
   viewer.listen({ all: grid.all, more, focus: grid.focus, similar });
   listen();
   speak(lang);
-  if (!searching()) $("q").focus({ preventScroll: true });
+  if (!searching()) box.focus();
   search();
   ask("/stats", { lang }).then((found) => {
     stats = found;
