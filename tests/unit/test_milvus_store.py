@@ -3,12 +3,21 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-from soutu.errors import BadCaptions, IndexCorrupt, Missing, MissingIndex, ModelMismatch
+from soutu.errors import (
+    BadCaptions,
+    IndexCorrupt,
+    Missing,
+    MissingIndex,
+    ModelMismatch,
+    RemoteUnavailable,
+)
+from soutu.filters import Compare
 from soutu.store.base import NewCaption
 from soutu.store.milvus import head, nearest, texts
 from soutu.store.milvus.address import parse
@@ -82,16 +91,6 @@ def test_long_texts_are_remembered_whole(store):
     assert left == [], "parts of what was there before are gone"
 
 
-def test_a_second_writer_is_refused_until_the_first_has_ended(store):
-    with store.writer() as writer:
-        with pytest.raises(IndexCorrupt) as fault, store.writer():
-            pass
-        assert (fault.value.code, fault.value.exit_code) == ("index-locked", 5)
-        writer.add_images(pictures(1), unit(1, DIM))
-    add(store, pictures(1, 1))
-    assert store.state().images == 2
-
-
 def test_a_turn_that_another_took_is_noticed_before_anything_is_shown(store, monkeypatch):
     monkeypatch.setattr(head, "TERM", -1.0)  # it runs out at once
     with pytest.raises(IndexCorrupt, match="is writing"), store.writer() as first:
@@ -140,6 +139,32 @@ def test_pictures_written_but_never_shown_are_not_encoded_in_vain(store, monkeyp
     ids = add(store, pictures(2))
     assert len(store.search_images(unit(DIM), 9).ids) == 2
     np.testing.assert_array_equal(store.image_vectors(ids), unit(2, DIM))
+
+
+def test_a_collection_of_somebody_else_is_left_alone(store):
+    from soutu.store.milvus.schema import IMAGES, create
+
+    create(store._connection, "soutu", IMAGES)
+    with pytest.raises(RemoteUnavailable, match="name another one in the address") as fault:
+        add(store, pictures(1))
+    assert fault.value.code == "milvus-failed"
+    assert aliased(store._tables, "soutu") is None
+
+
+def test_readers_in_many_threads_see_one_state_each(store):
+    add(store, pictures(20))
+    query = unit(DIM, seed=3)
+    wanted = store.search_images(query, 5)
+
+    def ask(_):
+        with store.snapshot():
+            found = store.search_images(query, 5, Compare("width", ">", 1))
+            rows = store.images(found.ids.tolist())
+        return found.ids.tolist(), [row.paths[0] for row in rows]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(24)))
+    assert answers == [(wanted.ids.tolist(), paths_of(store, wanted))] * 24
 
 
 def test_several_models_stand_side_by_side(store, address):
@@ -215,17 +240,6 @@ def test_a_caption_that_milvus_cannot_hold_is_refused_before_anything_is_written
         with pytest.raises(BadCaptions, match="65535"):
             writer.replace_captions([NewCaption(id_, "猫"), NewCaption(id_, "图" * 21_846)])
     assert [row.text for row in store.all_captions()] == ["图" * 21_845]
-
-
-def test_changes_are_told_by_generation(store):
-    add(store, pictures(2))
-    with store.writer() as writer:
-        writer.detach(["图/0000.jpg"])
-        writer.replace_captions([])
-    assert [(c.generation, c.kind, c.path) for c in store.changes()] == [
-        (1, "added", "图/0000.jpg"), (1, "added", "图/0001.jpg"), (2, "removed", "图/0000.jpg"),
-    ]  # fmt: skip
-    assert [c.kind for c in store.changes(after=1)] == ["removed"]
 
 
 def test_what_ended_is_cleared_away_once_no_reader_can_look_at_it(store):

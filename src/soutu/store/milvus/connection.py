@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
-from soutu.errors import MissingExtra, RemoteUnavailable
+from soutu.errors import MissingExtra, RemoteUnavailable, SoutuError
 from soutu.store.milvus import lite
 from soutu.store.milvus.address import Address
 
@@ -75,7 +75,7 @@ class Connection:
             left = until - time.monotonic()
             try:
                 return work(max(0.1, min(SLICE, left)))
-            except RemoteUnavailable:
+            except SoutuError:  # said already
                 raise
             except Exception as fault:
                 told = _told(fault)

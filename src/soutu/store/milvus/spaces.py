@@ -160,8 +160,12 @@ def aliased(tables: Tables, alias: str) -> str | None:
     """The collection that ``alias`` names; None for no alias."""
     if not tables.connection.call("has_collection", alias):
         return None
-    name = str(tables.connection.call("describe_collection", alias)["collection_name"])
-    return name if name != alias else None
+    try:
+        return str(tables.connection.call("describe_alias", alias)["collection_name"])
+    except RemoteUnavailable as fault:
+        if fault.code == "milvus-failed":  # a collection has that name
+            return None
+        raise
 
 
 def point(tables: Tables, alias: str, name: str) -> None:

@@ -238,10 +238,11 @@ class MilvusStore:
 
     def _searched(self, head: Head, kind: str) -> Searched:
         key = head.tuned, kind
-        if key not in self._efforts:
-            self._efforts.clear()
-            self._efforts[key] = tuning.effort(tuning.manifest(self._meta, self.card, kind))
-        return Searched(self._tables.vectors(self.card, kind), head.epoch, self._efforts[key])
+        effort = self._efforts.get(key)
+        if effort is None:
+            effort = tuning.effort(tuning.manifest(self._meta, self.card, kind))
+            self._efforts[key] = effort
+        return Searched(self._tables.vectors(self.card, kind), head.epoch, effort)
 
 
 @contextmanager
