@@ -64,15 +64,17 @@ __all__ = [
 TORCH = "torch:"  # before the name of a model that is to run on PyTorch
 
 
-def build_encoder(model: str, device: str = "auto", *, once: bool = False) -> Encoder:
+def build_encoder(
+    model: str, device: str = "auto", *, threads: int = 0, once: bool = False
+) -> Encoder:
     """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
     ``torch:NAME`` or ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
-    ``once``: see ``OnnxEncoder``."""
+    ``threads`` and ``once``: see ``OnnxEncoder``."""
     if model.startswith(TORCH):
         from soutu.encoders.open_clip import open_encoder
 
         return open_encoder(model.removeprefix(TORCH), device=device)
-    return OnnxEncoder(open_model(model), device, once=once)
+    return OnnxEncoder(open_model(model), device, threads=threads, once=once)
 
 
 def build_expander(
