@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soutu.assemble import build_encoder
+from soutu.distributed.items import Item
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,27 @@ class _Counted:
 
     def encode_texts(self, texts):
         return self._inner.encode_texts(texts)
+
+
+@dataclass(frozen=True)
+class Killer(Item):
+    """A picture that crashes whatever process decodes it."""
+
+    def read(self):
+        os._exit(1)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A source of one shard with these items."""
+
+    given: tuple
+    place: str = "/given"
+    name: str = "given-1"
+    count: None = None
+
+    def shards(self):
+        return [self]
+
+    def items(self):
+        return iter(self.given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from soutu.errors import RemoteUnavailable
 
 STORE = 512_000_000  # bytes of shared memory for decoded pictures, where there is as much
 SHARED = Path("/dev/shm")  # noqa: S108
+KNOCK = 10  # seconds
 LEAST = 80_000_000  # Ray refuses less than 75 MiB
 
 
@@ -53,6 +55,7 @@ def connected(address: str | None = None, *, cpus: int | None = None) -> Iterato
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
+        _knock(address)
         with _muted():
             ray.init(**_how(address, cpus))
     except (ConnectionError, RuntimeError, ValueError, OSError) as fault:
@@ -89,6 +92,13 @@ def _how(address: str | None, cpus: int | None) -> dict[str, Any]:
         "object_store_memory": _store(),
         "runtime_env": {"env_vars": {"PYTHONPATH": path}},
     }
+
+
+def _knock(address: str | None) -> None:
+    """OSError where nobody listens; Ray itself would go on asking for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
 
 
 def _package() -> str:

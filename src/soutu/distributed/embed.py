@@ -10,11 +10,13 @@ machine, and writes one file.
 
 from __future__ import annotations
 
+import pickle
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from soutu.distributed.items import Item, Shard
 from soutu.distributed.shards import Embedded, Letter, ShardFolder
 from soutu.encoders.base import Encoder
 from soutu.encoders.preprocess import fit_picture
-from soutu.errors import BadImage, ModelMismatch
+from soutu.errors import BadImage, ModelMismatch, SoutuError
 from soutu.indexing.pipeline import ROOM
 from soutu.sources.decode import MAX_PIXELS, content_hash, decode
 from soutu.store.base import NewImage
@@ -97,26 +99,34 @@ class Embedder:
 
     def __init__(self, work: Work) -> None:
         self._work, self._folder = work, ShardFolder(work.folder)
-        self._encoder = work.build()
-        made, wanted = self._encoder.card, work.card
-        if made.fingerprint != wanted.fingerprint:
-            raise ModelMismatch("shards-worker", model=wanted.name, node=ray.util.get_node_ip_address())
-        self._batch = work.batch or self._encoder.batch
         task = ray.remote(num_cpus=DECODING, max_retries=RETRIES)(decode_chunk)
         self._decode = task.remote
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Embed ``row["shard"]``; returns its name, the pictures that were embedded now, and the
-        seconds of a core that they took."""
+        """Embed ``row["shard"]``; returns its name, the pictures that were embedded now, the
+        seconds of a core that they took, and what went wrong, pickled (Ray Data keeps of an
+        exception no more than its text)."""
         shard: Shard = row["shard"]
+        told: dict[str, Any] = {"name": shard.name, "encoded": 0, "seconds": 0.0, "fault": b""}
         # A worker that was lost may have come as far as this shard's file.
         if self._folder.has(shard.name):
-            return {"name": shard.name, "encoded": 0, "seconds": 0.0}
-        start = time.process_time()
-        done = self._embed(shard.items())
-        self._folder.write(shard.name, done.embedded)
+            return told
+        try:
+            self._encoder  # noqa: B018  (loading it is no part of the work)
+            start = time.process_time()
+            done = self._embed(shard.items())
+            self._folder.write(shard.name, done.embedded)
+        except SoutuError as fault:
+            return told | {"fault": pickle.dumps(fault)}
         seconds = done.decoding + time.process_time() - start
-        return {"name": shard.name, "encoded": len(done.embedded.images), "seconds": seconds}
+        return told | {"encoded": len(done.embedded.images), "seconds": seconds}
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        made, wanted = self._work.build(), self._work.card
+        if made.card.fingerprint != wanted.fingerprint:
+            raise ModelMismatch("shards-worker", model=wanted.name, node=platform.node())
+        return made
 
     def _embed(self, items: Iterator[Item]) -> _Done:
         vectors = [np.empty((0, self._work.card.dim), np.float32)]
@@ -124,16 +134,16 @@ class Embedder:
         captions: list[str] = []
         letters: list[Letter] = []
         waiting: list[Rgb] = []
-        decoding = 0.0
+        decoding, batch = 0.0, self._work.batch or self._encoder.batch
         for chunk in self._chunks(items):
             rows += chunk.rows
             captions += chunk.captions
             letters += chunk.letters
             decoding += chunk.seconds
             waiting += [*chunk.pixels]
-            while len(waiting) >= self._batch:
-                vectors.append(self._encoder.encode_images(waiting[: self._batch]))
-                waiting = waiting[self._batch :]
+            while len(waiting) >= batch:
+                vectors.append(self._encoder.encode_images(waiting[:batch]))
+                waiting = waiting[batch:]
         if waiting:
             vectors.append(self._encoder.encode_images(waiting))
         return _Done(Embedded(rows, captions, np.concatenate(vectors), letters), decoding)
@@ -161,7 +171,7 @@ class Embedder:
                     yield from self._taken([item], self._ask([item]))
                 return
             key = items[0].key
-            fault = replace(items[0], data=None, fault=BadImage("image-crashes", path=key))
+            fault = Item(key, fault=BadImage("image-crashes", path=key))
             yield decode_chunk([fault], self._work.card, self._work.max_pixels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from soutu.distributed.cluster import Encoders
 from soutu.distributed.embed import DECODING, Embedder, Work
 from soutu.distributed.items import Shard, Source
 from soutu.distributed.shards import Letter, ShardFolder
-from soutu.errors import BadInput, RemoteUnavailable, SoutuError
+from soutu.errors import BadInput, RemoteUnavailable
 
 READERS = 16  # threads that look into finished shards
 
@@ -89,20 +90,14 @@ def _rows(left: list[Shard], work: Work, encoders: Encoders) -> Iterator[dict[st
         **how,
     )
     try:
-        yield from jobs.iter_rows()
+        for row in jobs.iter_rows():
+            if row["fault"]:
+                raise pickle.loads(row["fault"])
+            yield row
     except RayError as fault:
-        raise _said(fault) from fault
-
-
-def _said(fault: BaseException) -> SoutuError:
-    """What a worker raised, from within what Ray wrapped it in."""
-    inner: BaseException | None = fault
-    while inner is not None:
-        if isinstance(inner, SoutuError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    lines = [line for line in str(fault).splitlines() if line.strip()]
-    return RemoteUnavailable("ray-failed", fault=lines[-1].strip() if lines else type(fault).__name__)
+        lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(fault).__name__
+        raise RemoteUnavailable("ray-failed", fault=reason) from fault
 
 
 def _counted(folder: ShardFolder, names: tuple[str, ...]) -> tuple[int, tuple[Letter, ...]]:
