@@ -13,6 +13,7 @@ from zlib import crc32
 
 from soutu.distributed.items import Item, Shard, shard_name
 from soutu.distributed.places import is_remote, join, listed
+from soutu.distributed.slices import shard_size
 from soutu.errors import BadImage, BadInput
 from soutu.sources.images import ImageFile, has_image_suffix, walk
 
@@ -88,12 +89,6 @@ def _facts(file: Found) -> tuple[str, object, object]:
     if isinstance(file, BadImage):
         return str(file.fields["path"]), file.code, 0
     return file.path, file.size, file.mtime_ns
-
-
-def shard_size(count: int) -> int:
-    """Pictures in a slice: seconds to a minute of one worker's work, which is what a worker
-    that dies costs; more where there would be too many files."""
-    return 1000 if count <= 1_000_000 else 10_000
 
 
 def _changed(told: dict[str, object]) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from soutu.distributed.folders import shard_size
 from soutu.distributed.items import Item, Shard, shard_name
 from soutu.distributed.places import is_remote, join, name_of, opened, size_of
+from soutu.distributed.slices import shard_size
 from soutu.errors import BadImage, BadInput
 
 BYTES, PATH, CAPTION = "bytes", "image_path", "caption"
