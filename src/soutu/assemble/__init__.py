@@ -85,17 +85,20 @@ __all__ = [
 TORCH = "torch:"  # before the name of a model that is to run on PyTorch
 
 
-def build_encoder(model: str, device: str = "auto", *, use: str = "some") -> Encoder:
+def build_encoder(
+    model: str, device: str = "auto", *, threads: int = 0, use: str = "some"
+) -> Encoder:
     """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
     ``torch:NAME`` or ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
-    ``use``: what for (``gallery.Use``)."""
+    ``use``: what for (``gallery.Use``); ``threads``: see ``OnnxEncoder``."""
     if model.startswith(TORCH):
         from soutu.encoders.open_clip import open_encoder
 
         encoder: Encoder = open_encoder(model.removeprefix(TORCH), device=device)
     else:
         waiting = use not in ("shared", "apart")  # at full speed: not beside other searches
-        encoder = OnnxEncoder(open_model(model), device, once=use == "once", spin=waiting)
+        once = use == "once"
+        encoder = OnnxEncoder(open_model(model), device, threads=threads, once=once, spin=waiting)
     if use == "shared":
         from soutu.encoders.batching import Batching
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soutu.cli.language import say
+from soutu.cli.on_ray import index_records, show_embedded, spread
 from soutu.cli.options import (
     Options,
     device_option,
@@ -34,8 +35,16 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--watch", is_flag=True, help="Go on, and index again whenever something changes.")
 @click.option("--max-pixels", type=int, metavar="N", help="Larger pictures are left out.")
-@click.option("--workers", type=int, metavar="N", help="Threads that decode (one a core).")
+@click.option("--workers", type=int, metavar="N", help="Decoding threads, or Ray's encoders.")
 @click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="ray: on many cores or machines.",
+)
+@click.option("--address", metavar="ADDR", help="Of a Ray cluster (one on this machine).")
+@click.option("--shards", metavar="DIR", help="Keep what Ray embeds as Parquet there.")
 @index_option
 @store_option
 @model_option
@@ -47,11 +56,16 @@ def index(
     encoding: str | None,
     dry_run: bool,
     watch: bool,
+    engine: str,
     index_dir: str | None,
     as_json: bool,
     **settings: object,
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
+    on_ray = spread(settings, engine, alone=watch or dry_run)
+    if on_ray and _is_records(folder):
+        index_records(str(folder), on_ray, index_dir, settings, as_json=as_json)
+        return
     if dry_run:
         _show_plan(open_gallery(folder, index_dir, settings), as_json=as_json)
         return
@@ -59,9 +73,17 @@ def index(
         if watch:
             _watch(gallery, captions, encoding, as_json=as_json)
             return
-        with progress_bar("indexing") as progress:
-            report = gallery.index(captions, encoding=encoding, progress=progress)
+        with progress_bar("embedding" if on_ray else "indexing") as progress:
+            report = gallery.index(captions, encoding=encoding, progress=progress, on_ray=on_ray)
+    if on_ray:
+        show_embedded(on_ray, gallery.root)
     _show_report(report, gallery, as_json=as_json)
+
+
+def _is_records(folder: str | None) -> bool:
+    from soutu.gallery.on_ray import is_records
+
+    return folder is not None and is_records(folder)
 
 
 def _watch(gallery: Gallery, captions: str | None, encoding: str | None, *, as_json: bool) -> None:

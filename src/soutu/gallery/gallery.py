@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from soutu.doctor import Health
+    from soutu.gallery.on_ray import OnRay
     from soutu.gallery.upkeep import GalleryInfo
     from soutu.gallery.words import Looked
     from soutu.indexing import IndexPlan, IndexReport
@@ -36,9 +37,10 @@ class Gallery(Searching):
         *,
         encoding: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        on_ray: OnRay | None = None,
     ) -> IndexReport:
         """Bring the index up to date with the folder. A captions file is remembered and read
-        again by later calls without one."""
+        again by later calls without one. ``on_ray``: pictures are embedded there first."""
         from soutu.indexing import Pace, index_folder
         from soutu.sources.captions import read_captions
 
@@ -51,6 +53,7 @@ class Gallery(Searching):
         self.close()
         self._store = self._create_store(self.encoder.card)
         self._remember(file if captions else None, encoding)
+        ready = on_ray.fill(self, self._store, progress) if on_ray else 0
         report = index_folder(
             self.root,
             self._store,
@@ -59,7 +62,12 @@ class Gallery(Searching):
             pace=Pace(self.config.workers or 0, self.config.batch or 0, self.config.max_pixels),
             progress=progress,
         )
-        report = replace(report, built=upkeep.refresh(self._store, self.encoder, self.config))
+        report = replace(
+            report,
+            encoded=report.encoded + ready,
+            unchanged=report.unchanged - ready,
+            built=upkeep.refresh(self._store, self.encoder, self.config),
+        )
         if not gone:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 # What changes the answer to a query, beside the query.
 SEARCHING = ("fusion", "correction", "hybrid", "negatives")  # of ``soutu.search.Searcher``
 SETTINGS = ("expand", "templates", *SEARCHING)
+RECORDS = "records"  # remembered by an index that is of tars or Parquet files: where they are
 OUTSIDE = ("translator", "llm", "llm_model", "expansions", "tuned")
 
 
@@ -175,6 +176,8 @@ class Opened:
         """The folder can be listed, and the index is its own."""
         from soutu.sources.images import check_root
 
+        if records := recall(self.home, RECORDS):
+            raise BadInput("index-of-records", home=self.home, records=records)
         check_root(self.root)
         known = recall(self.place, "root")
         if not known or Path(known) == self.root:

@@ -283,9 +283,14 @@ def _captions(run: _Run, captions: CaptionFile | None) -> tuple[int, tuple[BadCa
                 where = {"path": caption.path, "line": caption.line}
                 problems.append(BadCaptions("caption-not-indexed", **where))
         run.writer.replace_captions(rows)
-    new = run.writer.captions_without_vector()
+    encode_captions(run.writer, run.encoder)
+    return len(run.store.all_captions()), tuple(problems)
+
+
+def encode_captions(writer: Writer, encoder: Encoder) -> None:
+    """Give the captions that this model has not seen their vectors."""
+    new = writer.captions_without_vector()
     for start in range(0, len(new), TEXT_BATCH):
         part = new[start : start + TEXT_BATCH]
-        vectors = run.encoder.encode_texts([row.text for row in part])
-        run.writer.set_caption_vectors([row.id for row in part], vectors)
-    return len(run.store.all_captions()), tuple(problems)
+        vectors = encoder.encode_texts([row.text for row in part])
+        writer.set_caption_vectors([row.id for row in part], vectors)

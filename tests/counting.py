@@ -1,0 +1,70 @@
+"""An encoder that writes down what it encodes, for workers in other processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from soutu.assemble import build_encoder
+from soutu.distributed.items import Item
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Builds ``tiny``; each batch becomes a line in ``log``, and takes ``pause`` seconds more."""
+
+    log: Path
+    pause: float = 0.0
+
+    def __call__(self) -> _Counted:
+        return _Counted(self)
+
+    def encoded(self) -> int:
+        """Pictures so far, in all processes."""
+        return sum(map(int, self.log.read_text().split())) if self.log.exists() else 0
+
+
+class _Counted:
+    lanes = 1
+
+    def __init__(self, how: Counting) -> None:
+        self._how, self._inner = how, build_encoder("tiny", "cpu", threads=1)
+        self.card, self.batch = self._inner.card, self._inner.batch
+
+    def encode_images(self, images):
+        time.sleep(self._how.pause)
+        done = self._inner.encode_images(images)
+        # One write of a line to a file opened for appending is not torn.
+        line = os.open(self._how.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(line, f"{len(images)}\n".encode())
+        os.close(line)
+        return done
+
+    def encode_texts(self, texts):
+        return self._inner.encode_texts(texts)
+
+
+@dataclass(frozen=True)
+class Killer(Item):
+    """A picture that crashes whatever process decodes it."""
+
+    def read(self):
+        os._exit(1)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A source of one shard with these items."""
+
+    given: tuple
+    place: str = "/given"
+    name: str = "given-1"
+    count: None = None
+
+    def shards(self):
+        return [self]
+
+    def items(self):
+        return iter(self.given)
