@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soutu.errors import IndexCorrupt
 from soutu.filters import Compare
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore
 from tests.store_factories import WRITERS, paths_of
@@ -267,37 +266,3 @@ def test_texts_are_remembered(store):
     assert store.recall("what") == "图"
     store.remember("what", "")
     assert store.recall("what") == ""
-
-
-def test_a_second_writer_is_refused_while_one_goes_on(store):
-    with store.writer() as writer:
-        with pytest.raises(IndexCorrupt) as fault, store.writer():
-            pass
-        assert fault.value.code == "index-locked"
-        writer.add_images(pictures(1), unit(1, DIM))
-    add(store, pictures(1, 1))
-    assert store.state().images == 2
-
-
-def test_what_runs_did_is_told_by_generation(store):
-    a, b = add(store, [picture("a.jpg"), picture("b.jpg")])
-    with store.writer() as writer:
-        writer.rename([("a.jpg", StoredFile("c.jpg", 1, 1, a))])
-        writer.replace_captions([NewCaption(b, "狗")])
-        writer.detach(["b.jpg", "never-there.jpg"])
-    told = [(c.generation, c.kind, c.path, c.other) for c in store.changes()]
-    assert told == [
-        (1, "added", "a.jpg", ""), (1, "added", "b.jpg", ""), (2, "renamed", "a.jpg", "c.jpg"),
-        (2, "captions", "", "+1 -0"), (2, "removed", "b.jpg", ""),
-    ]  # fmt: skip
-    assert [c.kind for c in store.changes(after=1)] == ["renamed", "captions", "removed"]
-
-
-def test_the_models_are_named_and_small_galleries_are_searched_exactly(store):
-    add(store, pictures(3))
-    assert store.spaces() == [store.card]
-    with store.writer() as writer:
-        assert writer.refresh_ann(lambda: unit(9, DIM)) == []
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            writer.refresh_ann(lambda: unit(9, DIM), target=1.5)
-    assert store.promises() == {}
