@@ -214,6 +214,15 @@ def test_terms_are_shown_with_their_signs(visit, site):
     assert page.locator("#chips .term").count() == 3
 
 
+def test_history_keeps_the_last_fifty(visit, site):
+    page = visit(site)
+    earlier = json.dumps([f"/?q={n}" for n in range(70)])
+    page.evaluate("all => localStorage.setItem('soutu-history', all)", earlier)
+    settled(page, lambda: (page.fill("#q", "灰猫"), page.press("#q", "Enter")))
+    kept = page.evaluate("JSON.parse(localStorage.getItem('soutu-history'))")
+    assert kept == ["/?q=%E7%81%B0%E7%8C%AB", *(f"/?q={n}" for n in range(49))]
+
+
 def test_without_storage_it_works_as_well(visit, site):
     page = visit(site)
     page.add_init_script(

@@ -53,6 +53,20 @@ def test_chosen_and_gone_back_to(visit, site, file):
     assert shown(page)[0] == first
 
 
+def test_a_large_picture_is_made_smaller_before_it_is_sent(visit, site):
+    page = visit(site)
+    sizes = page.evaluate("""async () => {
+      const { prepared } = await import('/static/picture.js');
+      const canvas = document.createElement('canvas');
+      [canvas.width, canvas.height] = [3000, 1500];
+      const whole = await new Promise((done) => canvas.toBlob(done, 'image/png'));
+      const { blob } = await prepared(new File([whole], 'a.png', { type: 'image/png' }));
+      const sent = await createImageBitmap(blob);
+      return [sent.width, sent.height, blob.type];
+    }""")
+    assert sizes == [1024, 512, "image/jpeg"]
+
+
 def test_what_is_no_picture_is_said(visit, site, tmp_path):
     page = visit(site, allowed=["status of 400"])
     bad = tmp_path / "bad.jpg"

@@ -66,3 +66,14 @@ def test_nothing_jumps_while_pictures_load(visit, site):
     settled(page, lambda: page.fill("#q", "灰猫 "))
     page.wait_for_selector(".tile.there")
     assert page.evaluate(places) == before
+
+
+@pytest.mark.parametrize(("factor", "side"), [(1, "256"), (2, "512")])
+def test_thumbnails_are_as_large_as_the_screen_can_show(visit, site, factor, side):
+    page = visit(site, device_scale_factor=factor)
+    asked = []
+    page.on("request", lambda one: "/thumbnails/" in one.url and asked.append(one.url))
+    settled(page, lambda: page.fill("#q", "灰猫"))
+    shown(page)
+    page.wait_for_selector(".tile.there")
+    assert {one.split("size=")[1] for one in asked} == {f"{side}&v=1"}
