@@ -43,7 +43,12 @@ NOTHING_FOUND = 1
 @click.option("--max-pixels", type=int, metavar="N", help="Larger pictures are left out.")
 @click.option("--workers", type=int, metavar="N", help="Decoding threads, or Ray's encoders.")
 @click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="ray: on many cores or machines.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="ray: on many cores or machines.",
+)
 @click.option("--address", metavar="ADDR", help="Of a Ray cluster (one on this machine).")
 @click.option("--shards", metavar="DIR", help="Keep what Ray embeds as Parquet there.")
 @index_option

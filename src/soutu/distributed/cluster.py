@@ -16,7 +16,7 @@ import soutu
 from soutu.errors import RemoteUnavailable
 
 STORE = 512_000_000  # bytes of shared memory for decoded pictures, where there is as much
-SHARED = Path("/dev/shm")  # noqa: S108
+SHARED = Path("/dev/shm")
 KNOCK = 10  # seconds
 LEAST = 80_000_000  # Ray refuses less than 75 MiB
 
@@ -60,7 +60,9 @@ def connected(address: str | None = None, *, cpus: int | None = None) -> Iterato
             ray.init(**_how(address, cpus))
     except (ConnectionError, RuntimeError, ValueError, OSError) as fault:
         reason = " ".join(str(fault).split()) or type(fault).__name__
-        raise RemoteUnavailable("ray-unavailable", address=address or "local", fault=reason) from fault
+        raise RemoteUnavailable(
+            "ray-unavailable", address=address or "local", fault=reason
+        ) from fault
     try:
         _hush()
         yield _cluster()

@@ -17,7 +17,6 @@ from soutu.distributed.slices import shard_size
 from soutu.errors import BadImage, BadInput
 from soutu.sources.images import ImageFile, has_image_suffix, walk
 
-
 Found: TypeAlias = "ImageFile | BadImage"
 
 

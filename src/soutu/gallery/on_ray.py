@@ -1,4 +1,4 @@
-"""Indexing with Ray: pictures are embedded by many processes or machines, and stored by this one."""
+"""Indexing with Ray: many processes or machines embed the pictures, this one stores them."""
 
 from __future__ import annotations
 
