@@ -1,4 +1,4 @@
-"""soutu plan: its arithmetic; its figures are those measured, and docs/scale.md tells them."""
+"""soutu plan: its arithmetic, figures that were measured, and that docs/scale.md tells them."""
 
 import json
 import re

@@ -108,12 +108,13 @@ class Embedder:
         exception no more than its text)."""
         shard: Shard = row["shard"]
         told: dict[str, Any] = {"name": shard.name, "encoded": 0, "seconds": 0.0, "fault": b""}
+        told["began"] = time.time()
         # A worker that was lost may have come as far as this shard's file.
         if self._folder.has(shard.name):
             return told
         try:
             self._encoder  # noqa: B018  (loading it is no part of the work)
-            start = time.process_time()
+            start, told["began"] = time.process_time(), time.time()
             done = self._embed(shard.items())
             self._folder.write(shard.name, done.embedded)
         except SoutuError as fault:

@@ -26,8 +26,8 @@ READERS = 16  # threads that look into finished shards
 class EmbedReport:
     """What a job did. ``shards`` are all in the source's order, ``skipped`` of them were finished
     before; ``encoded`` pictures were embedded now, all shards hold ``images`` and ``letters``;
-    ``seconds`` of wall clock from the first worker's start to the last shard (the models' loading
-    is in it, Ray's own start is not), ``core_seconds`` what decoding and encoding took."""
+    ``seconds`` of wall clock passed, the workers' start included, ``working`` of them since the
+    first had its model; ``core_seconds`` is what decoding and encoding took."""
 
     shards: tuple[str, ...]
     skipped: int
@@ -35,6 +35,7 @@ class EmbedReport:
     images: int
     letters: tuple[Letter, ...]
     seconds: float
+    working: float
     core_seconds: float
 
 
@@ -60,21 +61,25 @@ def embed(
     finished = folder.finished()
     left = [shard for shard in shards if shard.name not in finished]
     told = _Progress(shards, left, progress)
-    start, encoded, seconds = time.perf_counter(), 0, 0.0
+    start, encoded, seconds = time.time(), 0, 0.0
+    began = float("inf")
     for row in _rows(left, work, encoders) if left else ():
         if not folder.has(row["name"]):
             raise BadInput("shards-not-shared", folder=work.folder)
         encoded += row["encoded"]
         seconds += row["seconds"]
+        began = min(began, row["began"])
         told.done(row["name"])
-    wall = time.perf_counter() - start
+    end = time.time()
     names = tuple(shard.name for shard in shards)
     # Of slices that a folder no longer has, nobody could tell what is in them twice.
     folder.forget(sorted(finished - {*names}))
     images, letters = _counted(folder, names)
     folder.write_letters(iter(letters))
     skipped = len(shards) - len(left)
-    return EmbedReport(names, skipped, encoded, images, letters, wall, seconds)
+    # A worker's clock may be another machine's.
+    working = max(0.0, end - max(start, began)) if left else 0.0
+    return EmbedReport(names, skipped, encoded, images, letters, end - start, working, seconds)
 
 
 def _rows(left: list[Shard], work: Work, encoders: Encoders) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Indexing with Ray: many processes or machines embed pictures, and this one stores them."""
+"""Indexing with Ray: many processes or machines embed the pictures, this one stores them."""
 
 from __future__ import annotations
 
