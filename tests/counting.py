@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from soutu.assemble import build_encoder
-from soutu.distributed.items import Item
+from soutu.distributed.items import Item, Shard
+from soutu.types import Floats, Rgb
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class _Counted:
         self._how, self._inner = how, build_encoder("tiny", "cpu", threads=1)
         self.card, self.batch = self._inner.card, self._inner.batch
 
-    def encode_images(self, images):
+    def encode_images(self, images: Sequence[Rgb]) -> Floats:
         time.sleep(self._how.pause)
         done = self._inner.encode_images(images)
         # One write of a line to a file opened for appending is not torn.
@@ -42,7 +45,7 @@ class _Counted:
         os.close(line)
         return done
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
         return self._inner.encode_texts(texts)
 
 
@@ -50,7 +53,7 @@ class _Counted:
 class Killer(Item):
     """A picture that crashes whatever process decodes it."""
 
-    def read(self):
+    def read(self) -> NoReturn:
         os._exit(1)
 
 
@@ -58,13 +61,13 @@ class Killer(Item):
 class Given:
     """A source of one shard with these items."""
 
-    given: tuple
+    given: tuple[Item, ...]
     place: str = "/given"
     name: str = "given-1"
     count: None = None
 
-    def shards(self):
+    def shards(self) -> list[Shard]:
         return [self]
 
-    def items(self):
+    def items(self) -> Iterator[Item]:
         return iter(self.given)
