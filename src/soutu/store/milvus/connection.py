@@ -20,7 +20,7 @@ from soutu.store.milvus import lite
 from soutu.store.milvus.address import Address
 
 PATIENCE = 60.0  # seconds that a call is tried for
-SLICE = 20.0  # of them for one attempt: Milvus may be slow, and a dead connection says nothing
+SLICE = 20.0  # of them for the first attempt, as a dead connection says nothing; then twice that
 PAGE = 4096  # rows fetched at once
 WINDOW = 16_384  # the most that Milvus answers one question with
 KEY = "key"  # the primary key of every collection
@@ -70,11 +70,11 @@ class Connection:
     def retried(self, work: Callable[[float], Made]) -> Made:
         """What ``work`` makes, given the seconds it may take."""
         until = time.monotonic() + self.patience
-        pause = _FIRST_PAUSE
+        pause, most = _FIRST_PAUSE, SLICE
         while True:
             left = until - time.monotonic()
             try:
-                return work(max(0.1, min(SLICE, left)))
+                return work(max(0.1, min(most, left)))
             except SoutuError:  # said already
                 raise
             except Exception as fault:
@@ -83,7 +83,7 @@ class Connection:
                 if not _passes(fault) or time.monotonic() + wait >= until:
                     raise self._unavailable(told, fault) from fault
                 time.sleep(wait)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause, most = min(2 * pause, _LONGEST_PAUSE), 2 * most
 
     def query(self, collection: str, where: str, fields: Sequence[str]) -> list[Row]:
         """Rows of ``collection``; ``where`` must admit no more than Milvus answers at once."""

@@ -33,7 +33,7 @@ from soutu.types import Floats, Ids, ModelCard
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 GROWN = 0.25
 _POLL = 0.5  # seconds
-_AT_ONCE = 32  # queries
+_AT_ONCE = 8  # queries; with more, an answer takes longer than a call may
 
 
 @dataclass(frozen=True)
