@@ -89,7 +89,7 @@ def _recall(found: Sequence[Sequence[str]], made: Cones) -> float:
 def on_cones(count: int, queries: int, work: Path) -> Figures:
     made = cones(count, queries, captions=False)
     tuning = cones(count, 640, seed=1, captions=False).texts
-    local = LocalStore.create_or_open(work / ".soutu", card())
+    local = LocalStore.create_or_open(work / "cones" / ".soutu", card())
     lite = MilvusStore.create_or_open(parse(str(work / "lite.db")), card())
     with local, lite:
         ours, first = measured(local, made, tuning)
@@ -107,9 +107,9 @@ def on_cones(count: int, queries: int, work: Path) -> Figures:
 def on_gallery(folder: Path, texts: Sequence[str], work: Path) -> Figures:
     """How far both agree on real pictures: ids' paths, and the largest difference of scores."""
     apart, differing = 0.0, 0
+    galleries: list[Gallery] = []
     places = [work / "left", work / "right"]
     stores = [None, str(work / "gallery.db")]
-    galleries = []
     for place, store in zip(places, stores, strict=True):
         shutil.copytree(folder, place, ignore=shutil.ignore_patterns(".soutu"))
         settings = {"journal": "off", "hybrid": "auto", "store": store}
@@ -118,6 +118,7 @@ def on_gallery(folder: Path, texts: Sequence[str], work: Path) -> Figures:
         counts = {}
         for one in (left, right):
             file = one.root / "captions.csv"
+            assert one.root in places
             report = one.index(file if file.is_file() else None)
             counts = {"pictures": report.found, "captions": report.captions}
         for text in texts:
