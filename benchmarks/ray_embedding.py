@@ -243,7 +243,8 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print, do not save")
     args = parser.parse_args()
     require()
-    os.environ.update([MARK.split("=")])
+    name, _, value = MARK.partition("=")
+    os.environ[name] = value
     os.environ.setdefault("SOUTU_MODELS", str(args.data / "models"))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     found: dict[str, Any] = {}
