@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
 from soutu.assemble import build_encoder, create_store
-from soutu.distributed.embed import decode_chunk
+from soutu.distributed.cluster import Encoders
+from soutu.distributed.embed import Work, decode_chunk
 from soutu.distributed.fill import fill_folder, fill_records, missing_files
 from soutu.distributed.folders import FolderSource
 from soutu.distributed.items import Item
+from soutu.distributed.job import embed
 from soutu.distributed.shards import Embedded, Letter, ShardFolder
 from soutu.errors import BadImage, BadInput, ModelMismatch
 from tests.records import jpegs, write_folder
@@ -156,3 +158,24 @@ def test_a_folder_is_filled_with_what_is_new_alone(tmp_path, encoder):
         assert set(store.files()) == set(PICTURES), "copies are left to the index run"
         assert fill_folder(store, folder, [shard.name]) == 0
         assert [file.path for file in missing_files(photos, store)] == ["z-copy.jpg"]
+
+
+def test_shards_that_are_no_longer_wanted_and_half_written_ones_go(tmp_path, encoder):
+    folder = ShardFolder(str(tmp_path))
+    for name in ("kept", "gone"):
+        folder.write(name, embedded(encoder, named(PICTURES)))
+    (tmp_path / ".kept.parquet.host.123").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("a person's")
+    folder.tidy({"kept"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.parquet", "notes.txt"]
+
+
+def test_a_source_that_has_become_empty_leaves_the_shards(tmp_path, encoder):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    ShardFolder(str(out)).write("a", embedded(encoder, named(PICTURES)))
+    work = Work(lambda: encoder, encoder.card, str(out))
+    with pytest.raises(BadInput) as caught:
+        embed(FolderSource(str(photos)), work, model="tiny", encoders=Encoders(1))
+    assert caught.value.code == "source-empty"
+    assert ShardFolder(str(out)).finished() == {"a"}

@@ -52,12 +52,15 @@ def embed(
     ``progress`` is told pictures done and of how many; shards, where only reading tells more.
 
     A job that was stopped or killed is gone on with by calling this again: finished shards are
-    passed over. Raises what the sources and workers raise, BadInput for shards of another source,
-    ModelMismatch for those of another model, RemoteUnavailable where the cluster is lost.
+    passed over. Raises what the sources and workers raise; BadInput for an empty source (more
+    likely a disk that is not mounted) and for shards of another one, ModelMismatch for those of
+    another model, RemoteUnavailable where the cluster is lost.
     """
     folder = ShardFolder(work.folder)
-    folder.begin(source.place, model, work.card)
     shards = source.shards()
+    if not shards:
+        raise BadInput("source-empty", place=source.place)
+    folder.begin(source.place, model, work.card)
     finished = folder.finished()
     left = [shard for shard in shards if shard.name not in finished]
     told = _Progress(shards, left, progress)
@@ -73,7 +76,7 @@ def embed(
     end = time.time()
     names = tuple(shard.name for shard in shards)
     # Of slices that a folder no longer has, nobody could tell what is in them twice.
-    folder.forget(sorted(finished - {*names}))
+    folder.tidy({*names})
     images, letters = _counted(folder, names)
     folder.write_letters(iter(letters))
     skipped = len(shards) - len(left)

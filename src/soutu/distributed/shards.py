@@ -8,7 +8,7 @@ and bad items of a shard become final in the same moment.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -161,10 +161,12 @@ class ShardFolder:
             except (pa.ArrowException, OSError, ValueError) as fault:
                 raise BadInput("shards-damaged", file=self.path(name), fault=fault) from fault
 
-    def forget(self, names: Sequence[str]) -> None:
-        """Remove shards that the source no longer has."""
-        for name in names:
-            remove(self.path(name))
+    def tidy(self, names: set[str]) -> None:
+        """Remove shards of other ``names``, and what a worker that was killed left half-written."""
+        for name in listed(self.place):
+            left = name.startswith(".") and SUFFIX in name
+            if left or (name.endswith(SUFFIX) and name.removesuffix(SUFFIX) not in names):
+                remove(join(self.place, name))
 
     def write_letters(self, letters: Iterator[Letter]) -> int:
         """Write all bad items to one file, a JSON object a line; returns how many there are."""
