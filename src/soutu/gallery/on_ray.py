@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soutu.assemble import DEFAULT, build_encoder, create_store
+from soutu.assemble import DEFAULT, build_encoder
 from soutu.config import Config, load_config
 from soutu.distributed.extra import require
 from soutu.gallery import upkeep
@@ -126,7 +126,7 @@ def index_records(
         on_ray.embed(source, on_ray.shards, config.model or DEFAULT, config, progress)
         return None
     with Opened(_root(source.place, home), home, config) as opened:
-        opened._store = store = create_store(home, opened.encoder.card)
+        opened._store = store = opened._create_store(opened.encoder.card)
         opened._remember(None, None)
         if store.recall(RECORDS) != source.place:
             store.remember(RECORDS, source.place)

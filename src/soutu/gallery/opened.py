@@ -176,7 +176,7 @@ class Opened:
         """The folder can be listed, and the index is its own."""
         from soutu.sources.images import check_root
 
-        if records := recall(self.home, RECORDS):
+        if records := recall(self.place, RECORDS):
             raise BadInput("index-of-records", home=self.home, records=records)
         check_root(self.root)
         known = recall(self.place, "root")
