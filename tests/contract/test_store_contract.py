@@ -161,15 +161,3 @@ def test_a_snapshot_nests(reader):
         ids = store.search_images(unit(DIM), 2).ids.tolist()
         assert len(store.images(ids)) == 2
     assert store.state().images == 3
-
-
-def test_an_images_captions_are_its_own(reader):
-    images = unit(4, DIM)
-    store = reader(images)
-    for image in images:
-        (id_,) = store.search_images(image, 1).ids.tolist()
-        (row,) = store.images([id_])
-        told = store.captions_of(id_)
-        assert tuple(caption.text for caption in told) == row.captions
-        assert {caption.image_id for caption in told} <= {id_}
-    assert store.captions_of(2**40) == []

@@ -266,3 +266,13 @@ def test_texts_are_remembered(store):
     assert store.recall("what") == "图"
     store.remember("what", "")
     assert store.recall("what") == ""
+
+
+def test_an_images_captions_are_its_own(store):
+    a, b = add(store, pictures(2))
+    told = [NewCaption(b, "狗", {"place": "park"}), NewCaption(a, "猫"), NewCaption(b, "a dog")]
+    with store.writer() as writer:
+        writer.replace_captions(told)
+    own = [(one.image_id, one.text, dict(one.tags)) for one in store.captions_of(b)]
+    assert own == [(b, "狗", {"place": "park"}), (b, "a dog", {})]
+    assert store.captions_of(b + 1000) == []
