@@ -225,8 +225,9 @@ def prepared(home: Path) -> Path:
     if not (home / "gallery").is_dir():
         vectors = cones(PICTURES, 1, captions=False).images
         filled(home / "gallery", PICTURES, "ViT-B-32", vectors)
-        with Gallery.open(home / "gallery") as gallery:
-            upkeep.refresh(gallery.store, gallery.encoder, gallery.config)
+    with Gallery.open(home / "gallery") as gallery:
+        # Also where an earlier run was stopped before it: without codes every search is exact.
+        upkeep.refresh(gallery.store, gallery.encoder, gallery.config)
     return home / "gallery"
 
 
