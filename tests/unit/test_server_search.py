@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,17 @@ def test_pages_and_their_end(api):
         paged += page["hits"]
     assert paged == whole["hits"]
     assert ok(api.get(f"{BASE}/search", params={"q": "猫", "offset": 50}))["hits"] == []
+
+
+@pytest.mark.parametrize("correction", ["off", "on"])
+def test_how_sure_it_is_hangs_neither_on_k_nor_on_captions(gallery, correction):
+    """A caption puts its picture first here; another one shows better what is asked for."""
+    searcher = replace(gallery.searcher, correction=correction)
+    plain = replace(searcher, hybrid="off").search("灰猫", 1)
+    found = [searcher.search("灰猫", k) for k in (1, 2, 20)]
+    assert all(one.ranked_by == "lifted" for one in found)
+    assert found[0].hits[0].cosine < plain.hits[0].cosine
+    assert [one.confidence for one in found] == [plain.confidence] * 3
 
 
 def test_a_filter_and_its_end(api):

@@ -51,10 +51,12 @@ class Sources:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A ranking, the products with the query's vector beside it, float32 (n,), and what ranked."""
+    """A ranking, the products with the query's vector beside it, float32 (n,), what the vector
+    alone would have ranked first, and what ranked."""
 
     ranking: Ranking
     products: Floats
+    nearest: Ranking
     by: str = VECTOR
 
 
@@ -73,7 +75,7 @@ def ranked(
                 raise
     if not len(words.ids):
         nearest = sources.nearest(k)
-        return Ranked(nearest, nearest.scores)
+        return Ranked(nearest, nearest.scores, nearest)
     return fused(sources.nearest(max(k, SPREAD)), words, sources.products, k)
 
 
@@ -109,7 +111,8 @@ def fused(
     ranking = RANKINGS[by]([ordered(ids, plain), words])
     best = Ranking(ranking.ids[:k], ranking.scores[:k])
     place = np.argsort(ids)
-    return Ranked(best, plain[place[np.searchsorted(ids, best.ids, sorter=place)]], by)
+    own = plain[place[np.searchsorted(ids, best.ids, sorter=place)]]
+    return Ranked(best, own, nearest, by)
 
 
 def _exact(found: Ranking) -> Ranking:

@@ -222,12 +222,12 @@ class Searcher:
             page = slice(asking.offset, None)
             ids, scores = found.ranking.ids[page].tolist(), found.ranking.scores[page]
             rows = self.store.images(ids)
-            first, cosines = found.products[: asking.k], found.products[page]
+            # Whether anything is there is for what is seen to say, whatever captions lifted.
+            near, first = found.nearest.ids[: asking.k], found.nearest.scores[: asking.k]
+            cosines, plain = found.products[page], Sought(vectors)
             if alpha or penalties:
-                plain, best = Sought(vectors), found.ranking.ids[: asking.k].tolist()
-                first = cosines = plain.scores(self.store.image_vectors(ids))
-                if asking.offset:
-                    first = plain.scores(self.store.image_vectors(best))
+                first = plain.scores(self.store.image_vectors(near.tolist()))
+                cosines = plain.scores(self.store.image_vectors(ids))
             among = self.store.count_images(narrowed) if narrowed and reference else state.images
         hits: list[Hit] = []
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
