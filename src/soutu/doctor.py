@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def _model(home: Path) -> Iterator[Finding]:
     """Nothing where the index cannot be asked: that is found elsewhere."""
     with suppress(SoutuError):
         name = recall(home, "model")
-        with closing(open_store(home)) as store:
+        with open_store(home) as store:
             spaces = {card.space for card in store.spaces()}
         if name is None:
             yield Finding("doctor-model-forgotten", "meta", "model", harm=False)

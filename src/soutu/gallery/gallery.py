@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,10 +110,10 @@ class Gallery(Searching):
         if recall(self.place, "root") is None:
             return plan_index(self.root, None)
         try:
-            with closing(open_store(self.place, self.encoder.card.space)) as store:
+            with open_store(self.place, self.encoder.card.space) as store:
                 return plan_index(self.root, store)
         except ModelMismatch:
-            with closing(open_store(self.place)) as store:
+            with open_store(self.place) as store:
                 return plan_index(self.root, store, other_model=True)
 
     def import_embeddings(
@@ -153,7 +153,7 @@ class Gallery(Searching):
 
         self._require_index()
         space = self.encoder.card.space if self.config.model else None
-        with closing(open_store(self.place, space)) as store:
+        with open_store(self.place, space) as store:
             return export_embeddings(store, Path(folder), form, Described(self.model, store.card))
 
     def lookup(self, text: str) -> Looked:
@@ -194,7 +194,7 @@ class Gallery(Searching):
         health = examine_gallery(self.root, home, repair=repair)
         if repair:
             # Searches are exact until a run can build the codes.
-            with suppress(SoutuError), closing(open_store(self.place)) as store:
+            with suppress(SoutuError), open_store(self.place) as store:
                 upkeep.refresh_codes(store, self._encode, self.config)
         return health
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -67,7 +66,7 @@ class GalleryInfo:
 def info(root: Path, home: Path, place: Place, config: Config) -> GalleryInfo:
     files = home.rglob("*") if place == home else ()
     size = sum(file.stat().st_size for file in files if file.is_file())
-    with closing(open_store(place)) as store:
+    with open_store(place) as store:
         return GalleryInfo(
             root=root,
             home=home if place == home else shown(place),
@@ -102,7 +101,7 @@ def _promises(store: VectorStore) -> Mapping[str, Manifest]:
 def compact(home: Path, encode: Encode, config: Config) -> Compacted:
     """Compact the index at ``home``, and build the codes of its vectors where they lie now."""
     done = compact_store(home)
-    with closing(open_store(home)) as store:
+    with open_store(home) as store:
         refresh_codes(store, encode, config)
     return done
 

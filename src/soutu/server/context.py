@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from soutu.assemble import cache_folder
+from soutu.errors import SoutuError
 from soutu.gallery import Gallery
 from soutu.server.desk import Desk
 from soutu.server.files import Thumbnails
@@ -21,6 +23,7 @@ from soutu.server.settings import ServerSettings
 from soutu.server.work import Work
 
 _T = TypeVar("_T")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -82,10 +85,19 @@ class Context:
         return await self.pictures(opened)
 
     def begin(self) -> None:
-        """Load the model while nobody waits for it; a fault is told to whoever asks."""
+        """Load the model while nobody waits for it; a fault is told to whoever asks, and at once to
+        who started the server."""
         loader = ThreadPoolExecutor(1, "opening")
-        loader.submit(self.opening)
+        loader.submit(self._begin)
         loader.shutdown(wait=False)
+
+    def _begin(self) -> None:
+        try:
+            self.opening()
+        except SoutuError as fault:
+            log.error("%s", fault)
+        except Exception:
+            log.exception("the gallery cannot be opened")
 
     def health(self) -> None:
         """Raises while the gallery is not open, or cannot be read any more."""

@@ -207,8 +207,8 @@ class Writer(Known, Protocol):
         ...
 
 
-class VectorStore(Searchable, Known, Protocol):
-    """Reading and writing, in the space of ``card``."""
+class VectorStore(Searchable, Known, AbstractContextManager["VectorStore"], Protocol):
+    """Reading and writing, in the space of ``card``; closed where a ``with`` ends."""
 
     @property
     def card(self) -> ModelCard: ...
