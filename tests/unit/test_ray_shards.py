@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -179,3 +180,32 @@ def test_a_source_that_has_become_empty_leaves_the_shards(tmp_path, encoder):
         embed(FolderSource(str(photos)), work, model="tiny", encoders=Encoders(1))
     assert caught.value.code == "source-empty"
     assert ShardFolder(str(out)).finished() == {"a"}
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_place_that_cannot_be_used_is_said(tmp_path, encoder, monkeypatch, remote):
+    """Storage has errors of its own; whoever reads them should learn the place and what to do."""
+    fs = fsspec.filesystem("memory")
+    place = "memory://shards" if remote else str(tmp_path / "file" / "shards")
+    if not remote:
+        (tmp_path / "file").write_text("in the way")
+
+    def refuse(*given, **how):
+        raise PermissionError("no access to the bucket")
+
+    if remote:
+        monkeypatch.setattr(type(fs), "pipe_file", refuse)
+    folder = ShardFolder(place)
+    with pytest.raises(BadInput) as caught:
+        folder.begin("source", "tiny", encoder.card)
+    assert caught.value.code == "shards-unwritable"
+    assert place in str(caught.value)
+    if remote:
+        monkeypatch.setattr(type(fs), "exists", refuse)
+        with pytest.raises(BadInput, match="no access to the bucket"):
+            folder.has("a")
+        monkeypatch.setattr(type(fs), "find", lambda *a, **k: {"/shards/z.parquet": {}})
+        monkeypatch.setattr(type(fs), "rm_file", refuse)
+        with pytest.raises(BadInput) as caught:
+            folder.tidy(set())
+        assert caught.value.code == "shards-unwritable"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -38,10 +39,8 @@ def name_of(place: str) -> str:
 
 def opened(place: str) -> IO[bytes]:
     """A stream to read from. Raises BadInput for what cannot be opened."""
-    try:
+    with _reading(place):
         return cast("IO[bytes]", fsspec.open(place, "rb").open())
-    except Exception as fault:  # each kind of storage has errors of its own
-        raise BadInput("source-unreadable", place=place, reason=_reason(fault)) from fault
 
 
 def read_image(place: str, shown: str) -> bytes:
@@ -70,38 +69,41 @@ def read_image(place: str, shown: str) -> bytes:
 def listed(folder: str, *, deep: bool = False) -> dict[str, dict[str, Any]]:
     """Files below ``folder`` by their path in it, sorted, with what the storage tells of each.
     Raises BadInput for a folder that cannot be listed."""
-    try:
+    with _reading(folder):
         fs, root = url_to_fs(folder)
         found = fs.find(root, detail=True, maxdepth=None if deep else 1)
-    except Exception as fault:
-        raise BadInput("source-unreadable", place=folder, reason=_reason(fault)) from fault
     prefix = root.rstrip("/") + "/"
     return {path.removeprefix(prefix): found[path] for path in sorted(found)}
 
 
 def size_of(place: str) -> int:
     """Bytes of a file. Raises BadInput where it cannot be asked."""
-    try:
+    with _reading(place):
         fs, path = url_to_fs(place)
         return int(fs.size(path) or 0)
-    except Exception as fault:
-        raise BadInput("source-unreadable", place=place, reason=_reason(fault)) from fault
 
 
 def exists(place: str) -> bool:
-    fs, path = url_to_fs(place)
-    return bool(fs.exists(path))
+    """Raises BadInput where it cannot be asked."""
+    with _reading(place):
+        fs, path = url_to_fs(place)
+        return bool(fs.exists(path))
 
 
 def write_whole(place: str, data: bytes) -> None:
     """Either all of ``data`` is at ``place`` or what was there before: beside and renamed on a
-    disk, one upload in object storage, where nothing shows before it is whole."""
-    if is_remote(place):
-        fs, path = url_to_fs(place)
-        fs.makedirs(fs._parent(path), exist_ok=True)
-        fs.pipe_file(path, data)
-        return
-    target = Path(place)
+    disk, one upload in object storage, where nothing shows before it is whole. Raises BadInput
+    where it cannot be written."""
+    with _writing(place):
+        if is_remote(place):
+            fs, path = url_to_fs(place)
+            fs.makedirs(fs._parent(path), exist_ok=True)
+            fs.pipe_file(path, data)
+        else:
+            _replace(Path(place), data)
+
+
+def _replace(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Two workers may write the same shard, when the first was thought lost: each its own file.
     beside = target.with_name(f".{target.name}.{platform.node()}.{os.getpid()}")
@@ -118,9 +120,26 @@ def write_whole(place: str, data: bytes) -> None:
 
 
 def remove(place: str) -> None:
-    fs, path = url_to_fs(place)
-    with suppress(FileNotFoundError):
+    """Raises BadInput where it is there and cannot be removed."""
+    with _writing(place), suppress(FileNotFoundError):
+        fs, path = url_to_fs(place)
         fs.rm_file(path)
+
+
+@contextmanager
+def _reading(place: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:  # each kind of storage has errors of its own
+        raise BadInput("source-unreadable", place=place, reason=_reason(fault)) from fault
+
+
+@contextmanager
+def _writing(place: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:
+        raise BadInput("shards-unwritable", place=place, reason=_reason(fault)) from fault
 
 
 def _reason(fault: Exception) -> str:
