@@ -130,6 +130,7 @@ def test_composing_chinese_does_not_search_half_a_word(visit, site):
         told = {"text": part, "selectionStart": len(part), "selectionEnd": len(part)}
         keyboard.send("Input.imeSetComposition", told)
         page.wait_for_timeout(120)
+    page.wait_for_timeout(400)  # longer than typing is waited for
     assert asked == []
     settled(page, lambda: keyboard.send("Input.insertText", {"text": "灰猫"}))
     assert [one["text"] for one in asked] == ["灰猫"]

@@ -114,8 +114,11 @@ def test_what_is(address):
 
 
 def test_one_private_address_among_several_is_enough():
-    with pytest.raises(BadInput):
-        Fetcher(resolve=lambda host, port: ["8.8.8.8", "127.0.0.1"])("http://pictures.example/x")
+    with site() as (port, handler):
+        own = {"pictures.example": ["127.0.0.1", "127.0.0.2"]}
+        with pytest.raises(BadInput) as caught:
+            fetcher(port, own)(f"http://pictures.example:{port}/200/1")
+        assert (caught.value.code, handler.asked) == ("fetch-private", [])
 
 
 def test_numbers_of_other_kinds_are_looked_up_and_seen_through():

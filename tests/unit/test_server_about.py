@@ -256,3 +256,19 @@ def test_what_the_command_refuses(folder, soutu, tmp_path):
     assert (code, "soutu index" in err) == (3, True)
     code, _, err = soutu("serve", folder, "--host", "no.such.host.invalid", "--no-auth")
     assert (code, "no.such.host.invalid" in err) == (2, True)
+
+
+def test_who_starts_a_server_without_its_model_is_told(folder, caplog, monkeypatch, tmp_path):
+    """The page would say so too, but who starts a server looks at the terminal."""
+    app = create_app(Gallery.open(folder, model=str(tmp_path / "no-model"), use=Use.SHARED))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        assert client.get(f"{BASE}/search?q=cat").status_code == 503
+    assert [r.levelname for r in caplog.records if "no-model" in r.getMessage()] == ["ERROR"]
+    caplog.clear()
+    app = create_app(Gallery.open(folder, use=Use.SHARED))
+    gallery = app.state.context.gallery
+    monkeypatch.setattr(gallery.encoder, "encode_texts", lambda texts: 1 // 0)
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        assert client.get(f"{BASE}/search?q=cat").status_code == 500
+    assert "ZeroDivisionError" in caplog.text
+    assert "cannot be opened" in caplog.text

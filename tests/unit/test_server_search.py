@@ -176,6 +176,13 @@ def test_chosen_variants_and_no_expansion(api):
     assert [v["text"] for v in answer["variants"]] == ["灰猫"]
 
 
+def test_what_is_switched_off_is_not_looked_for_in_captions_either(api):
+    """灰猫 is in a caption, word for word; "gray cat" is in none."""
+    asked = {"text": "灰猫", "variants": [{"text": "gray cat"}]}
+    assert ok(api.post(f"{BASE}/search", json={"text": "灰猫"}))["ranked_by"] == "lifted"
+    assert ok(api.post(f"{BASE}/search", json=asked))["ranked_by"] == "vector"
+
+
 def test_nothing_here_matches(api):
     answer = ok(api.get(f"{BASE}/search", params={"q": "火箭", "min_confidence": 0.5}))
     assert answer["hits"] == []

@@ -42,7 +42,7 @@ def is_public(address: Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour
         if address in NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if address.teredo or (inner and not is_public(inner)):
+        if inner and not is_public(inner):
             return False
     return address.is_global and not address.is_multicast
 
