@@ -9,8 +9,10 @@ import pytest
 from soutu.encoders.bundle import read_bundle
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadQuery
+from soutu.query.chain import Chain
 from soutu.query.expand import RuleExpander
-from soutu.search import Searcher
+from soutu.query.parse import parse_query
+from soutu.search import Asking, Searcher
 from soutu.store.arrays import ArrayStore
 from soutu.types import Variant
 from tests.conftest import picture, write_bundle
@@ -53,6 +55,31 @@ def test_an_expanded_query_searches_the_mean_of_all_its_variants(encoder, store)
     assert result.agreement == pytest.approx(np.linalg.norm(mean), abs=1e-6)
     assert [(v.text, v.weight) for v in result.variants] == [("猫", 1.0), ("gray cat", 2.0)]
     assert result.query.raw == " 猫 "
+
+
+@pytest.mark.parametrize("fusion", ["mean", "auto"])
+@pytest.mark.parametrize(
+    "asking", [Asking(), Asking(expand=False), Asking(variants=(Variant("gray cat"),))]
+)
+def test_what_a_search_will_encode_is_known_before(encoder, store, fusion, asking, monkeypatch):
+    rules = RuleExpander({"猫": [Variant("gray cat", 2.0, "mine"), Variant("kitten")]})
+    searcher = Searcher(encoder, store, Chain((rules,)), fusion=fusion)
+    query = parse_query("猫 + 2:snow - 水")
+    foreseen, asked = searcher.texts(query, asking), []
+    real = encoder.encode_texts
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: asked.append(texts) or real(texts))
+    found = searcher.find(query, asking)
+    assert [foreseen] == asked
+    assert foreseen == [one.text for one in found.variants if not one.unused]
+    with pytest.raises(BadQuery):
+        searcher.texts(query, Asking(variants=(Variant("x", term=3),)))
+
+
+def test_what_others_say_is_not_asked_beforehand(encoder, store):
+    rules = RuleExpander({"猫": [Variant("gray cat")]})
+    asked = Searcher(encoder, store, Chain((), (rules,)))
+    assert asked.texts(parse_query("猫"), Asking()) == []
+    assert asked.texts(parse_query("猫"), Asking(expand=False)) == ["猫"]
 
 
 def test_an_image_finds_itself_and_its_caption_ranking(encoder, store):

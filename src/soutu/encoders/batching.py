@@ -122,6 +122,11 @@ class Batching:
             known |= fresh
         return np.stack([known[text] for text in texts])
 
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """Those of ``texts`` whose vectors are not remembered."""
+        with self._lock:
+            return [text for text in texts if text not in self._vectors]
+
     def _distinct(self, texts: Sequence[str]) -> Floats:
         """Two that ask for the same text at the same time pay for it once."""
         order = {text: place for place, text in enumerate(dict.fromkeys(texts))}

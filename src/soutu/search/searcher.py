@@ -10,8 +10,7 @@ import numpy as np
 from soutu.encoders.base import Encoder
 from soutu.errors import BadQuery
 from soutu.filters import Compare, Filter
-from soutu.query.chain import proposals, together
-from soutu.query.choose import AUTO, CHOSEN, by_hand
+from soutu.query.choose import AUTO, CHOSEN
 from soutu.query.confidence import confidence
 from soutu.query.expand import Expander
 from soutu.query.fuse import FUSIONS, MEAN, SENSES, Fusion, by_sense
@@ -27,11 +26,11 @@ from soutu.search.asked import (
     Clock,
     Wanted,
     checked,
-    checked_variants,
     parsed,
     pooled,
     sure_enough,
 )
+from soutu.search.said import is_at_hand, said
 from soutu.store.base import Searchable
 from soutu.types import (
     Floats,
@@ -40,7 +39,6 @@ from soutu.types import (
     IndexState,
     Penalty,
     Query,
-    Ran,
     Ranking,
     Rgb,
     SearchResult,
@@ -142,40 +140,37 @@ class Searcher:
         asked = self._ask(Query(format_query(terms), terms), Asking())
         return asked.vector, asked.variants
 
+    def texts(self, query: Query, asking: Asking) -> list[str]:
+        """What ``find`` will have the model encode, where that can be told at once: nothing where
+        somebody else is to be asked for variants first."""
+        if asking.expand and not is_at_hand(self.expander):
+            return []
+        proposed, _ = said(query, asking, self.expander, self._languages)
+        return [variant.text for variant in proposed if not variant.unused]
+
+    @property
+    def _languages(self) -> Sequence[str]:
+        """Those that the model reads, where only what it reads is to be searched for."""
+        return self.encoder.card.languages if self.fusion in (AUTO, SENSES) else ()
+
     def _ask(self, query: Query, asking: Asking) -> Asked:
         clock = Clock()
         with clock.step("expand_ms"):
-            proposed, ran = self._variants(query, self.expander if asking.expand else None)
-            if asking.variants is not None:
-                proposed = by_hand(proposed, checked_variants(query, asking.variants))
-            said = [variant for variant in proposed if not variant.unused]
+            proposed, ran = said(query, asking, self.expander, self._languages)
+            used = [variant for variant in proposed if not variant.unused]
         with clock.step("encode_ms"):
-            vectors = self.encoder.encode_texts([v.text for v in said])
+            vectors = self.encoder.encode_texts([v.text for v in used])
             fuse = FUSIONS[
                 MEAN if self.fusion == AUTO or asking.variants is not None else self.fusion
             ]
-            parts = [self._part(query, at, said, vectors, fuse) for at in range(len(query.terms))]
+            parts = [self._part(query, at, used, vectors, fuse) for at in range(len(query.terms))]
         terms = np.stack([vector for vector, _ in parts])
         agreement = min(agreement for _, agreement in parts)
         apart = self.fusion == SENSES and len(parts) == 1 and asking.variants is None
-        senses = by_sense(vectors, said) if apart and said else None
+        senses = by_sense(vectors, used) if apart and used else None
         fusion = self.fusion if asking.variants is None else CHOSEN
         vector = pooled(query, terms)
         return Asked(query, proposed, vector, agreement, clock, ran, terms, senses, fusion=fusion)
-
-    def _variants(
-        self, query: Query, expander: Expander | None
-    ) -> tuple[tuple[Variant, ...], tuple[Ran, ...]]:
-        """Those of all terms that are texts, in their order, and who was asked for them."""
-        found: list[Variant] = []
-        ran: list[Ran] = []
-        languages = self.encoder.card.languages if self.fusion in (AUTO, SENSES) else ()
-        for at, term in enumerate(query.terms):
-            if term.kind == TEXT:
-                said, reports = proposals(term.value, expander, languages)
-                found += [replace(variant, term=at) for variant in said]
-                ran += reports
-        return tuple(found), together(ran)
 
     def _part(
         self, query: Query, at: int, said: Sequence[Variant], vectors: Floats, fuse: Fusion

@@ -15,10 +15,12 @@ from starlette.requests import Request
 from soutu.assemble import cache_folder
 from soutu.errors import SoutuError
 from soutu.gallery import Gallery
+from soutu.server.ahead import Ahead
 from soutu.server.desk import Desk
 from soutu.server.files import Thumbnails
 from soutu.server.metrics import Metrics
 from soutu.server.problems import Busy
+from soutu.server.schemas import SearchRequest
 from soutu.server.settings import ServerSettings
 from soutu.server.work import Work
 
@@ -60,6 +62,7 @@ class Context:
         self.opening = Opening(gallery)
         seconds, queue = settings.seconds, settings.queue
         self.searches = Work("search", settings.searches, queue, seconds)
+        self.ahead = Ahead(lambda texts: gallery.encoder.encode_texts(texts))
         # A page asks for a screenful of thumbnails at once, and for the next one while it waits.
         self.pictures = Work("picture", settings.pictures, queue * 4, seconds)
         folder = settings.thumbnails or cache_folder() / "thumbnails"
@@ -68,14 +71,19 @@ class Context:
         self.metrics = Metrics(self)
         self.begun = time.monotonic()
 
-    async def search(self, work: Callable[[], _T]) -> _T:
-        """``work`` in a thread that searches, once the gallery is open."""
+    async def search(self, work: Callable[[], _T], asked: SearchRequest | None = None) -> _T:
+        """``work`` in a thread that searches, once the gallery is open; what it will have the model
+        encode, where it is to search for what was ``asked``, is encoded before."""
 
         def opened() -> _T:
             self.opening()
             return work()
 
-        return await self.searches(opened)
+        async def first() -> None:
+            if asked is not None and self.opening.ready:
+                await self.ahead(self.desk.texts(asked))
+
+        return await self.searches(opened, first)
 
     async def picture(self, work: Callable[[], _T]) -> _T:
         def opened() -> _T:
@@ -106,6 +114,7 @@ class Context:
         self.gallery.store.state()
 
     def close(self) -> None:
+        self.ahead.close()
         self.searches.close()
         self.pictures.close()
         self.gallery.close()

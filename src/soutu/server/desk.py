@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from soutu.encoders.batching import Batching
+from soutu.errors import SoutuError
 from soutu.gallery import Gallery
 from soutu.query.parse import IMAGE, INDEXED, TEXT, format_query, parse_query
 from soutu.query.where import parse_where
@@ -27,19 +29,24 @@ class Desk:
         """The answer to ``asked``; ``upload``: a picture to search by."""
         self.gallery.notice()
         query: Query | Rgb = self._picture(upload) if upload is not None else self._query(asked)
-        variants = asked.variants and tuple(
-            Variant(one.text, one.weight, term=one.term) for one in asked.variants
-        )
-        asking = Asking(
-            asked.k,
-            asked.offset,
-            asked.where,
-            self.gallery.threshold(asked.min_confidence),
-            None if asked.variants is None else variants or (),
-            asked.expand,
-        )
+        asking = self._asking(asked)
         found = self.gallery.find(query, asking)
         return self._plain(found, asked.offset, vector=asked.vector)
+
+    def texts(self, asked: SearchRequest) -> list[str]:
+        """What ``search`` will have the model encode that is not remembered, where that can be told
+        at once and without a look into the index. Never raises: what is wrong, ``search`` says."""
+        encoder = self.gallery.encoder
+        terms = asked.terms or ()
+        if not isinstance(encoder, Batching) or any(one.image_id is not None for one in terms):
+            return []
+        if asked.text is None and not terms:
+            return []
+        try:
+            found = self.gallery.searcher.texts(self._query(asked), self._asking(asked))
+        except SoutuError:
+            return []
+        return encoder.unknown(found)
 
     def captions(self, picture: int | bytes, k: int, *, vector: bool = False) -> Json:
         """The captions nearest to an indexed picture, or to an uploaded one."""
@@ -64,6 +71,19 @@ class Desk:
         if row is None or not row.paths:
             raise NotFound("server-no-image", id=id_)
         return row
+
+    def _asking(self, asked: SearchRequest) -> Asking:
+        variants = asked.variants and tuple(
+            Variant(one.text, one.weight, term=one.term) for one in asked.variants
+        )
+        return Asking(
+            asked.k,
+            asked.offset,
+            asked.where,
+            self.gallery.threshold(asked.min_confidence),
+            None if asked.variants is None else variants or (),
+            asked.expand,
+        )
 
     def _query(self, asked: SearchRequest) -> Query:
         if asked.text is not None:

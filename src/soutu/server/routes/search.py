@@ -72,7 +72,7 @@ async def search(request: Request, said: Annotated[SimpleSearch, Query()]) -> Re
     """The pictures nearest to a text, or to an indexed picture."""
     asked = checked(said.asked(), streamed=streams(request))
     here = context(request)
-    return _answered(request, await here.search(lambda: here.desk.search(asked)))
+    return _answered(request, await here.search(lambda: here.desk.search(asked), asked))
 
 
 @router.post(
@@ -84,7 +84,7 @@ async def search_for(request: Request) -> Response:
     asked, upload = await body(request, here.settings.guard.body_bytes)
     if asked.image_url is not None:
         upload = await _fetched(here, asked.image_url)
-    return _answered(request, await here.search(lambda: here.desk.search(asked, upload)))
+    return _answered(request, await here.search(lambda: here.desk.search(asked, upload), asked))
 
 
 async def _fetched(here: Context, url: str) -> bytes:
