@@ -67,6 +67,25 @@ def cones(
     return Cones(images, told, text(asked, meaning), picture(meaning))
 
 
+def around(texts: Floats, count: int, *, seed: int = 0) -> Floats:
+    """``count`` pictures for a model of which only the texts are known, unit vectors (n, dim): they
+    lie to each other and to ``texts``' meanings (what parts a text from the others) as above."""
+    rng = np.random.default_rng(seed)
+    dim = texts.shape[1]
+    centre = _unit(texts.mean(0))
+    meanings = _unit(texts - texts.mean(0))
+    aside = _normal(rng, dim)
+    aside -= (aside @ centre) * centre
+    axis = _unit(np.float32(0.33) * centre + np.float32(0.94) * _unit(aside))
+    images = np.empty((count, dim), np.float32)
+    for start in range(0, count, _CHUNK):
+        size = min(_CHUNK, count - start)
+        shared = np.float32(0.75) * meanings[rng.integers(len(meanings), size=size)]
+        own = _unit(shared + np.float32(0.65) * _unit(_normal(rng, size, dim)))
+        images[start : start + size] = _unit(np.float32(0.7) * axis + np.float32(0.72) * own)
+    return images
+
+
 def _normal(rng: np.random.Generator, *shape: int) -> Floats:
     return rng.standard_normal(shape, dtype=np.float32)
 

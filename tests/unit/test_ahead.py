@@ -77,7 +77,7 @@ def test_there_is_an_end_to_a_batch_but_not_to_what_one_may_ask():
         many = [[f"{n}"] for n in range(MOST + 3)]
         await asyncio.gather(ahead(["first"]), ahead(long), *(ahead(texts) for texts in many))
         assert list(map(len, held.calls)) == [1, MOST + 1, MOST, 3]
-        assert held.calls[2] + held.calls[3] == sum(many, [])
+        assert held.calls[2] + held.calls[3] == [text for texts in many for text in texts]
         ahead.close()
 
     asyncio.run(run())

@@ -101,7 +101,11 @@ def to_json(value: object) -> str:
     """Compact JSON on one line, readable Chinese kept; a file name that is no valid Unicode
     (a lone surrogate here) is escaped, so that the line stays valid UTF-8."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+    return text
 
 
 def readable(result: SearchResult, when: datetime | None = None) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from soutu.server.guard import Guard
 
-# More threads get in each other's way: on two cores, 222 searches a second of remembered texts with
-# two, 182 with four, 141 with eight and 86 with 32; new texts, encoded together, 137, 140, 120, 80.
-SEARCHES = 2 * (os.cpu_count() or 1)
+# More threads get in each other's way: on two cores, 261 searches a second of remembered texts with
+# two, 232 with three, 190 with four.
+SEARCHES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
