@@ -19,7 +19,9 @@ SETUP = Setup(
     {"package": "p", "rules": "", "lexicon": ""},
     {"images": "float32", "texts": "float32"},
 )
-LINE = journal.entry(replace(made(), k=1, reference="t-50-a"), setup=SETUP)
+LINE = json.loads(
+    journal.to_json(journal.entry(replace(made(), k=1, reference="t-50-a"), setup=SETUP))
+)
 NOW = Now(CARD, IndexState(7, "space", 50, 50), "t-50-a", SETUP, lambda after: [])
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+import orjson
+
 from soutu.types import Floats, Ran, SearchResult
 from soutu.version import VERSION
 
@@ -30,8 +33,8 @@ class Setup:
 def entry(
     result: SearchResult, when: datetime | None = None, setup: Setup | None = None
 ) -> dict[str, object]:
-    """What is kept of a search (docs/journal.md). ``vector`` is the fused query as searched, so
-    that a replay needs no model; scores and vector are kept to float32's own precision."""
+    """What is kept of a search (docs/journal.md), for ``to_json``. ``vector`` is the fused query as
+    searched, so that a replay needs no model; it is kept to float32's own precision."""
     moment = when or datetime.now(timezone.utc)
     setup = setup or Setup()
     return {
@@ -74,9 +77,9 @@ def entry(
     }
 
 
-def _exact(vector: Floats) -> list[float]:
-    """To float32's own precision."""
-    return [float(f"{x:.9g}") for x in vector.tolist()]
+def _exact(vector: Floats) -> Floats:
+    """As ``to_json`` takes it."""
+    return np.ascontiguousarray(vector, np.float32)
 
 
 def _told(ran: Ran) -> dict[str, object]:
@@ -98,14 +101,21 @@ def _pictures(result: SearchResult) -> Iterator[dict[str, object]]:
 
 
 def to_json(value: object) -> str:
-    """Compact JSON on one line, readable Chinese kept; a file name that is no valid Unicode
-    (a lone surrogate here) is escaped, so that the line stays valid UTF-8."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Compact JSON on one line, readable Chinese kept, arrays to float32's own precision; a file
+    name that is no valid Unicode (a lone surrogate here) is escaped, so that the line stays valid
+    UTF-8."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        # A tenth of the time that ``json`` takes, which was a sixth of a search's.
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    except TypeError:  # most likely of a surrogate; else ``json`` says what is wrong
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_listed)
         return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text)
-    return text
+
+
+def _listed(value: object) -> list[float]:
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"no JSON: {type(value).__name__}")
+    return [float(f"{x:.9g}") for x in value.tolist()]
 
 
 def readable(result: SearchResult, when: datetime | None = None) -> str:
