@@ -18,8 +18,8 @@ from soutu.errors import RemoteUnavailable
 STORE = 512_000_000  # bytes of shared memory for decoded pictures, where there is as much
 SHARED = Path("/dev/shm")
 KNOCK = 10  # seconds
-# Ray ends a process that has had no task for a second and starts another for the next, which costs a
-# core's second. Two that decode for two encoders wait as long each time: it was a fifth of all.
+# Ray ends a process that has had no task for a second and starts another for the next, which costs
+# a core's second. Two that decode for two encoders wait as long each time: a fifth of all work.
 IDLE = 600_000  # milliseconds
 LEAST = 80_000_000  # Ray refuses less than 75 MiB
 
