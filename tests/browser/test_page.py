@@ -76,6 +76,12 @@ def test_similar_pictures_have_an_address_and_there_is_a_way_back(visit, site):
     page.wait_for_selector("body.start")
 
 
+def test_an_id_may_be_as_long_as_a_store_elsewhere_makes_it(visit, site):
+    page = visit(f"{site}/?image={2**53 - 1}", allowed=["status of 404"])
+    until(page, "document.querySelector('#status').classList.contains('fault')")
+    assert str(2**53 - 1) in page.text_content("#status")
+
+
 def test_typing_is_one_place_to_go_back_from(visit, site):
     page = visit(site)
     settled(page, lambda: page.locator("#q").press_sequentially("red car", delay=5))

@@ -5,15 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from importlib.util import find_spec
 
 import pytest
 
 from soutu import Gallery
+from soutu.client import Client
 from soutu.config import user_file
 from soutu.errors import BadConfig, MissingExtra, RemoteUnavailable
+from soutu.server.app import _nowhere_near
 from soutu.store.milvus.address import parse
 from soutu.store.milvus.store import MilvusStore
+from tests.serving import served
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
@@ -54,6 +58,24 @@ def test_answers_are_those_of_an_index_in_the_folder(indexed, demo_indexed, hybr
     with remote, local:
         assert answers(remote) == answers(local)
         assert remote.info().yardstick == local.info().yardstick
+
+
+def test_it_is_served_like_one_in_the_folder(indexed, demo_indexed, tmp_path):
+    def asked(folder):
+        with served(folder) as url:
+            found = Client(url).search("灰猫", k=5, where="width > 10")
+            with urllib.request.urlopen(f"{url}/api/v1/thumbnails/{found.hits[0].id}") as answer:
+                return [(h.path, h.score, h.caption) for h in found.hits], answer.read()
+
+    assert asked(indexed) == asked(demo_indexed)
+
+
+def test_who_asks_a_server_is_not_told_where_its_store_is(demo_gallery):
+    settings = {"store": "milvus://secret-host:19530/photos", "journal": "off"}
+    gallery = Gallery.open(demo_gallery, model="tiny", settings=settings)
+    said = {"address": "milvus://secret-host:19530/photos", "fault": "secret-host:19530 refused"}
+    fault = _nowhere_near(RemoteUnavailable("milvus-away", **said), gallery)
+    assert fault.fields == {"address": "photos", "fault": "… refused"}
 
 
 def test_the_store_is_remembered(indexed, soutu):
@@ -198,6 +220,7 @@ def test_a_file_that_another_process_has_open(indexed):
     code = f"""
 from soutu.store.milvus.address import parse
 from soutu.store.milvus.store import MilvusStore
+from tests.serving import served
 with MilvusStore.open(parse({str(store)!r})):
     print("open", flush=True)
     input()

@@ -46,14 +46,14 @@ def serve(
     **settings: object,
 ) -> None:
     """Search FOLDER on a web page, and by HTTP · 打开搜图网页和接口"""
-    from soutu.assemble import recall
-    from soutu.errors import MissingExtra, MissingIndex
+    from soutu.assemble import no_index, recall
+    from soutu.errors import MissingExtra
     from soutu.server.tokens import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
     with open_gallery(folder, index_dir, settings, "apart" if no_batching else "shared") as gallery:
-        if recall(gallery.home, "root") is None:
-            raise MissingIndex("index-missing", folder=gallery.root)
+        if recall(gallery.place, "root") is None:
+            raise no_index(gallery.place, gallery.root)
         try:
             from soutu.server.guard import Guard
         except ImportError as fault:

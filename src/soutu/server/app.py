@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from soutu.assemble import shown
 from soutu.errors import BadInput, SoutuError
 from soutu.gallery import Gallery
 from soutu.server.answers import JSON, json_response
@@ -92,8 +94,11 @@ async def _answered(request: Request, met: Exception) -> Response:
 
 
 def _nowhere_near(fault: SoutuError, gallery: Gallery) -> SoutuError:
-    """``fault`` without where on this machine the gallery lies, which is no client's business."""
+    """``fault`` without where the gallery lies, here or elsewhere, which is no client's business."""
     names = {str(place): place.name for place in (gallery.root, gallery.home) if place.name}
+    if isinstance(gallery.place, str):
+        address = shown(gallery.place)
+        names |= {address: address.rpartition("/")[2], urlsplit(address).netloc or address: "…"}
 
     def told(value: object) -> object:
         if not isinstance(value, (str, Path)):

@@ -29,7 +29,7 @@ export function fromAddress() {
   const sure = Number(said.get("sure"));
   return {
     q: said.get("q") ?? "",
-    image: /^\d{1,15}$/.test(image ?? "") ? Number(image) : null,
+    image: /^\d{1,16}$/.test(image ?? "") ? Number(image) : null,
     picture: pictures.get(history.state?.picture) ?? null,
     where: said.get("where") ?? "",
     sure: sure > 0 && sure <= 1 ? sure : 0,
