@@ -94,7 +94,7 @@ async def _answered(request: Request, met: Exception) -> Response:
 
 
 def _nowhere_near(fault: SoutuError, gallery: Gallery) -> SoutuError:
-    """``fault`` without where the gallery lies, here or elsewhere, which is no client's business."""
+    """``fault`` without where the gallery lies, here or elsewhere: that is no client's business."""
     names = {str(place): place.name for place in (gallery.root, gallery.home) if place.name}
     if isinstance(gallery.place, str):
         address = shown(gallery.place)
