@@ -268,3 +268,13 @@ def test_searches_are_logged_once(api, gallery):
     assert json.loads(after[-1])["query"] == "logged once"
     done = gallery.replay()
     assert done.same == done.searches > 20
+
+
+@pytest.mark.parametrize("number", ["1_0", "5.0", "%205", "5%20", "+5", "0x1", "%EF%BC%95"])
+def test_whole_numbers_are_written_in_digits(api, number):
+    for path in (f"images/{number}/info", f"search?q=cat&k={number}", f"search?image_id={number}",
+                 f"captions?image_id=1&k={number}", f"thumbnails/{number}"):  # fmt: skip
+        answer = api.get(f"{BASE}/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request-invalid"), (
+            path
+        )

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MOST = 1000  # hits in one answer
 MOST_STREAMED = 100_000
 LONGEST = 20_000  # characters of a query
 Weight = Annotated[float, Field(ge=-100, le=100)]
-Id = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _digits(given: object) -> object:
+    if isinstance(given, str) and not re.fullmatch(r"-?[0-9]+", given):
+        raise ValueError("a whole number is written in digits")
+    return given
+
+
+# In addresses and forms pydantic would take 1_0, 5.0 and " 5" as well, which no description says.
+Whole = Annotated[int, BeforeValidator(_digits)]
+Id = Annotated[Whole, Field(ge=0, lt=2**63)]
 
 
 class Asked(BaseModel):
@@ -59,8 +70,8 @@ class SearchRequest(Asked):
     image_id: Id | None = Field(None, description="pictures like this one")
     terms: list[AskedTerm] | None = Field(None, min_length=1, max_length=32)
     image_url: str | None = Field(None, max_length=2000, description="where it is switched on")
-    k: int = Field(20, ge=1, le=MOST_STREAMED, description=f"above {MOST} only as a stream")
-    offset: int = Field(0, ge=0, le=MOST_STREAMED)
+    k: Whole = Field(20, ge=1, le=MOST_STREAMED, description=f"above {MOST} only as a stream")
+    offset: Whole = Field(0, ge=0, le=MOST_STREAMED)
     where: str | None = Field(None, max_length=10_000, description="a filter: width > 2000")
     expand: bool = Field(True, description="false: the text alone is searched for")
     variants: list[AskedVariant] | None = Field(
@@ -77,8 +88,8 @@ class SimpleSearch(BaseModel):
         None, max_length=LONGEST, description="as `soutu search` takes it", examples=["灰猫 + 雪地"]
     )
     image_id: Id | None = Field(None, description="pictures like this one")
-    k: int = Field(20, ge=1, le=MOST_STREAMED, description=f"above {MOST} only as a stream")
-    offset: int = Field(0, ge=0, le=MOST_STREAMED)
+    k: Whole = Field(20, ge=1, le=MOST_STREAMED, description=f"above {MOST} only as a stream")
+    offset: Whole = Field(0, ge=0, le=MOST_STREAMED)
     where: str | None = Field(None, max_length=10_000, examples=["width > 2000"])
     expand: bool = True
     min_confidence: float | None = Field(None, ge=0, le=1)
@@ -92,7 +103,7 @@ class SimpleSearch(BaseModel):
 class CaptionsRequest(Asked):
     """What may stand in the form beside the picture."""
 
-    k: int = Field(5, ge=1, le=MOST)
+    k: Whole = Field(5, ge=1, le=MOST)
     vector: bool = False
 
 

@@ -14,10 +14,10 @@ from soutu.server.context import Context, context
 from soutu.server.examples import INFO, Responses, answers
 from soutu.server.files import Sent, inside, original
 from soutu.server.problems import NotFound
-from soutu.server.schemas import ImageInfo
+from soutu.server.schemas import ImageInfo, Whole
 
 router = APIRouter()
-_ID = Annotated[int, Path(ge=0, lt=2**63, examples=[5])]
+_ID = Annotated[Whole, Path(ge=0, lt=2**63, examples=[5])]
 _SAME: Responses = {304: {"description": "what the client has is still right"}}
 _IMAGE: Responses = {200: {"content": {"image/*": {}}, "description": "the picture"}, **_SAME}
 _THUMBNAIL: Responses = {

@@ -20,6 +20,7 @@ from soutu.server.schemas import (
     Explained,
     Id,
     SimpleSearch,
+    Whole,
 )
 
 router = APIRouter()
@@ -64,7 +65,7 @@ CAPTIONS_BODY: Any = {
         },
     }
 }
-_K = Annotated[int, Query(ge=1, le=MOST)]
+_K = Annotated[Whole, Query(ge=1, le=MOST)]
 
 
 @router.get("/search", response_model=Answer, responses=streamed(ANSWER))
