@@ -38,6 +38,21 @@ def indexed(folder):
         return {p: (f.size, f.mtime_ns) for p, f in files.items()}, rows, vectors
 
 
+def test_decoders_stay_between_their_tasks(cluster):
+    """To start one again costs as much as it decodes in a second: Ray would, after one."""
+    import ray
+
+    @ray.remote(num_cpus=0.5)
+    def task():
+        time.sleep(0.5)
+        return os.getpid()
+
+    before = {*ray.get([task.remote() for _ in range(4)])}
+    time.sleep(4)
+    assert len(before) == 4, "more than Ray keeps for two cores"
+    assert [pid for pid in before if not Path(f"/proc/{pid}").exists()] == []
+
+
 def test_a_folder_ends_in_the_same_index(cluster, tmp_path, soutu, monkeypatch):
     monkeypatch.setattr("soutu.gallery.on_ray.FEW", 0)
     plain = write_folder(tmp_path / "plain", jpegs(40))
