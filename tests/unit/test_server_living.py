@@ -63,8 +63,10 @@ def test_texts_of_requests_at_the_same_time_are_encoded_together(app, api, galle
         end = time.monotonic() + 10
         while len(app.state.context.ahead._waiting) < len(words) - 1 and time.monotonic() < end:
             time.sleep(0.001)
+        waiting = len(app.state.context.ahead._waiting)
         go.set()
         found = {word: future.result() for word, future in asked.items()}
+    assert waiting == len(words) - 1, "they wait without a thread"
     assert batching.texts.counts.batches - before == 2
     assert found == alone
 
