@@ -169,7 +169,14 @@ def demo_indexed(tmp_path_factory):
             patch.setenv(name, str(folder.parent / name))
         with Gallery.open(folder, model="tiny") as gallery:
             gallery.index(folder / "captions.csv")
-    return folder
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    yield folder
+    # A search asked of it would stand in the log of every later copy.
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    changed = {
+        path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+    }
+    assert not changed, "a test has written into what all others copy"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The description of the API is whole, and what it shows is what is answered."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ ASKED = {
 
 
 @pytest.fixture(scope="module")
-def api(demo_indexed):
-    with TestClient(create_app(Gallery.open(demo_indexed, model="tiny"))) as client:
+def api(demo_indexed, tmp_path_factory):
+    folder = shutil.copytree(demo_indexed, tmp_path_factory.mktemp("openapi") / "photos")
+    with TestClient(create_app(Gallery.open(folder, model="tiny"))) as client:
         yield client
 
 
