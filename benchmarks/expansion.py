@@ -25,7 +25,7 @@ from soutu.query.choose import chosen
 from soutu.query.expand import LexiconExpander, variants
 from soutu.query.fuse import FUSIONS, SENSES, by_sense
 from soutu.query.fuse_rankings import K
-from soutu.query.hubs import ALPHA, corrected
+from soutu.query.hubs import ON, corrected, strength
 from soutu.query.lexicon import built_in
 from soutu.query.normalize import EN, language
 from soutu.query.reference import reference_texts
@@ -110,6 +110,7 @@ def methods(encoder: Encoder, reference: Reference) -> Mapping[str, Method]:
     """What each does with a query; None where it has nothing to say."""
     expander = LexiconExpander()
     read = encoder.card.languages
+    held = strength(reference, ON)
 
     def fused(asked: Asked, name: str, keep: Callable[[Variant], bool]) -> Floats:
         every = variants(asked.zh, expander)
@@ -143,14 +144,14 @@ def methods(encoder: Encoder, reference: Reference) -> Mapping[str, Method]:
 
     return {
         "raw": raw,
-        "raw + NNN": lambda asked: corrected(raw(asked), reference, ALPHA),
+        "raw + NNN": lambda asked: corrected(raw(asked), reference, held),
         **{f"lexicon, {name}": whole(name) for name in FUSIONS if name != SENSES},
         "lexicon, max over senses": senses,
         "lexicon, English alone": lambda asked: fused(
             asked, "mean", lambda v: language(v.text) == EN
         ),
         "lexicon, auto": auto,
-        "lexicon, auto + NNN": lambda asked: corrected(auto(asked), reference, ALPHA),
+        "lexicon, auto + NNN": lambda asked: corrected(auto(asked), reference, held),
         "templates": lambda asked: prompted(asked.zh),
         "lexicon, auto + templates": lambda asked: prompted(asked.zh, expander),
         "translated by hand": lambda asked: (

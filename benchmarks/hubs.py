@@ -1,10 +1,10 @@
 """Do pictures that come first for everything get held back, and only where there are such?
 
-``python -m benchmarks.hubs [--collections DIR] [--work DIR]``. The correction (``query/hubs.py``)
-and the skewness from which it is used were chosen on scenes as a model has not seen them: grey,
-inverted, as outlines and so on. They are judged on collections of low hubness (scenes), and of
-high: a style that no model has seen, scenes among near-uniform pictures, and Chinese for a model
-that reads none.
+``python -m benchmarks.hubs [--collections DIR] [--work DIR]``. The correction (``query/hubs.py``),
+the skewness from which it is used and how it grows with it were chosen on the galleries of
+``benchmarks/hub_galleries.py``: scenes as a model has not seen them. They are judged on collections
+of low hubness (scenes), and of high: a style that no model has seen, scenes among near-uniform
+pictures, and Chinese for a model that reads none.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
 
 from benchmarks.calibration import encoded
-from benchmarks.expansion import BATCH, MODELS, Asked, bank_of, generated, pictures
+from benchmarks.expansion import MODELS, Asked, bank_of, generated, pictures
+from benchmarks.hub_galleries import in_batches_of, kept, odd, uniform
 from benchmarks.record import save
 from soutu.assemble import build_encoder
 from soutu.encoders.base import Encoder
-from soutu.query.hubs import ALPHA, AUTO, SKEWED, corrected, strength
-from soutu.query.standing import MOST, Reference, measure
-from soutu.sources.decode import decode
-from soutu.types import Floats, Rgb
+from soutu.query.hubs import AUTO, HUBS, MOST, ON, corrected, strength
+from soutu.query.standing import MOST as LOOKED_AT
+from soutu.query.standing import Reference, measure
+from soutu.types import Floats
 from training.collections import ensure
 from training.evaluate import COLLECTIONS
 
+ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8)
+LEVELS = (0.0, HUBS.skewed, 4.5, 7.0, 12.0, math.inf)  # of skewness, for the choice
 NEIGHBOURS = (16, 128)  # NNN with so few of the reference texts, for comparison
 UNIFORM = 1500
 QUERIES = 500  # of each kind and language
@@ -38,20 +41,7 @@ OCCURRENCES = 10
 _BLOCK = 256
 
 Figures = dict[str, object]
-Picture = Image.Image
-
-CHANGES: Mapping[str, Callable[[Picture], Picture]] = {
-    "grey": lambda picture: ImageOps.grayscale(picture).convert("RGB"),
-    "inverted": ImageOps.invert,
-    "outlines": lambda picture: ImageOps.invert(
-        ImageOps.grayscale(picture).filter(ImageFilter.FIND_EDGES)
-    ).convert("RGB"),
-    "contours": lambda picture: picture.filter(ImageFilter.CONTOUR),
-    "two tones": lambda picture: ImageOps.posterize(picture, 1),
-    "blurred": lambda picture: picture.filter(ImageFilter.GaussianBlur(5)),
-    "dark": lambda picture: picture.point(lambda value: value // 5),
-    "coarse": lambda picture: picture.resize((24, 24)).resize((256, 256), Image.Resampling.NEAREST),
-}
+Ask = Callable[[str], Floats]
 
 
 @dataclass(frozen=True)
@@ -64,86 +54,54 @@ class Case:
     queries: Floats
 
 
-def uniform(count: int) -> list[Rgb]:
-    """One colour, with a slight gradient or a little noise."""
-    rng = np.random.default_rng(0)
-    made = []
-    for number in range(count):
-        picture = np.full((128, 128, 3), rng.integers(0, 256, 3), float)
-        slope = np.linspace(-20, 20, 128)
-        if number % 4 == 1:
-            picture += slope[:, None, None]
-        elif number % 4 == 2:
-            picture += rng.normal(0, 6, picture.shape)
-        elif number % 4 == 3:
-            picture += slope[None, :, None] * rng.normal(0, 1, 3)
-        made.append(np.clip(picture, 0, 255).astype(np.uint8))
-    return made
+@dataclass(frozen=True)
+class Collections:
+    """Where the pictures are, and what a model makes of them and of their queries."""
 
+    encoder: Encoder
+    folder: Path
+    work: Path
 
-def kept(file: Path, make: Callable[[], Floats]) -> Floats:
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, make())
-    loaded: Floats = np.load(file)
-    return loaded
+    def pictures(self, name: str) -> Floats:
+        return pictures(self.encoder, self.folder / name, self.work / name)
 
+    def case(self, name: str, lang: str, ask: Ask | None = None) -> Case:
+        asked = generated(self.folder / name, lang, QUERIES)
+        ask = ask or (lambda text: encoded(self.encoder, text))
+        queries = np.stack([ask(one.zh) for one in asked])
+        return Case(f"{name} {lang}", self.pictures(name), asked, queries)
 
-def changed(encoder: Encoder, folder: Path, change: Callable[[Picture], Picture]) -> Floats:
-    paths = sorted((folder / "images").glob("*.jpg"))
-    parts = [
-        encoder.encode_images(
-            [np.asarray(change(Image.fromarray(decode(p).rgb))) for p in paths[at : at + BATCH]]
+    def judged_on(self) -> Iterator[Case]:
+        mark = self.encoder.card.fingerprint[:16]
+        flat = kept(
+            self.work / f"uniform-{mark}.npy",
+            lambda: in_batches_of(self.encoder.encode_images, uniform(UNIFORM)),
         )
-        for at in range(0, len(paths), BATCH)
-    ]
-    return np.vstack(parts)
-
-
-def cases(encoder: Encoder, collections: Path, work: Path) -> dict[str, list[Case]]:
-    """By what they are for: "chosen on" and "judged on"."""
-    mark = encoder.card.fingerprint[:16]
-
-    def asked(name: str, lang: str, ask: Callable[[str], Floats]) -> tuple[list[Asked], Floats]:
-        found = generated(collections / name, lang, QUERIES)
-        return found, np.stack([ask(one.zh) for one in found])
-
-    def auto(text: str) -> Floats:
-        return encoded(encoder, text)
-
-    vectors = {
-        name: pictures(encoder, collections / name, work / name)
-        for name in ("scenes", "style", "composition")
-    }
-    flat = kept(
-        work / f"uniform-{mark}.npy", lambda: in_batches_of(encoder.encode_images, uniform(UNIFORM))
-    )
-    chosen_on, judged_on = [], []
-    for lang in ("zh", "en"):
-        for name in ("scenes", "style"):
-            judged_on.append(Case(f"{name} {lang}", vectors[name], *asked(name, lang, auto)))
-        last = judged_on[-2]
-        mixed = np.vstack([vectors["scenes"], flat])
         none = np.zeros(len(flat), bool)
-        asks = [replace(one, right=np.concatenate([one.right, none])) for one in last.asked]
-        judged_on.append(Case(f"uniform {lang}", mixed, asks, last.queries))
-        for name, change in CHANGES.items():
-            seen = kept(
-                work / f"{name.replace(' ', '-')}-{mark}.npy",
-                lambda change=change: changed(encoder, collections / "composition", change),  # type: ignore[misc]
-            )
-            chosen_on.append(Case(f"{name} {lang}", seen, *asked("composition", lang, auto)))
-        chosen_on.append(
-            Case(f"plain {lang}", vectors["composition"], *asked("composition", lang, auto))
-        )
-    if "zh" not in encoder.card.languages:
-        raw = asked("scenes", "zh", lambda text: encoder.encode_texts([text])[0])
-        judged_on.append(Case("scenes zh unread", vectors["scenes"], *raw))
-    return {"chosen on": chosen_on, "judged on": judged_on}
+        for lang in ("zh", "en"):
+            scenes = self.case("scenes", lang)
+            yield scenes
+            yield self.case("style", lang)
+            mixed = np.vstack([scenes.images, flat])
+            asks = [replace(a, right=np.concatenate([a.right, none])) for a in scenes.asked]
+            yield Case(f"uniform {lang}", mixed, asks, scenes.queries)
+        if "zh" not in self.encoder.card.languages:
+            raw = self.case("scenes", "zh", lambda text: self.encoder.encode_texts([text])[0])
+            yield replace(raw, name="scenes zh unread")
+
+    def chosen_on(self) -> Iterator[Case]:
+        name = "composition"
+        asked = [self.case(name, lang) for lang in ("zh", "en")]
+        yield from asked
+        plain = self.pictures(name)
+        for changed, vectors in odd(self.encoder, self.folder / name, plain, self.work):
+            for case in asked:
+                yield replace(case, name=f"{changed}, {case.name}", images=vectors)
 
 
-def in_batches_of(encode: Callable[[Sequence[Rgb]], Floats], items: Sequence[Rgb]) -> Floats:
-    return np.vstack([encode(items[at : at + BATCH]) for at in range(0, len(items), BATCH)])
+def reference_of(case: Case, bank: Floats) -> Reference:
+    order = np.random.default_rng(0).permutation(len(case.images))[:LOOKED_AT]
+    return measure(case.images[order], bank, images=len(case.images), texts="reference")
 
 
 def first_right(case: Case, queries: Floats, bias: Floats | None = None) -> np.ndarray:
@@ -153,6 +111,11 @@ def first_right(case: Case, queries: Floats, bias: Floats | None = None) -> np.n
         scores = case.images @ queries[at]
         right.append(one.right[int((scores if bias is None else scores - bias).argmax())])
     return np.array(right, bool)
+
+
+def held(case: Case, reference: Reference, alpha: float) -> Floats:
+    """The queries, corrected."""
+    return np.stack([corrected(query, reference, alpha) for query in case.queries])
 
 
 def occurrences(case: Case, queries: Floats) -> float:
@@ -174,16 +137,17 @@ def sign_test(better: int, worse: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def compare(case: Case, bank: Floats, reference: Reference) -> Figures:
-    alpha = strength(reference, AUTO)
+def compare(case: Case, bank: Floats) -> Figures:
+    reference = reference_of(case, bank)
+    alpha = strength(reference, ON)
     off = first_right(case, case.queries)
-    moved = np.stack([corrected(query, reference, ALPHA) for query in case.queries])
+    moved = held(case, reference, alpha)
     on = first_right(case, moved)
     better, worse = int((on & ~off).sum()), int((off & ~on).sum())
     nearest = np.sort(bank @ case.images.T, axis=0)[::-1]
     few = {
         f"NNN, k = {k}": round(
-            float(first_right(case, case.queries, ALPHA * nearest[:k].mean(axis=0)).mean()), 4
+            float(first_right(case, case.queries, alpha * nearest[:k].mean(axis=0)).mean()), 4
         )
         for k in NEIGHBOURS
     }
@@ -191,7 +155,8 @@ def compare(case: Case, bank: Floats, reference: Reference) -> Figures:
         "pictures": len(case.images),
         "queries": len(case.asked),
         "skewness": round(reference.skewness, 2),
-        "corrects": bool(alpha),
+        "alpha": round(alpha, 3),
+        "corrects": strength(reference, AUTO) > 0,
         "R@1 off": round(float(off.mean()), 4),
         "R@1 on": round(float(on.mean()), 4),
         "better, worse": [better, worse],
@@ -199,15 +164,38 @@ def compare(case: Case, bank: Floats, reference: Reference) -> Figures:
         "k-occurrence skewness off": round(occurrences(case, case.queries), 2),
         "k-occurrence skewness on": round(occurrences(case, moved), 2),
         **few,
+        "cost in µs": round(cost(case, reference, alpha), 1),
     }
 
 
-def cost(case: Case, reference: Reference) -> float:
+def cost(case: Case, reference: Reference, alpha: float) -> float:
     """Microseconds that the correction adds to a query."""
     start = time.perf_counter()
     for query in case.queries:
-        corrected(query, reference, ALPHA)
+        corrected(query, reference, alpha)
     return (time.perf_counter() - start) / len(case.queries) * 1e6
+
+
+def gains(case: Case, bank: Floats) -> tuple[float, list[float]]:
+    """Skewness, and by how many points of R@1 each of ``ALPHAS`` and what is taken by itself are
+    above nothing."""
+    reference = reference_of(case, bank)
+    off = first_right(case, case.queries).mean()
+    tried = (*ALPHAS, strength(reference, AUTO))
+    on = [first_right(case, held(case, reference, alpha)).mean() for alpha in tried]
+    return reference.skewness, [100 * float(one - off) for one in on]
+
+
+def choice(found: Sequence[tuple[float, list[float]]]) -> list[Figures]:
+    """The mean gains by level of skewness."""
+    rows: list[Figures] = []
+    for low, high in pairwise(LEVELS):
+        of_level = [points for skewness, points in found if low <= skewness < high]
+        means = np.mean(of_level, axis=0).round(2).tolist()
+        names = [*(f"{alpha:g}" for alpha in ALPHAS), "by itself"]
+        points = dict(zip(names, means, strict=True))
+        rows.append({"skewness from": low, "cases": len(of_level), "points of R@1": points})
+    return rows
 
 
 def main() -> None:
@@ -216,23 +204,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=COLLECTIONS / "vectors")
     options = parser.parse_args()
     ensure(options.collections)
-    found: Figures = {"alpha": ALPHA, "corrects from": SKEWED}
+    found: Figures = {"correction": {**vars(HUBS), "most": MOST}}
+    points = []
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
         bank = bank_of(encoder)
-        table: dict[str, Figures] = {}
-        for purpose, ones in cases(encoder, options.collections, options.work).items():
-            table[purpose] = {}
-            for case in ones:
-                order = np.random.default_rng(0).permutation(len(case.images))[:MOST]
-                reference = measure(
-                    case.images[order], bank, images=len(case.images), texts="reference"
-                )
-                row = compare(case, bank, reference)
-                table[purpose][case.name] = row
-                print(f"{model:8} {purpose:10} {case.name:18} {row}", flush=True)
-                table.setdefault("cost in µs", {})[case.name] = round(cost(case, reference), 1)
-        found[model] = table
+        collections = Collections(encoder, options.collections, options.work)
+        points += [gains(case, bank) for case in collections.chosen_on()]
+        found[model] = table = {}
+        for case in collections.judged_on():
+            table[case.name] = compare(case, bank)
+            print(f"{model:8} {case.name:18} {table[case.name]}", flush=True)
+    found["chosen on"] = choice(points)
+    print(found["chosen on"])
     print(save("hubs", found))
 
 

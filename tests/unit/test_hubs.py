@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from soutu.query.hubs import ALPHA, SKEWED, corrected, shift, strength
+from soutu.query.hubs import ALPHA, GROWTH, MOST, SKEWED, Hubs, corrected, shift, strength
 from soutu.query.standing import Level, Reference
 from tests.store_samples import unit
 
@@ -21,10 +21,19 @@ def reference(skewness: float) -> Reference:
         (SKEWED - 0.01, "auto", 0),
         (0.0, "on", ALPHA),
         (99.0, "off", 0),
+        (2 * SKEWED, "auto", ALPHA + GROWTH),
+        (3 * SKEWED, "on", ALPHA + GROWTH * np.log2(3)),
+        (99.0, "auto", MOST),
     ],
 )
 def test_it_is_done_where_hubs_rule_or_as_the_settings_say(skewness, when, expected):
-    assert strength(reference(skewness), when) == expected
+    assert strength(reference(skewness), when) == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_was_tuned_counts_whatever_the_skewness():
+    tuned = Hubs(0.7, 2.0, growth=0.0)
+    assert [strength(reference(s), "auto", tuned) for s in (1.9, 2.0, 99.0)] == [0.0, 0.7, 0.7]
+    assert strength(reference(4.0), "auto", Hubs(0.1, 0.0)) == pytest.approx(0.1 + 2 * GROWTH)
 
 
 def test_nothing_is_corrected_in_a_gallery_that_was_not_measured():

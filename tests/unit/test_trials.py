@@ -15,7 +15,7 @@ from soutu.config import Config
 from soutu.errors import BadConfig
 from soutu.evaluation import How, against_first, evaluate, open_collection, parse_trials, read_grid
 from soutu.evaluation.vectors import encode
-from soutu.query.hubs import ALPHA
+from soutu.query.hubs import strength
 from soutu.query.reference import reference_texts
 
 ROOT = Path(__file__).parents[2]
@@ -92,14 +92,15 @@ def test_the_correction_takes_the_similarity_to_reference_texts_away():
     texts = reference_texts(encoder.card.languages)
     bank = np.concatenate([encoder.encode_texts(texts[at : at + 64]) for at in range(0, 2048, 64)])
     bias = (bank @ vectors.pictures.T).mean(axis=0)
-    assert found.settings["correction"]["alpha"] == ALPHA
+    alpha = strength(vectors.reference, "on")
+    assert found.settings["correction"]["alpha"] == alpha > 0
     (words,) = [
         one for one in found.outcomes
         if (one.direction, one.lang, one.kind) == ("text-to-image", "zh", "word")
     ]  # fmt: skip
     place = {text.id: at for at, text in enumerate(scenes.texts)}
     for query, first in zip(words.queries, words.best, strict=True):
-        scores = vectors.pictures @ vectors.texts[place[query]] - ALPHA * bias
+        scores = vectors.pictures @ vectors.texts[place[query]] - alpha * bias
         best = [scenes.pictures[at].id for at in np.argsort(-scores)[:3]]
         gaps = np.diff(np.sort(scores)[::-1][:4])
         assert [*first] == best or np.abs(gaps).min() < 2e-6, "a tie may go either way"

@@ -13,11 +13,11 @@ from soutu.errors import BadConfig, BadInput
 from soutu.evaluation import METRICS, How, evaluate, open_collection
 from soutu.evaluation.presence import Answers, fit, refitted, threshold
 from soutu.evaluation.statistics import intervals, ratio
-from soutu.evaluation.tuning import halves, reciprocal, tune
+from soutu.evaluation.tuning import ALPHAS, halves, reciprocal, tune
 from soutu.evaluation.vectors import encode
 from soutu.query.confidence import Calibration
 from soutu.query.expand import LexiconExpander, Weights
-from soutu.query.hubs import Hubs
+from soutu.query.hubs import Hubs, strength
 from soutu.query.tuned import UNTUNED, Tuned, read_tuned, to_yaml
 from soutu.types import Variant
 
@@ -108,6 +108,14 @@ def test_test_figures_are_those_of_an_evaluation(found, parts):
         for gain in tuning.gains[:2]:
             values = np.concatenate([o.values[:, METRICS.index(gain.metric)] for o in outcomes])
             assert getattr(gain, side).value == pytest.approx(values.mean(), abs=1e-9)
+
+
+def test_the_correction_in_force_is_the_one_that_was_best(found, parts):
+    tuning, encoder, how = found
+    asked = replace(how, expander=Doubtful(tuning.tuned.weights), correction="on")
+    vectors = encode(parts[0], encoder, asked)
+    means = [np.mean([g.mean() for g in reciprocal(parts[0], vectors, a)]) for a in ALPHAS]
+    assert strength(vectors.reference, "auto", tuning.tuned.hubs) == ALPHAS[np.argmax(means)]
 
 
 def test_nothing_to_weigh_keeps_the_defaults(parts, found):

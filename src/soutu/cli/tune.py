@@ -115,7 +115,7 @@ def _show(found: Tuning, parts: list[Collection], precision: float | None) -> No
     dev, test = (len(part.texts) for part in parts)
     click.echo(say("tune-parts", dev=dev, test=test))
     numbers = (f"{x:g}" for x in (*vars(weights).values(), *vars(hubs).values()))
-    names = ("later", "listed", "synonym", "alpha", "skewed")
+    names = ("later", "listed", "synonym", "alpha", "skewed", "growth")
     click.echo(say("tune-chosen", **dict(zip(names, numbers, strict=True))))
     codes = ("eval-queries", "tune-before", "tune-after", "tune-more")
     header = ["", *map(say, codes)]

@@ -138,7 +138,7 @@ def _hubs(dev: Collection, vectors: Vectors) -> Hubs:
     means = {alpha: _mean(reciprocal(dev, vectors, alpha)) for alpha in ALPHAS}
     alpha = max(ALPHAS, key=lambda one: (round(means[one], 9), -one))
     if alpha:
-        return Hubs(alpha, min(HUBS.skewed, math.floor(reference.skewness * 10) / 10))
+        return Hubs(alpha, min(HUBS.skewed, math.floor(reference.skewness * 10) / 10), growth=0.0)
     above = math.floor(reference.skewness * 10 + 1) / 10
     return Hubs(HUBS.alpha, max(HUBS.skewed, above))
 

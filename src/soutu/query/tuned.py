@@ -2,7 +2,7 @@
 
 space: tiny/1fe5c2689725
 weights: {later: 0.5, listed: 0.25, synonym: 0.5}
-correction: {alpha: 0.2, skewed: 3.3}
+correction: {alpha: 0.2, skewed: 3.3, growth: 0.0}
 confidence: {any: [1.5, 0.46, -2.7], this: [1.7, 0.79, -3.8]}
 min_confidence: 0.62
 """
