@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from soutu import Gallery
+from tests.conftest import heeding_ctrl_c
 
 
 @pytest.fixture
@@ -95,8 +97,11 @@ def test_what_comes_is_followed_beyond_a_new_file(logged):
     command = [sys.executable, "-uc", "from soutu.cli import main; main()", "log", "tail", "-f"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [*command, "-n", "1", "--log", log, "--json"], stdout=subprocess.PIPE, env=environment
-    ) as running:
+        [*command, "-n", "1", "--log", log, "--json"],
+        stdout=subprocess.PIPE, env=environment, preexec_fn=heeding_ctrl_c,
+    ) as running:  # fmt: skip
+        killer = threading.Timer(60, running.kill)  # else a failure here would wait for ever
+        killer.start()
         assert json.loads(running.stdout.readline())["query"] == "潜水艇"
         with log.open("a", encoding="utf-8") as file:
             file.write(line + "\n" + line[:20])
@@ -109,4 +114,5 @@ def test_what_comes_is_followed_beyond_a_new_file(logged):
         log.write_text(line.replace("灰猫", "新的") + "\n", "utf-8")
         assert json.loads(running.stdout.readline())["query"] == "新的"
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=20) == 0
+        assert running.wait() == 0
+        killer.cancel()

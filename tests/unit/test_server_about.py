@@ -17,7 +17,7 @@ from soutu.server.app import create_app, create_server
 from soutu.server.guard import Guard
 from soutu.server.settings import ServerSettings
 from soutu.server.work import Work
-from tests.conftest import picture
+from tests.conftest import heeding_ctrl_c, picture
 from tests.serving import MAIN, ROOT
 
 BASE = "/api/v1"
@@ -230,7 +230,9 @@ def test_the_command(folder, soutu):
 
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", MAIN, "serve", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=heeding_ctrl_c
+    ) as process:
         killer = threading.Timer(60, process.kill)  # else a failure here would wait for ever
         killer.start()
         line = process.stderr.readline()
