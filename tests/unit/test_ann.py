@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from soutu.store.ann import Ann
 from soutu.store.base import NewCaption
 from soutu.store.examine import examine
 from soutu.store.local import LocalStore
-from soutu.store.manifest import read_manifest
+from soutu.store.manifest import read_manifest, write_manifest
 from soutu.store.repair import repair
 from tests.store_samples import card, pictures
 
@@ -86,7 +87,7 @@ def test_fewer_lists_would_not_keep_it(home):
     for query in GALLERY.texts[400:500]:
         right = np.argsort(-(GALLERY.images @ query))[:10]
         few = type(level)(10, 2, level.candidates, {})
-        hits.append(np.isin(right, ann.candidates(query, few).slots).mean())
+        hits.append(np.isin(right, ann.candidates(query, few, GALLERY.images).slots).mean())
     assert np.mean(hits) < 0.9
 
 
@@ -219,6 +220,16 @@ def test_damage_is_noticed_scanned_around_and_mended(home, victim, place):
         with store.writer() as writer:
             assert writer.refresh_ann(lambda: GALLERY.texts[:300]) == ["image"]
     assert Ann.load(folder(home), "image") is not None
+
+
+def test_codes_of_other_slots_than_the_manifest_says_are_not_believed(home):
+    """Vectors are read where the codes say, without another look."""
+    manifest = read_manifest(folder(home), "image")
+    write_manifest(folder(home), "image", replace(manifest, slots=manifest.slots - 1))
+    with pytest.raises(IndexCorrupt, match="image"):
+        Ann.load(folder(home), "image")
+    with LocalStore.open(home) as store:
+        assert recall(store, GALLERY.texts[400:420], GALLERY.images) == 1.0, "scanned"
 
 
 @pytest.mark.parametrize("victim", ["codes", "manifest"])

@@ -24,21 +24,21 @@ EXACT_BELOW = 20_000  # vectors; a scan of so many takes a millisecond or two
 
 @dataclass(frozen=True)
 class Candidates:
-    """``slots`` (n,) with their scores by code, ``codes`` (n,), best first; ``every``: no others
-    were admitted."""
+    """``slots`` (n,) with their scores by code, ``codes`` (n,), best first, and by vector,
+    ``scores`` (n,); ``every``: no others were admitted."""
 
     slots: Ids
     codes: Floats
+    scores: Floats
     every: bool
 
-    def settle(self, scores: Floats, k: int) -> bool:
-        """Whether what was left out is unlikely to be among the best ``k``, given the candidates'
-        own ``scores`` (n,): what the last code says, and three times the codes' error, is no more
-        than the k-th best."""
+    def settle(self, k: int) -> bool:
+        """Whether what was left out is unlikely to be among the best ``k``: what the last code
+        says, and three times the codes' error, is no more than the k-th best score."""
         if self.every:
             return True
-        kth = float(np.partition(scores, len(scores) - k)[len(scores) - k])
-        return float(self.codes[-1]) + 3 * float((scores - self.codes).std()) <= kth
+        kth = float(np.partition(self.scores, len(self.scores) - k)[len(self.scores) - k])
+        return float(self.codes[-1]) + 3 * float((self.scores - self.codes).std()) <= kth
 
 
 class Ann:
@@ -47,6 +47,7 @@ class Ann:
     def __init__(self, index: Any, manifest: Manifest) -> None:  # noqa: ANN401  (Faiss has no types)
         self.manifest = manifest
         self._index = index
+        self._efforts: dict[int, Any] = {}  # Faiss's parameters, by lists
 
     @classmethod
     def load(cls, folder: Path, kind: str) -> Ann | None:
@@ -63,7 +64,11 @@ class Ann:
             if not manifest.is_whole(folder):
                 raise IndexCorrupt("ann-damaged", file=str(path))
             with open(path, "rb") as file:
-                return cls(faiss.read_index(faiss.PyCallbackIOReader(file.read)), manifest)
+                index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+            # Vectors are read at the slots it names, and no further than the manifest says.
+            if index.ntotal != manifest.slots:
+                raise IndexCorrupt("ann-damaged", file=str(path))
+            return cls(index, manifest)
         except ImportError:
             return None
         except (OSError, RuntimeError) as fault:  # RuntimeError: what Faiss raises
@@ -74,24 +79,36 @@ class Ann:
         for."""
         return next((level for level in self.manifest.levels if k <= level.k), None)
 
-    def candidates(self, query: Floats, level: Level, bits: Bits | None = None) -> Candidates:
-        """The slots that are likely to hold the best answers to ``query`` (dim,). ``bits``: only
-        slots whose bit is set count."""
+    def candidates(
+        self, query: Floats, level: Level, rows: Floats, bits: Bits | None = None
+    ) -> Candidates:
+        """The slots that are likely to hold the best answers to ``query`` (dim,), of those whose
+        vectors are ``rows`` (slots, dim). ``bits``: only slots whose bit is set count."""
         import faiss
 
-        limits = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
-        effort = faiss.SearchParametersIVF(nprobe=level.lists, **limits)
+        effort = self._efforts.get(level.lists) if bits is None else None
+        if effort is None:
+            limits = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
+            effort = faiss.SearchParametersIVF(nprobe=level.lists, **limits)
+            if bits is None:
+                self._efforts[level.lists] = effort
         # One query is too little work for two threads; several callers have threads of their own.
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)  # of this thread
         try:
             [codes], [found] = self._index.search(query[None], level.candidates, params=effort)
+            every = bool(found[-1] < 0)
+            if every:
+                there = found >= 0  # -1 where there were fewer
+                codes, found = codes[there], found[there]
+            scores = np.empty(len(found), np.float32)
+            # Where they lie on disk: a copy of them would take half as long again.
+            faiss.fvec_inner_products_by_idx(
+                *map(faiss.swig_ptr, (scores, query, rows, found)), len(query), 1, len(found)
+            )
         finally:
             faiss.omp_set_num_threads(threads)
-        if found[-1] >= 0:
-            return Candidates(found, codes, False)
-        there = found >= 0  # -1 where there were fewer
-        return Candidates(found[there], codes[there], True)
+        return Candidates(found, codes, scores, every)
 
 
 def stamp(folder: Path, kind: str) -> tuple[int, int] | None:

@@ -68,7 +68,12 @@ class Live:
 
     def ids_at(self, slots: Ids) -> Ids:
         """The ids at these slots, each of which is live."""
-        return self.ids[np.searchsorted(self.slots, slots)]
+        return self.ids[slots if self._no_gaps else np.searchsorted(self.slots, slots)]
+
+    @cached_property
+    def _no_gaps(self) -> bool:
+        """Whether slot i stands at place i: all that there are, are live."""
+        return len(self.slots) == int(self.slots[-1]) + 1
 
     @cached_property
     def ascending(self) -> Ids:

@@ -70,8 +70,10 @@ class Slab:
 
     def exact(self, vector: Floats, slots: Ids) -> Floats:
         """As ``scan``, in any order and slower, each score free of its neighbours' influence."""
-        scores = np.empty(len(slots), np.float32)
         rows = self.rows(_end(slots))
+        if len(slots) <= self._step:
+            return exact_scores(rows[slots], vector)
+        scores = np.empty(len(slots), np.float32)
         for start in range(0, len(slots), self._step):
             part = slots[start : start + self._step]
             scores[start : start + self._step] = exact_scores(rows[part], vector)

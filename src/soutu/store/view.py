@@ -11,9 +11,9 @@ import numpy as np
 
 from soutu.errors import IndexCorrupt
 from soutu.filters import Filter
-from soutu.store.ann import Ann, stamp
+from soutu.store.ann import Ann, Candidates, stamp
 from soutu.store.live import NOTHING, REVISION, Kind, Live, count_live, load_live
-from soutu.store.ranking import contenders, exact_scores, top_k
+from soutu.store.ranking import contenders, top_k
 from soutu.store.rows import counter
 from soutu.store.slab import Slab
 from soutu.store.spaces import Space, folder_of
@@ -48,16 +48,15 @@ class View:
         if k < 1 or not len(live.ids):
             return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
         covered = self.covered if among is None else self._covered(live)
-        scored = self._candidates(query, k, live, covered, narrowed=among is not None)
-        if scored is None:
+        found = self._candidates(query, k, live, covered, narrowed=among is not None)
+        if found is None:
             return self._best(query, k, live, live.slots, self.slab.scan(query, live.slots))
-        found, scores, vectors = scored
+        slots, scores = found.slots, found.scores
         if covered < len(live.slots):  # what the codes do not cover yet is scored too
             later = live.slots[covered:]
             scores = np.concatenate([scores, self.slab.scan(query, later)])
-            return self._best(query, k, live, np.concatenate([found, later]), scores)
-        near = contenders(scores, k, query)
-        return top_k(exact_scores(vectors[near], query), live.ids_at(found[near]), k)
+            slots = np.concatenate([slots, later])
+        return self._best(query, k, live, slots, scores)
 
     def _best(self, query: Floats, k: int, live: Live, slots: Ids, scores: Floats) -> Ranking:
         near = slots[contenders(scores, k, query)]
@@ -68,9 +67,8 @@ class View:
 
     def _candidates(
         self, query: Floats, k: int, live: Live, covered: int, *, narrowed: bool
-    ) -> tuple[Ids, Floats, Floats] | None:
-        """The slots worth scoring of those that the codes cover, with their scores and vectors;
-        None where all are to be scored."""
+    ) -> Candidates | None:
+        """Those worth scoring of what the codes cover; None where all are to be scored."""
         level = self.ann.level(k) if self.ann else None
         if self.ann is None or level is None:
             return None
@@ -82,11 +80,10 @@ class View:
             more = level.candidates * MORE
             level = replace(level, lists=self.ann.manifest.lists, candidates=more)
         while covered * SCATTERED > self.ann.manifest.slots and covered > level.candidates:
-            found = self.ann.candidates(query, level, bits)
-            vectors = self.slab.take(found.slots)
-            scores = vectors @ query
-            if not narrowed or found.settle(scores, k):
-                return found.slots, scores, vectors
+            rows = self.slab.rows(self.ann.manifest.slots)
+            found = self.ann.candidates(query, level, rows, bits)
+            if not narrowed or found.settle(k):
+                return found
             if level.candidates * MORE > covered // SCATTERED:
                 break  # reading the vectors of so many takes longer than scanning them all
             level = replace(level, candidates=level.candidates * MORE)
