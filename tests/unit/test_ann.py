@@ -223,7 +223,6 @@ def test_damage_is_noticed_scanned_around_and_mended(home, victim, place):
 
 
 def test_codes_of_other_slots_than_the_manifest_says_are_not_believed(home):
-    """Vectors are read where the codes say, without another look."""
     manifest = read_manifest(folder(home), "image")
     write_manifest(folder(home), "image", replace(manifest, slots=manifest.slots - 1))
     with pytest.raises(IndexCorrupt, match="image"):

@@ -1,10 +1,12 @@
 """Confidence and hubs on the command line."""
 
 import json
+import math
 
 import pytest
 from PIL import Image
 
+from soutu.query.hubs import ALPHA, GROWTH, MOST, SKEWED
 from tests.conftest import picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
@@ -18,6 +20,10 @@ def indexed(photos, tmp_path, soutu):
     return photos
 
 
+def taken(skewness):
+    return round(min(ALPHA + GROWTH * math.log2(max(skewness / SKEWED, 1)), MOST), 3)
+
+
 def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):
     assert "yardstick   none" in soutu("info", "-g", indexed)[1]
     code, out, err = soutu("search", "cat", "-g", indexed, "--min-confidence", 0.5)
@@ -28,7 +34,7 @@ def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):
     assert soutu("index", indexed)[0] == 0
     shown = json.loads(soutu("info", "-g", indexed, "--json")[1])["yardstick"]
     assert shown["images"] == 43
-    assert shown["alpha"] in (0, 0.35)
+    assert shown["alpha"] == pytest.approx(taken(shown["skewness"]) if shown["alpha"] else 0)
     assert "hubs  " in soutu("info", "-g", indexed)[1]
     out = soutu("search", "cat", "-g", indexed)[1]
     found = json.loads(soutu("search", "cat", "-g", indexed, "--json")[1])
@@ -53,13 +59,15 @@ def test_hubs_are_held_back_where_one_says_so(indexed, soutu):
     assert soutu("index", indexed)[0] == 0
     search = ("search", "cat", "-g", indexed, "--json", "--correction")
     plain, moved = (json.loads(soutu(*search, when)[1]) for when in ("off", "on"))
-    assert (plain["correction"], moved["correction"]) == (0, 0.35)
+    skewness = json.loads(soutu("info", "-g", indexed, "--json")[1])["yardstick"]["skewness"]
+    assert plain["correction"] == 0
+    assert moved["correction"] == pytest.approx(taken(skewness))
     assert all(hit["score"] == hit["cosine"] for hit in plain["hits"])
     assert all(hit["score"] != hit["cosine"] for hit in moved["hits"])
     shown = soutu("explain", "cat", "-g", indexed)[1]
     assert shown
     (indexed / ".soutu" / "config.yaml").write_text("correction: on", "utf-8")
-    assert "held back (α 0.35)" in soutu("info", "-g", indexed)[1]
+    assert f"held back (α {taken(skewness):.2g})" in soutu("info", "-g", indexed)[1]
     shares = json.loads(soutu("explain", "cat", "-g", indexed, "--json")[1])["shares"]
     for share in shares:
         assert sum(value for _, value in share["parts"]) == pytest.approx(

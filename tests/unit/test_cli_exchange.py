@@ -102,11 +102,13 @@ def test_a_search_does_not_load_what_only_an_import_needs(photos):
     import subprocess
     import sys
 
-    told = "import sys, soutu.cli.main; print(*sys.modules)"
+    told = (
+        "import sys; from soutu.cli.main import _run; _run(['search', '-h']); print(*sys.modules)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", told], capture_output=True, text=True, check=True,
         env={"PYTHONPATH": ":".join(sys.path)},
     ).stdout.split()  # fmt: skip
-    assert "soutu.cli.exchange" in loaded
-    for module in ("pyarrow", "pickletools", "soutu.store.exchange.formats"):
+    assert "soutu.cli.searching" in loaded
+    for module in ("pyarrow", "pickletools", "soutu.cli.exchange", "soutu.store.exchange.formats"):
         assert module not in loaded

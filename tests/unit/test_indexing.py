@@ -9,6 +9,7 @@ from PIL import Image
 
 from soutu import Gallery
 from soutu.errors import BadCaptions, BadInput, MissingModel, ModelMismatch
+from soutu.indexing import pipeline
 from tests.conftest import picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
@@ -119,7 +120,8 @@ def test_a_picture_that_breaks_keeps_its_last_good_state(gallery, photos):
     assert "a.jpg" in paths(gallery)
 
 
-def test_a_stopped_run_goes_on_where_it_was(gallery, photos):
+def test_a_stopped_run_goes_on_where_it_was(gallery, photos, monkeypatch):
+    monkeypatch.setattr(pipeline, "WITHIN", 0)  # each batch is stored at once
     for seed in range(40):
         Image.fromarray(picture(100 + seed)).save(photos / f"n{seed:02d}.png")
 

@@ -99,12 +99,12 @@ def test_other_reference_texts_are_another_measure(store, tmp_path, monkeypatch)
     encoder = Texts()
     add(store, 40)
     first = refresh_reference(store, encoder, tmp_path)
-    monkeypatch.setattr(module, "reference_texts", lambda languages: ["a dog", "猫"])
+    monkeypatch.setattr(module, "reference_name", lambda languages: "others")
     second = refresh_reference(store, encoder, tmp_path)
     assert first is not None
     assert second is not None
     assert second.texts != first.texts
-    assert encoder.asked == TEXTS + 2
+    assert encoder.asked == 2 * TEXTS
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all" * 100])

@@ -181,13 +181,12 @@ def test_the_packed_answer_and_the_tables_agree(home):
 
 
 def test_every_wording_takes_the_same_fields_in_both_languages():
+    import json
     import string
     from importlib import resources
 
-    import yaml
-
-    text = resources.files("soutu").joinpath("messages/store.yaml").read_text(encoding="utf-8")
-    for code, wordings in yaml.safe_load(text).items():
+    text = resources.files("soutu").joinpath("messages/store.json").read_text(encoding="utf-8")
+    for code, wordings in json.loads(text).items():
         english, chinese = (
             {name for _, name, _, _ in string.Formatter().parse(wordings[lang]) if name}
             for lang in ("en", "zh")

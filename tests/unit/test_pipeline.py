@@ -2,6 +2,7 @@
 
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from soutu import Gallery
 from soutu.encoders.catalog import open_model
 from soutu.encoders.onnx import OnnxEncoder
 from soutu.encoders.preprocess import fit
-from soutu.indexing.pipeline import AHEAD, IN_FLIGHT, ROOM, Crew, Pace
+from soutu.indexing import pipeline
+from soutu.indexing.pipeline import AHEAD, IN_FLIGHT, ROOM, TOGETHER, Crew, Pace, gathered
 from soutu.sources.decode import decode
 from soutu.sources.gate import Gate
 from tests.conftest import picture
@@ -68,6 +70,38 @@ def test_vectors_belong_to_their_items_whatever_the_batch(encoder):
             found = [*crew.encoded(enumerate(images))]
         assert [i for items, _ in found for i in items] == [*range(23)]
         assert np.allclose(np.concatenate([v for _, v in found]), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, []), (1, [1]), (3, [2, 1]), (8, [4, 2, 2]), (11, [4, 4, 2, 1])]
+)
+def test_the_last_pictures_are_shared_among_the_lanes(encoder, monkeypatch, count, sizes):
+    monkeypatch.setattr(encoder, "lanes", 2)
+    image = fit(picture(0, 90, 100), encoder.card)
+    with Crew(encoder, Pace(batch=4)) as crew:
+        found = [*crew.encoded((i, image) for i in range(count))]
+    assert [len(items) for items, _ in found] == [len(vectors) for _, vectors in found] == sizes
+
+
+def batches(sizes):
+    ends = np.cumsum([0, *sizes])
+    for first, end in pairwise(ends):
+        yield [*range(first, end)], np.arange(first, end, dtype=np.float32)[:, None]
+
+
+@given(sizes=st.lists(st.integers(1, 90), max_size=30))
+def test_batches_are_stored_together(sizes):
+    found = [*gathered(batches(sizes))]
+    items = [item for part, _ in found for item in part]
+    assert items == [*range(sum(sizes))]
+    assert items == [row[0] for _, rows in found for row in rows]
+    assert all(len(part) >= TOGETHER for part, _ in found[:-1])
+    assert all(len(part) < TOGETHER + 90 for part, _ in found)
+
+
+def test_what_waits_for_long_is_stored_at_once(monkeypatch):
+    monkeypatch.setattr(pipeline, "WITHIN", 0.0)
+    assert [len(part) for part, _ in gathered(batches([3, 1, 2]))] == [3, 1, 2]
 
 
 def test_a_fault_in_a_worker_or_in_the_engine_reaches_the_caller(encoder):

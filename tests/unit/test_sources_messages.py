@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import resources
 from pathlib import Path
 from string import Formatter
 
 import pytest
-import yaml
 
 import soutu.sources
 from soutu.errors import wording
 
-WORDINGS: dict[str, dict[str, str]] = yaml.safe_load(
-    resources.files("soutu").joinpath("messages", "sources.yaml").read_text(encoding="utf-8")
+WORDINGS: dict[str, dict[str, str]] = json.loads(
+    resources.files("soutu").joinpath("messages", "sources.json").read_text(encoding="utf-8")
 )
 
 

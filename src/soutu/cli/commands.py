@@ -142,6 +142,3 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
         show_promises(gallery.info(), err=True)
     if as_json:
         show_record(_counts(report))
-
-
-COMMANDS = (index,)

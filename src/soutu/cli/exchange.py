@@ -93,6 +93,3 @@ def export(
         click.echo(say("exported-not-encoded", count=report.not_encoded), err=True)
     if as_json:
         show_record(report)
-
-
-COMMANDS = (import_, export)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,9 @@ from soutu.cli.language import say
 @contextmanager
 def progress_bar(doing: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, called ``doing``; nothing where that is no terminal."""
+    if not sys.stderr.isatty():  # no need to import what would draw it
+        yield lambda done, total: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -27,8 +31,7 @@ def progress_bar(doing: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(say(doing), total=None, rate="")
 
         def update(done: int, total: int) -> None:

@@ -171,6 +171,3 @@ def _why_nothing(result: SearchResult, place: Place) -> str:
         return say("no-match", query=plain(result.query.raw), confidence=sure)
     code = "no-captions" if result.target == "captions" else "nothing-found"
     return say(code, folder=place.name)
-
-
-COMMANDS = (search, caption)

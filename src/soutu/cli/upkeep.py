@@ -62,7 +62,7 @@ def _show_yardstick(found: GalleryInfo) -> None:
     click.echo(say("info-yardstick", images=known.images, **told))
     code = "info-corrected" if known.alpha else "info-uncorrected"
     skewness = {"skewness": f"{known.skewness:.2f}", "from_": f"{known.skewed:g}"}
-    click.echo(say(code, alpha=f"{known.alpha:g}", **skewness))
+    click.echo(say(code, alpha=f"{known.alpha:.2g}", **skewness))
 
 
 def show_promises(found: GalleryInfo, *, err: bool = False) -> None:
@@ -96,6 +96,3 @@ def compact(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
     sizes = {"before": f"{done.before / 1e6:.1f}", "after": f"{done.after / 1e6:.1f}"}
     counts = {"images": done.images, "captions": done.captions, "vectors": done.vectors}
     click.echo(say("compacted", **counts, **sizes), err=True)
-
-
-COMMANDS = (info, compact)

@@ -16,7 +16,7 @@ from soutu.indexing.pipeline import Crew, Pace
 from soutu.indexing.reference import encoded
 from soutu.query.expand import Expander
 from soutu.query.hubs import HUBS, OFF, Hubs
-from soutu.query.reference import fingerprint, reference_texts
+from soutu.query.reference import reference_name, reference_texts
 from soutu.query.standing import FEWEST, MOST, Reference, measure
 from soutu.search import Searcher
 from soutu.store.arrays import ArrayStore
@@ -76,10 +76,10 @@ def encode(collection: Collection, encoder: Encoder, how: How) -> Vectors:
 
 def standing(pictures: Floats, encoder: Encoder) -> Reference:
     """What an index run measures, for ``pictures`` (n, dim), n ≥ 32."""
-    texts = reference_texts(encoder.card.languages)
+    languages = encoder.card.languages
     sample = np.random.default_rng(0).permutation(len(pictures))[:MOST]
-    bank = encoded(encoder, texts)
-    return measure(pictures[sample], bank, images=len(pictures), texts=fingerprint(texts))
+    bank = encoded(encoder, reference_texts(languages))
+    return measure(pictures[sample], bank, images=len(pictures), texts=reference_name(languages))
 
 
 def _key(collection: Collection, encoder: Encoder, how: How) -> str:

@@ -7,12 +7,15 @@ let go of Python's lock while they work. What comes out is in the order of what 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
+
+import numpy as np
 
 from soutu.encoders.base import Encoder
 from soutu.encoders.preprocess import fit_picture
@@ -27,6 +30,7 @@ AHEAD = 64  # pictures that may be ready before they are encoded, while the mode
 # (benchmarks/results/index_throughput.json); at twice the side it would be a tenth of that, and a
 # megapixel would take twice as long.
 ROOM = 1.4
+TOGETHER, WITHIN = 64, 0.5  # pictures, or seconds' worth of them, that are stored at once
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -105,19 +109,46 @@ class Crew:
 
     def encoded(self, pictures: Iterable[tuple[Item, Rgb]]) -> Iterator[tuple[list[Item], Floats]]:
         """The items in batches, with the vectors of their pictures, (n, dim) float32."""
+        lanes = self._encoder.lanes
         pending: deque[tuple[list[Item], Future[Floats]]] = deque()
-        items: list[Item] = []
-        batch: list[Rgb] = []
-        for item, picture in pictures:
-            items.append(item)
-            batch.append(picture)
+        batch: list[tuple[Item, Rgb]] = []
+
+        def submit(part: Sequence[tuple[Item, Rgb]]) -> None:
+            images = [picture for _, picture in part]
+            vectors = self._engine.submit(self._encoder.encode_images, images)
+            pending.append(([item for item, _ in part], vectors))
+
+        for one in pictures:
             if len(batch) == self._batch:
-                pending.append((items, self._engine.submit(self._encoder.encode_images, batch)))
-                items, batch = [], []
-            while pending and (len(pending) > self._encoder.lanes or pending[0][1].done()):
+                submit(batch)
+                batch = []
+            batch.append(one)
+            while pending and (len(pending) > lanes or pending[0][1].done()):
                 done, vectors = pending.popleft()
                 yield done, vectors.result()
-        if batch:
-            pending.append((items, self._engine.submit(self._encoder.encode_images, batch)))
+        # The last ones are shared out: no core is idle while another has all of them.
+        step = max(1, -(-len(batch) // lanes))
+        for start in range(0, len(batch), step):
+            submit(batch[start : start + step])
         for done, vectors in pending:
             yield done, vectors.result()
+
+
+def gathered(
+    batches: Iterable[tuple[list[Item], Floats]],
+) -> Iterator[tuple[list[Item], Floats]]:
+    """The same items and vectors in fewer, larger batches: each that is stored is written to disk
+    for good, which takes as long as a batch of eight takes to be encoded by a GPU."""
+    items: list[Item] = []
+    rows: list[Floats] = []
+    begun = 0.0
+    for more, vectors in batches:
+        if not items:
+            begun = time.monotonic()
+        items += more
+        rows.append(vectors)
+        if len(items) >= TOGETHER or time.monotonic() - begun >= WITHIN:
+            yield items, np.concatenate(rows)
+            items, rows = [], []
+    if items:
+        yield items, np.concatenate(rows)

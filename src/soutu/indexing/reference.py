@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from soutu.encoders.base import Encoder
-from soutu.query.reference import fingerprint, reference_texts
+from soutu.query.reference import TEXTS, reference_name, reference_texts
 from soutu.query.standing import FEWEST, MOST, REFERENCE, Reference, from_text, measure, to_text
 from soutu.store.base import VectorStore
 from soutu.types import Floats
@@ -29,13 +29,12 @@ def refresh_reference(store: VectorStore, encoder: Encoder, cache: Path) -> Refe
         if store.recall(REFERENCE + state.space):
             store.remember(REFERENCE + state.space, "")
         return None
-    texts = reference_texts(encoder.card.languages)
-    name = fingerprint(texts)
+    name = reference_name(encoder.card.languages)
     if kept := store.recall(REFERENCE + state.space):
         known = from_text(kept)
         if known.texts == name and abs(known.images - state.images) <= _MOVED * state.images:
             return known
-    bank = _bank(encoder, texts, cache / f"{encoder.card.fingerprint[:16]}-{name}.npy")
+    bank = _bank(encoder, cache / f"{encoder.card.fingerprint[:16]}-{name}.npy")
     measured = measure(store.sample_images(MOST), bank, images=state.images, texts=name)
     store.remember(REFERENCE + state.space, to_text(measured))
     return measured
@@ -49,12 +48,12 @@ def encoded(encoder: Encoder, texts: Sequence[str]) -> Floats:
     return rows
 
 
-def _bank(encoder: Encoder, texts: Sequence[str], file: Path) -> Floats:
+def _bank(encoder: Encoder, file: Path) -> Floats:
     with suppress(OSError, ValueError, EOFError):  # not there, or not what was written
         kept: Floats = np.load(file, allow_pickle=False)
-        if kept.shape == (len(texts), encoder.card.dim) and np.isfinite(kept).all():
+        if kept.shape == (TEXTS, encoder.card.dim) and np.isfinite(kept).all():
             return kept.astype(np.float32, copy=False)
-    bank = encoded(encoder, texts)
+    bank = encoded(encoder, reference_texts(encoder.card.languages))
     with suppress(OSError):  # a full or read-only disk: the next gallery encodes them again
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_name(f"{file.name}.{os.getpid()}.new")

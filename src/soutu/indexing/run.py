@@ -12,7 +12,7 @@ from pathlib import Path
 
 from soutu.encoders.base import Encoder
 from soutu.errors import BadCaptions, BadImage
-from soutu.indexing.pipeline import Crew, Pace
+from soutu.indexing.pipeline import Crew, Pace, gathered
 from soutu.indexing.scan import scan
 from soutu.sources.captions import CaptionFile
 from soutu.sources.decode import Decoded, content_hash, read_file
@@ -95,7 +95,7 @@ class _Run:
         crew = self.crew
         reads = (read for _, read in crew.ordered(self._read, files, lambda file: file.size))
         prepared = crew.ordered(self._decode, self._new(reads), lambda read: len(read.data))
-        for batch, vectors in crew.encoded(self._whole(prepared)):
+        for batch, vectors in gathered(crew.encoded(self._whole(prepared))):
             self.writer.add_images(batch, vectors)
             self._count(len(batch))
         self._attach(self._copies)
@@ -177,7 +177,7 @@ class _Run:
     def fill(self, pending: Sequence[tuple[int, str]]) -> None:
         """Give vectors to pictures, by id and path, that have another model's only."""
         read = self.crew.ordered(self._again, pending, lambda _: 0)
-        for batch, vectors in self.crew.encoded(self._filling(read)):
+        for batch, vectors in gathered(self.crew.encoded(self._filling(read))):
             self.writer.set_image_vectors(batch, vectors)
             self._count(len(batch))
 

@@ -50,7 +50,7 @@ def strength(reference: Reference | None, correction: str, hubs: Hubs = HUBS) ->
     if correction != ON and reference.skewness < hubs.skewed:
         return 0.0
     doublings = math.log2(max(reference.skewness / max(hubs.skewed, 1.0), 1.0))
-    return min(hubs.alpha + hubs.growth * doublings, max(hubs.alpha, MOST))
+    return min(round(hubs.alpha + hubs.growth * doublings, 3), max(hubs.alpha, MOST))
 
 
 def shift(reference: Reference | None, correction: str, hubs: Hubs = HUBS) -> Floats | None:

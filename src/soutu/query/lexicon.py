@@ -12,8 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from soutu.query.normalize import is_chinese
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 LAST = "cldr.tsv"
 
@@ -100,15 +104,19 @@ def built_in() -> Lexicon:
 
 def package_lines() -> Iterator[str]:
     """Every line of the package's files, in the order in which they count."""
-    folder = resources.files("soutu") / "query" / "data" / "lexicon"
-    files = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".tsv")),
-        key=lambda file: (file.name == LAST, file.name),
-    )
-    for file in files:
+    for file in package_files():
         for line in file.read_text(encoding="utf-8").split("\n"):
             if line and not line.startswith("#"):
                 yield line
+
+
+def package_files() -> list[Traversable]:
+    """The package's files, in the order in which they count."""
+    folder = resources.files("soutu") / "query" / "data" / "lexicon"
+    return sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".tsv")),
+        key=lambda file: (file.name == LAST, file.name),
+    )
 
 
 def read_line(line: str) -> Sense:
