@@ -23,7 +23,8 @@ def test_the_end_runs_what_was_left_for_it_and_waits_for_threads(before, argumen
     program = f"import atexit, threading, time; from soutu.cli import main; {before}"
     done = subprocess.run(
         [sys.executable, "-c", f"{program}; main()", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # Buffered: what is not flushed at the end is lost.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == code
