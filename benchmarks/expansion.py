@@ -108,8 +108,7 @@ Method = Callable[[Asked], "Floats | None"]
 
 def methods(encoder: Encoder, reference: Reference) -> Mapping[str, Method]:
     """What each does with a query; None where it has nothing to say."""
-    expander = LexiconExpander()
-    read = encoder.card.languages
+    expander, read = LexiconExpander(), encoder.card.languages
     held = strength(reference, ON)
 
     def fused(asked: Asked, name: str, keep: Callable[[Variant], bool]) -> Floats:
