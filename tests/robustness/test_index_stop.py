@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from soutu.indexing.pipeline import TOGETHER
 from tests.conftest import heeding_ctrl_c, picture
 
 MAIN = "from soutu.cli import main; main()"
@@ -29,7 +30,8 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path):
         preexec_fn=heeding_ctrl_c,
     )
     slab = next_slab(tmp_path, running)
-    while slab.stat().st_size < 40 * 512 * 4 and running.poll() is None:
+    # More than are stored at once: what came first counts by then.
+    while slab.stat().st_size < 1.5 * TOGETHER * 512 * 4 and running.poll() is None:
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
