@@ -137,8 +137,8 @@ class Crew:
 def gathered(
     batches: Iterable[tuple[list[Item], Floats]],
 ) -> Iterator[tuple[list[Item], Floats]]:
-    """The same items and vectors in fewer, larger batches: each that is stored is written to disk
-    for good, which takes as long as a batch of eight takes to be encoded by a GPU."""
+    """The same items and vectors in fewer, larger batches: each that is stored is a transaction,
+    which waits for the disk (5 ms on the machine of the benchmarks)."""
     items: list[Item] = []
     rows: list[Floats] = []
     begun = 0.0
