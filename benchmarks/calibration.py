@@ -1,7 +1,7 @@
 """Can a search tell that nothing which is asked for is there?
 
 ``python -m benchmarks.calibration [--collections DIR] [--work DIR]``: galleries of 50 to 2,500
-drawn scenes, a third of the queries answered there. The functions of ``query/confidence.py`` are
+drawn scenes, a third of the queries answered there. The functions of ``search/calibration.py`` are
 fitted on scenes of their own (the ones in force are compared with the fit), and judged on those of
 ``training.collections``: AUROC beside that of the best cosine alone and of its z-score, expected
 calibration error, and a reliability plot.
@@ -30,14 +30,12 @@ from benchmarks.galleries import (
 )
 from benchmarks.record import save
 from benchmarks.reliability_plot import draw
-from soutu.assemble import build_encoder
-from soutu.encoders.base import Encoder
-from soutu.evaluation.presence import fit
-from soutu.query.choose import chosen
-from soutu.query.confidence import ANY, THIS, Calibration
-from soutu.query.expand import LexiconExpander, variants
-from soutu.query.fuse import FUSIONS
-from soutu.query.standing import measure
+from soutu.evaluation.absence import fit
+from soutu.factory import build_encoder
+from soutu.models.base import Encoder
+from soutu.query.expansion import LexiconExpander, select_variants, variants
+from soutu.search.calibration import ANY, THIS, Calibration, measure_baseline
+from soutu.search.fusion import POOLINGS
 from soutu.types import Floats
 from training.collections import KINDS, ensure, scenes_of
 from training.evaluate import COLLECTIONS
@@ -71,8 +69,8 @@ class Seen:
 def encoded(encoder: Encoder, text: str) -> Floats:
     """A text's vector as a gallery searches for it."""
     said = variants(text, LexiconExpander())
-    used = [v for v in chosen(said, encoder.card.languages) if not v.unused]
-    return FUSIONS["mean"](encoder.encode_texts([v.text for v in used]), used)[0]
+    used = [v for v in select_variants(said, encoder.info.languages) if not v.unused]
+    return POOLINGS["mean"](encoder.encode_texts([v.text for v in used]), used)[0]
 
 
 def look(
@@ -83,7 +81,7 @@ def look(
         for gallery in galleries(scenes, size, count, seed + size):
             inside = vectors[list(gallery.scenes)]
             order = np.random.default_rng(0).permutation(size)
-            reference = measure(inside[order], bank, images=size, texts="")
+            reference = measure_baseline(inside[order], bank, images=size, texts="")
             for ask in gallery.asked:
                 text = ask.said.text
                 if text not in known:

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import save
-from soutu.assemble import build_encoder, create_store
-from soutu.sources.demo import demo_data
+from soutu.factory import build_encoder, create_store
+from soutu.images.scan import demo_data
 from soutu.store.base import NewImage
 from soutu.types import Floats
 
@@ -79,7 +79,7 @@ def measure(gallery: Path, runs: int) -> Figures:
 def filled(root: Path, count: int, model: str, vectors: Floats | None = None) -> Path:
     """A gallery of ``count`` pictures that are not there, with ``vectors`` (count, dim), or random
     ones, of ``model``."""
-    card = build_encoder(model, "cpu").card
+    card = build_encoder(model, "cpu").info
     root.mkdir()
     store = create_store(root / ".soutu", card)
     rng = np.random.default_rng(0)
@@ -95,8 +95,8 @@ def filled(root: Path, count: int, model: str, vectors: Floats | None = None) ->
                 for i in range(size)
             ]
             writer.add_images(rows, part)
-    store.remember("root", str(root))
-    store.remember("model", model)
+    store.set_meta("root", str(root))
+    store.set_meta("model", model)
     store.close()
     return root
 
@@ -104,13 +104,13 @@ def filled(root: Path, count: int, model: str, vectors: Floats | None = None) ->
 def beside_rclip(program: Path, home: Path, runs: int) -> Figures:
     """ViT-B/32 int8 beside rclip's float32 at the same (random) weights."""
     from benchmarks import pictures, rclip
-    from soutu.assemble.models import samples
-    from soutu.encoders.export.export import export
-    from soutu.encoders.open_clip import load, source_of
+    from soutu.factory import sample_inputs
+    from soutu.models.export import export
+    from soutu.models.open_clip import checkpoint_of, load
 
     os.environ["SOUTU_MODELS"] = str(home / "models")
-    export(load(source_of("ViT-B-32", "random:0")), "ViT-B-32", samples(), "int8")
-    theirs = rclip.prepare(home / "rclip", load(source_of("ViT-B-32-256", "random:0")))
+    export(load(checkpoint_of("ViT-B-32", "random:0")), "ViT-B-32", sample_inputs(), "int8")
+    theirs = rclip.prepare(home / "rclip", load(checkpoint_of("ViT-B-32-256", "random:0")))
     photos = pictures.write(home / "photos", COUNTS[0], (640, 480))
     rclip.run(program, theirs, photos, "-t", "1", "cat")
     galleries = {count: filled(home / str(count), count, "ViT-B-32") for count in COUNTS}

@@ -23,12 +23,12 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.record import machine, save
-from soutu.assemble.models import samples
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.export.export import export
-from soutu.encoders.onnx import OnnxEncoder
-from soutu.encoders.open_clip import Loaded, load, source_of
-from soutu.encoders.preprocess import preprocess
+from soutu.factory import sample_inputs
+from soutu.models.bundle import read_bundle
+from soutu.models.export import export
+from soutu.models.onnx import OnnxEncoder
+from soutu.models.open_clip import LoadedModel, checkpoint_of, load
+from soutu.models.preprocess import preprocess
 from soutu.types import Floats, Rgb
 
 Engine = Callable[[], Floats]
@@ -42,7 +42,7 @@ class Inputs:
     normalised: Floats
 
 
-def torch_engine(loaded: Loaded, inputs: Inputs, *, half: bool) -> Engine:
+def torch_engine(loaded: LoadedModel, inputs: Inputs, *, half: bool) -> Engine:
     import torch
 
     kind = torch.bfloat16 if half else torch.float32
@@ -57,7 +57,7 @@ def torch_engine(loaded: Loaded, inputs: Inputs, *, half: bool) -> Engine:
     return run
 
 
-def plain_export(loaded: Loaded, inputs: Inputs, path: Path) -> None:
+def plain_export(loaded: LoadedModel, inputs: Inputs, path: Path) -> None:
     """What ``torch.onnx.export`` makes of the image tower, nothing of ours in it."""
     import torch
 
@@ -98,11 +98,11 @@ def plain_int8(path: Path, out: Path) -> None:
     )  # fmt: skip
 
 
-def engines(loaded: Loaded, inputs: Inputs, folder: Path, threads: int) -> dict[str, Engine]:
+def engines(loaded: LoadedModel, inputs: Inputs, folder: Path, threads: int) -> dict[str, Engine]:
     fp32, int8 = folder / "plain.onnx", folder / "int8.onnx"
     plain_export(loaded, inputs, fp32)
     plain_int8(fp32, int8)
-    exported = export(loaded, "bench-ViT-B-32", samples(), "int8")
+    exported = export(loaded, "bench-ViT-B-32", sample_inputs(), "int8")
     ours = OnnxEncoder(read_bundle(exported.bundle.folder), "cpu")
     return {
         "torch float32": torch_engine(loaded, inputs, half=False),
@@ -127,9 +127,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(args.threads)
-    loaded = load(source_of("ViT-B-32", "random:0"))
-    card = loaded.card("ViT-B-32")
-    pictures = samples().images
+    loaded = load(checkpoint_of("ViT-B-32", "random:0"))
+    card = loaded.info("ViT-B-32")
+    pictures = sample_inputs().images
     side = card.image_size
     rng = np.random.default_rng(0)
     images = [_square(pictures[i % len(pictures)], side, rng) for i in range(args.batch)]

@@ -18,21 +18,23 @@ import numpy as np
 
 from benchmarks.queries import everyday_words, handwritten
 from benchmarks.record import save
-from soutu.assemble import build_encoder
-from soutu.encoders.base import Encoder
-from soutu.query.chain import Chain, proposals
-from soutu.query.choose import chosen
-from soutu.query.expand import LexiconExpander, variants
-from soutu.query.fuse import FUSIONS, SENSES, by_sense
-from soutu.query.fuse_rankings import K
-from soutu.query.hubs import ON, corrected, strength
-from soutu.query.lexicon import built_in
-from soutu.query.normalize import EN, language
-from soutu.query.reference import reference_texts
-from soutu.query.standing import Reference
-from soutu.query.standing import measure as gauge
-from soutu.query.templates import Templates
-from soutu.sources.decode import decode
+from soutu.factory import build_encoder
+from soutu.images.decode import decode
+from soutu.models.base import Encoder
+from soutu.query.expansion import (
+    ExpanderPipeline,
+    LexiconExpander,
+    Templates,
+    propose_variants,
+    select_variants,
+    variants,
+)
+from soutu.query.lexicon import built_in_lexicon
+from soutu.query.probes import probe_texts
+from soutu.search.calibration import ON, ScoreBaseline, correct_query, correction_alpha
+from soutu.search.calibration import measure_baseline as gauge
+from soutu.search.fusion import POOLINGS, SENSES, K, pool_by_sense
+from soutu.text import EN, language
 from soutu.types import Floats, Variant
 from training.collections import KINDS, SPLITS, ensure, scenes_of
 from training.evaluate import COLLECTIONS
@@ -42,7 +44,7 @@ GENERATED = 300  # of each kind
 BOOTSTRAPS = 1000
 BATCH = 64
 
-NOTHING = Reference("", 0, (), 0.0, np.zeros(1, np.float32))
+NOTHING = ScoreBaseline("", 0, (), 0.0, np.zeros(1, np.float32))
 
 Figures = dict[str, object]
 
@@ -82,14 +84,14 @@ def generated(folder: Path, lang: str = "zh", most: int = GENERATED) -> list[Ask
 
 def bank_of(encoder: Encoder) -> Floats:
     """The vectors of the reference texts."""
-    texts = reference_texts(encoder.card.languages)
+    texts = probe_texts(encoder.info.languages)
     parts = [encoder.encode_texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
     return np.vstack(parts)
 
 
 def pictures(encoder: Encoder, folder: Path, work: Path) -> Floats:
     """The vectors of the collection's pictures, kept in ``work`` by the model's fingerprint."""
-    kept = work / f"{encoder.card.fingerprint[:16]}.npy"
+    kept = work / f"{encoder.info.fingerprint[:16]}.npy"
     if not kept.is_file():
         paths = sorted((folder / "images").glob("*.jpg"))
         parts = [
@@ -106,19 +108,19 @@ Method = Callable[[Asked], "Floats | None"]
 """The vector (dim,) that a query becomes, or several (s, dim) of which the best counts."""
 
 
-def methods(encoder: Encoder, reference: Reference) -> Mapping[str, Method]:
+def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
     """What each does with a query; None where it has nothing to say."""
-    expander, read = LexiconExpander(), encoder.card.languages
-    held = strength(reference, ON)
+    expander, read = LexiconExpander(), encoder.info.languages
+    held = correction_alpha(reference, ON)
 
     def fused(asked: Asked, name: str, keep: Callable[[Variant], bool]) -> Floats:
         every = variants(asked.zh, expander)
         said = [variant for variant in every if keep(variant)] or list(every[:1])
-        return FUSIONS[name](encoder.encode_texts([v.text for v in said]), said)[0]
+        return POOLINGS[name](encoder.encode_texts([v.text for v in said]), said)[0]
 
     def picked(text: str) -> Callable[[Variant], bool]:
         """What a gallery does by itself."""
-        used = {v.text for v in chosen(variants(text, expander), read) if not v.unused}
+        used = {v.text for v in select_variants(variants(text, expander), read) if not v.unused}
         return lambda variant: variant.text in used
 
     def whole(name: str) -> Method:
@@ -126,16 +128,20 @@ def methods(encoder: Encoder, reference: Reference) -> Mapping[str, Method]:
 
     def prompted(text: str, *first: LexiconExpander) -> Floats:
         """With templates over what a gallery searches for."""
-        every, _ = proposals(text, Chain(first, templates=Templates()), read if first else ())
+        every, _ = propose_variants(
+            text, ExpanderPipeline(first, templates=Templates()), read if first else ()
+        )
         said = [variant for variant in every if not variant.unused]
-        return FUSIONS["mean"](encoder.encode_texts([v.text for v in said]), said)[0]
+        return POOLINGS["mean"](encoder.encode_texts([v.text for v in said]), said)[0]
 
     def auto(asked: Asked) -> Floats:
         return fused(asked, "mean", picked(asked.zh))
 
     def senses(asked: Asked) -> Floats:
-        said = [one for one in chosen(variants(asked.zh, expander), read) if not one.unused]
-        return by_sense(encoder.encode_texts([one.text for one in said]), said)
+        said = [
+            one for one in select_variants(variants(asked.zh, expander), read) if not one.unused
+        ]
+        return pool_by_sense(encoder.encode_texts([one.text for one in said]), said)
 
     def raw(asked: Asked) -> Floats:
         vector: Floats = encoder.encode_texts([asked.zh])[0]
@@ -143,14 +149,14 @@ def methods(encoder: Encoder, reference: Reference) -> Mapping[str, Method]:
 
     return {
         "raw": raw,
-        "raw + NNN": lambda asked: corrected(raw(asked), reference, held),
-        **{f"lexicon, {name}": whole(name) for name in FUSIONS if name != SENSES},
+        "raw + NNN": lambda asked: correct_query(raw(asked), reference, held),
+        **{f"lexicon, {name}": whole(name) for name in POOLINGS if name != SENSES},
         "lexicon, max over senses": senses,
         "lexicon, English alone": lambda asked: fused(
             asked, "mean", lambda v: language(v.text) == EN
         ),
         "lexicon, auto": auto,
-        "lexicon, auto + NNN": lambda asked: corrected(auto(asked), reference, held),
+        "lexicon, auto + NNN": lambda asked: correct_query(auto(asked), reference, held),
         "templates": lambda asked: prompted(asked.zh),
         "lexicon, auto + templates": lambda asked: prompted(asked.zh, expander),
         "translated by hand": lambda asked: (
@@ -219,7 +225,7 @@ def both(encoders: Sequence[Encoder], images: Sequence[Floats], asked: Sequence[
 
 
 def measure(
-    encoder: Encoder, images: Floats, asked: Sequence[Asked], reference: Reference
+    encoder: Encoder, images: Floats, asked: Sequence[Asked], reference: ScoreBaseline
 ) -> Figures:
     found: Figures = {}
     for kind in KINDS:
@@ -273,7 +279,7 @@ def main() -> None:
     ensure(options.collections)
     folder = options.collections / "scenes"
     sets = {"hand-written": hand_written(), "generated": generated(folder)}
-    found: Figures = {"lexicon words": len(built_in()), "coverage": coverage()}
+    found: Figures = {"lexicon words": len(built_in_lexicon()), "coverage": coverage()}
     print(json.dumps(found, ensure_ascii=False, indent=1))
     used: list[tuple[Encoder, Floats]] = []
     for model, name in MODELS.items():

@@ -15,9 +15,9 @@ import time
 
 from benchmarks.queries import handwritten
 from benchmarks.record import save
-from soutu.assemble import build_expander
-from soutu.config import Config
-from soutu.query.chain import proposals
+from soutu.factory import build_expander
+from soutu.query.expansion import propose_variants
+from soutu.settings import Settings
 
 PROCESSES = 20
 ROUNDS = 5
@@ -26,7 +26,7 @@ LANGUAGES = {"zh, en": ("zh", "en"), "en": ("en",)}  # what the model reads
 # As the command does it: everything that a search without expansion imports is there already.
 FIRST = """
 import sys, time
-import numpy, soutu.gallery, soutu.search, soutu.store.local
+import numpy, soutu.gallery, soutu.search, soutu.store.sqlite.store
 from soutu.assemble import build_expander
 from soutu.config import Config
 from soutu.query.chain import proposals
@@ -45,12 +45,12 @@ def cold(text: str, languages: str) -> float:
 
 
 def warm(texts: list[str], languages: tuple[str, ...]) -> list[float]:
-    expander = build_expander(Config())
+    expander = build_expander(Settings())
     times = []
     for round_ in range(ROUNDS + 1):
         for text in texts:
             start = time.perf_counter()
-            proposals(text, expander, languages)
+            propose_variants(text, expander, languages)
             if round_:
                 times.append((time.perf_counter() - start) * 1000)
     return times

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from soutu.encoders.base import Encoder
+from soutu.models.base import Encoder
 from soutu.types import Floats, Rgb
 from training.captions import Kind, say
 from training.collections import KINDS, LANGS, SPLITS, Split, scenes_of
@@ -103,7 +103,7 @@ def _without_colours(said: Said) -> Said:
 
 def drawn(encoder: Encoder, split: Split, work: Path) -> Floats:
     """The vectors of the split's scenes, as JPEG files would give them; kept in ``work``."""
-    kept = work / f"{split.name}-{encoder.card.fingerprint[:16]}.npy"
+    kept = work / f"{split.name}-{encoder.info.fingerprint[:16]}.npy"
     if not kept.is_file():
         shots = [_shot(scene, split.side) for scene in scenes_of(split)]
         parts = [

@@ -1,7 +1,8 @@
 """Galleries with hubs: pictures as a model has not seen them, alone and with plain ones among them.
 
 A few plain pictures among odd ones are hubs: they are near to every text. On all of these the
-correction of hubs (``query/hubs.py``) was chosen; ``benchmarks.hubs`` says what it does elsewhere.
+correction of hubs (``search/calibration.py``) was chosen; ``benchmarks.hubs`` says what it does
+elsewhere.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from benchmarks.expansion import BATCH
-from soutu.encoders.base import Encoder
-from soutu.sources.decode import decode
+from soutu.images.decode import decode
+from soutu.models.base import Encoder
 from soutu.types import Floats, Rgb
 
 Picture = Image.Image
@@ -74,7 +75,7 @@ def odd(
     own vectors are ``plain``."""
     for name, change in CHANGES.items():
         seen = kept(
-            kept_in / f"{name.replace(' ', '-')}-{encoder.card.fingerprint[:16]}.npy",
+            kept_in / f"{name.replace(' ', '-')}-{encoder.info.fingerprint[:16]}.npy",
             lambda change=change: _changed(encoder, folder, change),  # type: ignore[misc]
         )
         for share in SHARES:

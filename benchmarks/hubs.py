@@ -1,6 +1,7 @@
 """Do pictures that come first for everything get held back, and only where there are such?
 
-``python -m benchmarks.hubs [--collections DIR] [--work DIR]``. The correction (``query/hubs.py``),
+``python -m benchmarks.hubs [--collections DIR] [--work DIR]``. The correction
+(``search/calibration.py``),
 the skewness from which it is used and how it grows with it were chosen on the galleries of
 ``benchmarks/hub_galleries.py``: scenes as a model has not seen them. They are judged on collections
 of low hubness (scenes), and of high: a style that no model has seen, scenes among near-uniform
@@ -23,17 +24,32 @@ from benchmarks.calibration import encoded
 from benchmarks.expansion import MODELS, Asked, bank_of, generated, pictures
 from benchmarks.hub_galleries import in_batches_of, kept, odd, uniform
 from benchmarks.record import save
-from soutu.assemble import build_encoder
-from soutu.encoders.base import Encoder
-from soutu.query.hubs import AUTO, HUBS, MOST, ON, corrected, strength
-from soutu.query.standing import MOST as LOOKED_AT
-from soutu.query.standing import Reference, measure
+from soutu.factory import build_encoder
+from soutu.models.base import Encoder
+from soutu.search.calibration import (
+    AUTO,
+    DEFAULT_HUB_CORRECTION,
+    MAX_ALPHA,
+    ON,
+    ScoreBaseline,
+    correct_query,
+    correction_alpha,
+    measure_baseline,
+)
+from soutu.search.calibration import MOST as LOOKED_AT
 from soutu.types import Floats
 from training.collections import ensure
 from training.evaluate import COLLECTIONS
 
 ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8)
-LEVELS = (0.0, HUBS.skewed, 4.5, 7.0, 12.0, math.inf)  # of skewness, for the choice
+LEVELS = (
+    0.0,
+    DEFAULT_HUB_CORRECTION.skewed,
+    4.5,
+    7.0,
+    12.0,
+    math.inf,
+)  # of skewness, for the choice
 NEIGHBOURS = (16, 128)  # NNN with so few of the reference texts, for comparison
 UNIFORM = 1500
 QUERIES = 500  # of each kind and language
@@ -72,7 +88,7 @@ class Collections:
         return Case(f"{name} {lang}", self.pictures(name), asked, queries)
 
     def judged_on(self) -> Iterator[Case]:
-        mark = self.encoder.card.fingerprint[:16]
+        mark = self.encoder.info.fingerprint[:16]
         flat = kept(
             self.work / f"uniform-{mark}.npy",
             lambda: in_batches_of(self.encoder.encode_images, uniform(UNIFORM)),
@@ -85,7 +101,7 @@ class Collections:
             mixed = np.vstack([scenes.images, flat])
             asks = [replace(a, right=np.concatenate([a.right, none])) for a in scenes.asked]
             yield Case(f"uniform {lang}", mixed, asks, scenes.queries)
-        if "zh" not in self.encoder.card.languages:
+        if "zh" not in self.encoder.info.languages:
             raw = self.case("scenes", "zh", lambda text: self.encoder.encode_texts([text])[0])
             yield replace(raw, name="scenes zh unread")
 
@@ -99,9 +115,9 @@ class Collections:
                 yield replace(case, name=f"{changed}, {case.name}", images=vectors)
 
 
-def reference_of(case: Case, bank: Floats) -> Reference:
+def reference_of(case: Case, bank: Floats) -> ScoreBaseline:
     order = np.random.default_rng(0).permutation(len(case.images))[:LOOKED_AT]
-    return measure(case.images[order], bank, images=len(case.images), texts="reference")
+    return measure_baseline(case.images[order], bank, images=len(case.images), texts="reference")
 
 
 def first_right(case: Case, queries: Floats, bias: Floats | None = None) -> np.ndarray:
@@ -113,9 +129,9 @@ def first_right(case: Case, queries: Floats, bias: Floats | None = None) -> np.n
     return np.array(right, bool)
 
 
-def held(case: Case, reference: Reference, alpha: float) -> Floats:
+def held(case: Case, reference: ScoreBaseline, alpha: float) -> Floats:
     """The queries, corrected."""
-    return np.stack([corrected(query, reference, alpha) for query in case.queries])
+    return np.stack([correct_query(query, reference, alpha) for query in case.queries])
 
 
 def occurrences(case: Case, queries: Floats) -> float:
@@ -139,7 +155,7 @@ def sign_test(better: int, worse: int) -> float:
 
 def compare(case: Case, bank: Floats) -> Figures:
     reference = reference_of(case, bank)
-    alpha = strength(reference, ON)
+    alpha = correction_alpha(reference, ON)
     off = first_right(case, case.queries)
     moved = held(case, reference, alpha)
     on = first_right(case, moved)
@@ -156,7 +172,7 @@ def compare(case: Case, bank: Floats) -> Figures:
         "queries": len(case.asked),
         "skewness": round(reference.skewness, 2),
         "alpha": round(alpha, 3),
-        "corrects": strength(reference, AUTO) > 0,
+        "corrects": correction_alpha(reference, AUTO) > 0,
         "R@1 off": round(float(off.mean()), 4),
         "R@1 on": round(float(on.mean()), 4),
         "better, worse": [better, worse],
@@ -168,11 +184,11 @@ def compare(case: Case, bank: Floats) -> Figures:
     }
 
 
-def cost(case: Case, reference: Reference, alpha: float) -> float:
+def cost(case: Case, reference: ScoreBaseline, alpha: float) -> float:
     """Microseconds that the correction adds to a query."""
     start = time.perf_counter()
     for query in case.queries:
-        corrected(query, reference, alpha)
+        correct_query(query, reference, alpha)
     return (time.perf_counter() - start) / len(case.queries) * 1e6
 
 
@@ -181,7 +197,7 @@ def gains(case: Case, bank: Floats) -> tuple[float, list[float]]:
     above nothing."""
     reference = reference_of(case, bank)
     off = first_right(case, case.queries).mean()
-    tried = (*ALPHAS, strength(reference, AUTO))
+    tried = (*ALPHAS, correction_alpha(reference, AUTO))
     on = [first_right(case, held(case, reference, alpha)).mean() for alpha in tried]
     return reference.skewness, [100 * float(one - off) for one in on]
 
@@ -204,7 +220,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=COLLECTIONS / "vectors")
     options = parser.parse_args()
     ensure(options.collections)
-    found: Figures = {"correction": {**vars(HUBS), "most": MOST}}
+    found: Figures = {"correction": {**vars(DEFAULT_HUB_CORRECTION), "most": MAX_ALPHA}}
     points = []
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")

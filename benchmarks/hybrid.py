@@ -33,10 +33,16 @@ from benchmarks.expansion import (
 )  # fmt: skip
 from benchmarks.hybrid_cost import LARGE, Captions, Figures, asked_variants, large, store_of, times
 from benchmarks.record import save
-from soutu.assemble import build_encoder
-from soutu.encoders.base import Encoder
-from soutu.query.fuse_rankings import RANKINGS, comb_max, ordered
-from soutu.query.hybrid import CAPTIONED, fused, said_words
+from soutu.factory import build_encoder
+from soutu.models.base import Encoder
+from soutu.search.fusion import (
+    MAX_CAPTION_HITS,
+    RANKING_FUSIONS,
+    caption_matches,
+    comb_max,
+    fuse_with_captions,
+    rank_by_score,
+)
 from soutu.store.base import Searchable
 from soutu.text import pieces
 from soutu.types import Floats, Ranking
@@ -78,24 +84,24 @@ def cases(said: Mapping[int, Mapping[str, str]]) -> dict[str, Captions]:
 
 def words_of(store: Searchable, text: str) -> Words:
     query, said = asked_variants(text)
-    found = [(store.search_text(one.text, CAPTIONED), min(1.0, one.weight)) for one in said]
+    found = [(store.search_text(one.text, MAX_CAPTION_HITS), min(1.0, one.weight)) for one in said]
     every = comb_max([Ranking(r.ids, r.scores * np.float32(w)) for r, w in found])
-    return every, said_words(query, said, lambda t, k: store.search_text(t, k, exact=True))
+    return every, caption_matches(query, said, lambda t, k: store.search_text(t, k, exact=True))
 
 
 def rankings(nearest: Ranking, words: Words) -> Iterator[tuple[str, np.ndarray]]:
     """The ids of all pictures, by each method."""
     every, exact = words
     cosines = dict(zip(nearest.ids.tolist(), nearest.scores.tolist(), strict=True))
-    first = Ranking(nearest.ids[:CAPTIONED], nearest.scores[:CAPTIONED])
+    first = Ranking(nearest.ids[:MAX_CAPTION_HITS], nearest.scores[:MAX_CAPTION_HITS])
     for method in METHODS:
         ids = nearest.ids
         name, _, narrowed = method.partition(", ")
         said = exact if narrowed or name == "lifted" else every
         if method == "text":
             ids = every.ids
-        elif name in RANKINGS and len(said.ids):
-            ids = fused(
+        elif name in RANKING_FUSIONS and len(said.ids):
+            ids = fuse_with_captions(
                 first, said, lambda i: np.array([cosines[j] for j in i.tolist()], np.float32),
                 len(nearest.ids), by=name,
             ).ranking.ids  # fmt: skip
@@ -121,7 +127,7 @@ def measure(
         for one in part:
             vector = encoded(one)
             assert vector is not None
-            nearest = ordered(np.arange(1, len(images) + 1), images @ vector)
+            nearest = rank_by_score(np.arange(1, len(images) + 1), images @ vector)
             for case in names:
                 for method, ids in rankings(nearest, words[case, one.zh]):
                     rows.setdefault((case, method), []).append(judged(ids, one.right))

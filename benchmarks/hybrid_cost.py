@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from soutu.encoders.base import Encoder
-from soutu.query.expand import LexiconExpander, variants
-from soutu.query.hybrid import Sources, ranked
+from soutu.fs import DATABASE
+from soutu.models.base import Encoder
+from soutu.query.expansion import LexiconExpander, variants
+from soutu.search.fusion import RankingSources, rank_with_captions
 from soutu.store.base import NewCaption, NewImage
-from soutu.store.fts import CREATE, TABLE
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.ranking import exact_scores
-from soutu.store.rows import connect, transaction
-from soutu.store.text_index import rebuild
+from soutu.store.sqlite.schema import connect, rebuild, transaction
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.text_search import CREATE_FTS, TABLE
+from soutu.store.top_k import exact_scores
 from soutu.types import Floats, Ids, Query, Ranking, Term, Variant
 
 LARGE = 100_000
@@ -35,7 +34,7 @@ def store_of(home: Path, encoder: Encoder, vectors: Floats, captions: Captions) 
         NewImage(f"{i:06d}.jpg", 1, 1, i.to_bytes(32, "big"), 1, 1)
         for i in range(1, len(vectors) + 1)
     ]
-    store = LocalStore.create_or_open(home, encoder.card)
+    store = LocalStore.create_or_open(home, encoder.info)
     with store.writer() as writer:
         writer.add_images(new, vectors)
         writer.replace_captions(
@@ -61,10 +60,10 @@ def times(store: LocalStore, texts: Sequence[str], images: Floats) -> Figures:
         def cosines(ids: Ids, vector: Floats = vector) -> Floats:
             return exact_scores(store.image_vectors(ids.tolist()), vector)
 
-        sources = Sources(nearest, lambda t, k: store.search_text(t, k, exact=True), cosines)
+        sources = RankingSources(nearest, lambda t, k: store.search_text(t, k, exact=True), cosines)
         runs: dict[str, Callable[[], object]] = {
-            "vector": partial(ranked, query, said, sources, 10, "off"),
-            "hybrid": partial(ranked, query, said, sources, 10, "auto"),
+            "vector": partial(rank_with_captions, query, said, sources, 10, "off"),
+            "hybrid": partial(rank_with_captions, query, said, sources, 10, "auto"),
             "text alone, one variant": partial(store.search_text, text, 10),
         }
         for name, run in runs.items():
@@ -82,7 +81,7 @@ def cost(home: Path, count: int) -> Figures:
     room that it takes."""
     with closing(connect(home, writing=True)) as connection:
         sizes = []
-        for statement in (f"DROP TABLE {TABLE}", CREATE):
+        for statement in (f"DROP TABLE {TABLE}", CREATE_FTS):
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             sizes.append((home / DATABASE).stat().st_size)
@@ -97,7 +96,7 @@ def cost(home: Path, count: int) -> Figures:
 
 def large(encoder: Encoder, texts: Sequence[str], queries: Sequence[str], home: Path) -> Figures:
     """Random vectors, and the collection's captions with a number to each."""
-    vectors = np.random.default_rng(0).standard_normal((LARGE, encoder.card.dim), np.float32)
+    vectors = np.random.default_rng(0).standard_normal((LARGE, encoder.info.dim), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     said = {i: [f"{texts[i % len(texts)]} {i}"] for i in range(1, LARGE + 1)}
     start = time.perf_counter()

@@ -22,15 +22,13 @@ from pathlib import Path
 
 from benchmarks import pictures, rclip
 from benchmarks.record import save
-from soutu.assemble import build_encoder
-from soutu.assemble.models import samples
-from soutu.encoders.base import Encoder
-from soutu.encoders.export.compare import close
-from soutu.encoders.export.export import export
-from soutu.encoders.open_clip import OpenClipEncoder, load, source_of
-from soutu.encoders.preprocess import fit_picture
+from soutu.factory import build_encoder, sample_inputs
+from soutu.images.decode import decode
 from soutu.indexing.pipeline import ROOM
-from soutu.sources.decode import decode
+from soutu.models.base import Encoder
+from soutu.models.export import closeness, export
+from soutu.models.open_clip import OpenClipEncoder, checkpoint_of, load
+from soutu.models.preprocess import fit_picture
 from soutu.types import Floats, Rgb
 
 ARCHITECTURE, WEIGHTS = "ViT-B-32-256", "random:0"
@@ -78,7 +76,7 @@ def loop(folder: Path) -> float:
 
 def prepared(encoder: Encoder, file: Path) -> Rgb:
     """As the pipeline does it."""
-    card = encoder.card
+    card = encoder.info
     cut = partial(fit_picture, card=card)
     return decode(file.read_bytes(), least=int(ROOM * card.image_size), cut=cut).rgb
 
@@ -126,19 +124,19 @@ def starting(folder: Path) -> float:
         return statistics.median(ours(Path(scratch)) for _ in range(3))
 
 
-def closeness(folder: Path, loaded_name: str) -> dict[str, object]:
+def decoding_closeness(folder: Path, loaded_name: str) -> dict[str, object]:
     """What reduced-scale decoding and int8 change, as a part of the median distance between
     different pictures."""
     files = sorted(folder.glob("*.jpg"))[:40]
     full = [decode(file).rgb for file in files]
     told: dict[str, object] = {}
-    float32 = OpenClipEncoder(load(source_of(ARCHITECTURE, WEIGHTS)), "x", "cpu")
+    float32 = OpenClipEncoder(load(checkpoint_of(ARCHITECTURE, WEIGHTS)), "x", "cpu")
     tiny, int8 = build_encoder("tiny", "cpu"), build_encoder(loaded_name, "cpu")
     for name, encoder in (("ViT-B-32-256 float32", float32), ("tiny", tiny)):
-        reduced = [decode(file, least=int(ROOM * encoder.card.image_size)).rgb for file in files]
-        found = close(encoder.encode_images(reduced), encoder.encode_images(full))
+        reduced = [decode(file, least=int(ROOM * encoder.info.image_size)).rgb for file in files]
+        found = closeness(encoder.encode_images(reduced), encoder.encode_images(full))
         told[f"reduced-scale decoding, {name}"] = _part(found.moved, found.median)
-    found = close(int8.encode_images(full), float32.encode_images(full))
+    found = closeness(int8.encode_images(full), float32.encode_images(full))
     told["int8, ViT-B-32-256"] = _part(found.moved, found.median)
     return told
 
@@ -169,8 +167,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "soutu-bench")
     args = parser.parse_args()
     os.environ["SOUTU_MODELS"] = str(args.data / "models")
-    loaded = load(source_of(ARCHITECTURE, WEIGHTS))
-    export(loaded, "bench", samples(), "int8")
+    loaded = load(checkpoint_of(ARCHITECTURE, WEIGHTS))
+    export(loaded, "bench", sample_inputs(), "int8")
     home = rclip.prepare(args.data / "rclip", loaded)
     encoder = build_encoder("bench", "cpu")
     found: dict[str, object] = {}
@@ -203,7 +201,7 @@ def main() -> None:
             "the same without the start": round(count / (seconds["Soutu"] - start) / most, 3),
         }
         print(found[name], flush=True)
-    found["closeness"] = closeness(args.data / "12-megapixels", "bench")
+    found["closeness"] = decoding_closeness(args.data / "12-megapixels", "bench")
     print(found["closeness"])
     told = {"model": f"{ARCHITECTURE}, {WEIGHTS}", "rounds": args.rounds}
     print(save("index_throughput", {**told, **found}))

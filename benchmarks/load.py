@@ -29,7 +29,8 @@ from pathlib import Path
 from benchmarks.cold_start import filled
 from benchmarks.cones import around
 from benchmarks.record import save
-from soutu.gallery import Gallery, upkeep
+from soutu import maintenance
+from soutu.gallery import Gallery
 
 PICTURES = 100_000
 CONNECTIONS = 32
@@ -196,7 +197,7 @@ def flat(gallery: Path, models: Path, lua: Path, requests: int) -> Figures:
 
 def start(runs: int) -> Figures:
     """From nothing to the first answer, on the demo gallery."""
-    from soutu.sources.demo import demo_data
+    from soutu.images.scan import demo_data
 
     taken = []
     with tempfile.TemporaryDirectory() as folder:
@@ -214,24 +215,23 @@ def start(runs: int) -> Figures:
 
 def prepared(home: Path) -> Path:
     """The gallery, with what an index run would have measured and built; and both models."""
-    from soutu.assemble import build_encoder
-    from soutu.assemble.models import samples
-    from soutu.encoders.export.export import export
-    from soutu.encoders.open_clip import load as load_model
-    from soutu.encoders.open_clip import source_of
+    from soutu.factory import build_encoder, sample_inputs
+    from soutu.models.export import export
+    from soutu.models.open_clip import checkpoint_of
+    from soutu.models.open_clip import load as load_model
 
     for precision in PRECISIONS:
         os.environ["SOUTU_MODELS"] = str(home / precision)
         if not (home / precision / "ViT-B-32").is_dir():
-            model = load_model(source_of("ViT-B-32", "random:0"))
-            export(model, "ViT-B-32", samples(), precision)
+            model = load_model(checkpoint_of("ViT-B-32", "random:0"))
+            export(model, "ViT-B-32", sample_inputs(), precision)
     if not (home / "gallery").is_dir():
         texts = [f"{one} {other} {n}" for one in PLAIN for other in PLAIN for n in range(16)]
         encoded = build_encoder("ViT-B-32").encode_texts(texts)
         filled(home / "gallery", PICTURES, "ViT-B-32", around(encoded, PICTURES))
     with Gallery.open(home / "gallery") as gallery:
         # Also where an earlier run was stopped before it: without codes every search is exact.
-        upkeep.refresh(gallery.store, gallery.encoder, gallery.config)
+        maintenance.refresh_derived(gallery.store, gallery.encoder, gallery.config)
     return home / "gallery"
 
 

@@ -23,10 +23,10 @@ from benchmarks.cones import Cones, cones
 from benchmarks.record import RESULTS, save
 from soutu.gallery import Gallery
 from soutu.store.base import NewImage, VectorStore
-from soutu.store.local import LocalStore
-from soutu.store.milvus.address import parse
+from soutu.store.milvus.connection import parse
 from soutu.store.milvus.store import MilvusStore
-from soutu.types import Floats, ModelCard
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Floats, ModelInfo
 
 BATCH = 4096
 K = 10
@@ -34,9 +34,9 @@ DIM = 512
 Figures = dict[str, object]
 
 
-def card() -> ModelCard:
+def card() -> ModelInfo:
     half = (0.5, 0.5, 0.5)
-    return ModelCard(
+    return ModelInfo(
         "cones", DIM, 64, 32, half, half, "bicubic", "crop", ("en",), "none", "cones@1", "0" * 64
     )
 

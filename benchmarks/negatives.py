@@ -1,7 +1,7 @@
 """What should a minus do: be subtracted from the query, or count against what shows it?
 
 ``python -m benchmarks.negatives [--collections DIR] [--work DIR]``: queries ``A - B``, of which a
-right picture shows A and not B, on drawn scenes. Threshold and weight of ``query/sought.py`` are
+right picture shows A and not B, on drawn scenes. Threshold and weight of ``search/searcher.py`` are
 chosen on scenes of their own and judged on those of ``training.collections``.
 """
 
@@ -19,10 +19,10 @@ from benchmarks.calibration import encoded
 from benchmarks.expansion import MODELS, bank_of, interval, pictures
 from benchmarks.galleries import FITTED_ON, JUDGED_ON, drawn
 from benchmarks.record import save
-from soutu.assemble import build_encoder
-from soutu.encoders.base import Encoder
-from soutu.query.sought import CLEAR, PENALTY, Sought
-from soutu.query.standing import Reference, measure
+from soutu.factory import build_encoder
+from soutu.models.base import Encoder
+from soutu.search.calibration import ScoreBaseline, measure_baseline
+from soutu.search.searcher import CLEAR, PENALTY, QueryScorer
 from soutu.types import Floats, Penalty
 from training.captions import say
 from training.collections import LANGS, ensure, scenes_of
@@ -64,7 +64,7 @@ def asked(scenes: Sequence[Scene], lang: Lang) -> Iterator[Asked]:
             yield one
 
 
-def ways(images: Floats, reference: Reference) -> Mapping[str, object]:
+def ways(images: Floats, reference: ScoreBaseline) -> Mapping[str, object]:
     """Scores (n,) of the pictures for the vectors of what is wanted and unwanted, by each way."""
 
     def subtracted(weight: float) -> object:
@@ -72,7 +72,7 @@ def ways(images: Floats, reference: Reference) -> Mapping[str, object]:
 
     def penalised(standing: float, weight: float) -> object:
         threshold = reference.cosine(standing, len(images))
-        return lambda a, b: Sought(a[None], [Penalty(b, weight, threshold)]).scores(images)
+        return lambda a, b: QueryScorer(a[None], [Penalty(b, weight, threshold)]).scores(images)
 
     return {
         "the wanted alone": lambda a, b: images @ a,
@@ -95,7 +95,7 @@ def judged(scores: Floats, one: Asked) -> tuple[float, float, float]:
 
 def table(encoder: Encoder, scenes: Sequence[Scene], images: Floats, bank: Floats) -> Figures:
     order = np.random.default_rng(0).permutation(len(images))
-    reference = measure(images[order], bank, images=len(images), texts="")
+    reference = measure_baseline(images[order], bank, images=len(images), texts="")
     found: Figures = {}
     for lang in LANGS:
         rows: dict[str, list[tuple[float, float, float]]] = {}

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.load import served
 from benchmarks.record import save
 from soutu.gallery import Gallery
-from soutu.server.routes.page import files
-from soutu.sources.demo import demo_data
+from soutu.images.scan import demo_data
+from soutu.server.routes import files
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -28,14 +28,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import save
-from soutu.assemble import build_encoder
-from soutu.distributed.cluster import Encoders, connected
-from soutu.distributed.embed import Work
-from soutu.distributed.extra import require
-from soutu.distributed.folders import FolderSource
-from soutu.distributed.job import EmbedReport, embed
+from soutu.distributed.job import EmbedReport, Encoders, connected, embed, require_ray
 from soutu.distributed.shards import ShardFolder
-from soutu.indexing.pipeline import Crew, Pace
+from soutu.distributed.sources import FolderSource
+from soutu.distributed.worker import WorkerOptions
+from soutu.factory import build_encoder
+from soutu.indexing.pipeline import DecodePipeline, IndexOptions
 from tests.counting import Counting
 
 ROOT = Path(__file__).parents[1]
@@ -57,13 +55,13 @@ def pictures(folder: Path, count: int, side: int) -> Path:
 
 
 def prepare_model() -> None:
-    from soutu.assemble.models import samples
-    from soutu.encoders.catalog import models_folder
-    from soutu.encoders.export.export import export
-    from soutu.encoders.open_clip import load, source_of
+    from soutu.factory import sample_inputs
+    from soutu.models.catalog import models_folder
+    from soutu.models.export import export
+    from soutu.models.open_clip import checkpoint_of, load
 
     if not (models_folder() / MODEL).is_dir():
-        export(load(source_of("ViT-B-32", "random:0")), MODEL, samples(), "int8")
+        export(load(checkpoint_of("ViT-B-32", "random:0")), MODEL, sample_inputs(), "int8")
 
 
 def first(folder: Path, count: int, scratch: Path) -> Path:
@@ -83,7 +81,7 @@ def alone(model: str, folder: Path) -> tuple[float, float, dict[str, Any]]:
     encoder.encode_images([np.zeros((224, 224, 3), np.uint8)])
     found: dict[str, Any] = {}
     start, used = time.perf_counter(), time.process_time()
-    with Crew(encoder, Pace()) as crew:
+    with DecodePipeline(encoder, IndexOptions()) as crew:
         read = crew.ordered(lambda f: crew.decode(f.read_bytes(), f.name), files, lambda _: 0)
         for names, vectors in crew.encoded((file.name, seen.rgb) for file, seen in read):
             found.update(zip(names, vectors, strict=True))
@@ -92,7 +90,7 @@ def alone(model: str, folder: Path) -> tuple[float, float, dict[str, Any]]:
 
 def job(folder: Path, out: Path, size: int, workers: int) -> EmbedReport:
     build = partial(build_encoder, MODEL, "cpu", threads=1)
-    work = Work(build, build().card, str(out))
+    work = WorkerOptions(build, build().info, str(out))
     source = FolderSource(str(folder), size=size)
     return embed(source, work, model=MODEL, encoders=Encoders(workers))
 
@@ -166,7 +164,7 @@ def loss(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             cluster.remove_node(extra[0], allow_graceful=False)
 
     out = scratch / "loss"
-    work = Work(counting, counting().card, str(out))
+    work = WorkerOptions(counting, counting().info, str(out))
     try:
         with connected(cluster.address):
             report = embed(FolderSource(str(folder), size=500), work, model="tiny",
@@ -198,8 +196,12 @@ def drive() -> None:
     folder, out, log = sys.argv[1:]
     counting = Counting(Path(log))
     with connected(cpus=2):
-        embed(FolderSource(folder, size=500), Work(counting, counting().card, out), model="tiny",
-              encoders=Encoders(2))  # fmt: skip
+        embed(
+            FolderSource(folder, size=500),
+            WorkerOptions(counting, counting().info, out),
+            model="tiny",
+            encoders=Encoders(2),
+        )
 
 
 def kill(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -236,7 +238,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "soutu-ray")
     parser.add_argument("--dry", action="store_true", help="print, do not save")
     args = parser.parse_args()
-    require()
+    require_ray()
     os.environ.setdefault("SOUTU_MODELS", str(args.data / "models"))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     found: dict[str, Any] = {}

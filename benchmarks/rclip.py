@@ -10,19 +10,19 @@ from pathlib import Path
 
 import onnx
 
-from soutu.encoders.export.build import image_graph, text_graph
-from soutu.encoders.export.from_open_clip import image_tower, text_tower
-from soutu.encoders.open_clip import Loaded
+from soutu.models.graph import image_graph, text_graph
+from soutu.models.open_clip import LoadedModel
+from soutu.models.weights import image_tower, text_tower
 
 MODEL = "ViT-B-32-256-datacomp_s34b_b86k"  # where rclip looks for its model
 VOCABULARY = "tokenizer/bpe_simple_vocab_16e6.txt.gz"
 
 
-def prepare(home: Path, loaded: Loaded) -> Path:
+def prepare(home: Path, loaded: LoadedModel) -> Path:
     """A data folder of rclip with ``loaded`` (256 px) as its float32 model."""
     import open_clip.tokenizer
 
-    card = loaded.card("rclip")
+    card = loaded.info("rclip")
     visual = image_graph(image_tower(loaded.model), mean=card.mean, std=card.std).model
     textual = text_graph(text_tower(loaded.model)).model
     (home / MODEL).mkdir(parents=True, exist_ok=True)

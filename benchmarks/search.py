@@ -103,7 +103,7 @@ def scanned(place: Gallery) -> tuple[Figures, Floats]:
 
 def pictures(answer: Engine, place: Gallery) -> Figures:
     asked = place.asked["image"]
-    return recalled(asked.recall(place.images, answer(asked.queries)[1]))
+    return recalled(asked.get_meta(place.images, answer(asked.queries)[1]))
 
 
 def curve(plan: Plan) -> dict[int, dict[str, float]]:

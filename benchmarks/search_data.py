@@ -32,7 +32,7 @@ class Asked:
     def first(self, count: int) -> Asked:
         return Asked(self.queries[:count], self.edges[:count])
 
-    def recall(self, vectors: Floats, found: Ids) -> Floats:
+    def get_meta(self, vectors: Floats, found: Ids) -> Floats:
         """(q,) of each query: the share of ``found`` (q, K), rows of ``vectors`` or -1, that are
         among the exact answers, ties at the edge included."""
         scores = np.einsum("qkd,qd->qk", vectors[found], self.queries)

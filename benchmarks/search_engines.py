@@ -10,11 +10,11 @@ import numpy as np
 
 from benchmarks.search_data import Figures, Gallery, K, kept
 from benchmarks.search_turns import Search
+from soutu.fs import HOME
+from soutu.store.ann_build import RECIPE, lists_for, tune_effort
 from soutu.store.base import NewImage
-from soutu.store.codes import RECIPE, lists_for
-from soutu.store.local import HOME, LocalStore
-from soutu.store.promise import tuned
-from soutu.types import Floats, Ids, ModelCard, Ranking
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Floats, Ids, ModelInfo, Ranking
 
 TARGET = 0.99
 STEP = 5_000  # images of one transaction
@@ -86,7 +86,7 @@ def _build_faiss(place: Path, gallery: Gallery) -> Figures:
     index.add(np.ascontiguousarray(gallery.images))
     added = time.perf_counter()
     queries = {kind: asked.queries for kind, asked in gallery.tuning.items()}
-    level = tuned(index, gallery.images, queries, TARGET)[0]
+    level = tune_effort(index, gallery.images, queries, TARGET)[0]
     faiss.write_index(index, str(place / "codes.faiss"))
     return {
         "build s": round(added - start, 1),
@@ -145,8 +145,8 @@ def _fill(home: Path, gallery: Gallery) -> Figures:
     return told
 
 
-def _card(dim: int) -> ModelCard:
-    return ModelCard(
+def _card(dim: int) -> ModelInfo:
+    return ModelInfo(
         name="cones",
         dim=dim,
         image_size=224,

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.search_data import Figures, Gallery, K, kept, opened
 from benchmarks.search_engines import TARGET
 from benchmarks.search_turns import Search, engine
-from soutu.store.codes import lists_for
+from soutu.store.ann_build import lists_for
 from soutu.types import Floats, Ids
 
 LINKS, BUILDING = 16, 200  # of a graph's nodes, and the effort of finding them; the usual ones
@@ -93,7 +93,7 @@ def _tuned(
     least, most = 0, len(efforts)
     while least < most:
         middle = (least + most) // 2
-        recall = asked.recall(gallery.images, answer(asked.queries, efforts[middle]))
+        recall = asked.get_meta(gallery.images, answer(asked.queries, efforts[middle]))
         low = recall.mean() - 1.96 * recall.std() / len(recall) ** 0.5
         least, most = (least, middle) if low >= TARGET else (middle + 1, most)
     return efforts[least] if least < len(efforts) else None

@@ -15,9 +15,9 @@ from benchmarks.cold_start import figures, seconds
 from benchmarks.search_data import Asked, Figures, Gallery, K, edges, kept
 from benchmarks.search_engines import STEP, Faiss, Ours, images, rows
 from benchmarks.search_turns import engine, milliseconds, recalled
-from soutu.filters import Compare
-from soutu.store.local import HOME, LocalStore
-from soutu.types import Floats, Ids
+from soutu.fs import HOME
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Compare, Floats, Ids
 
 ADMITTED = (50, 5, 1)  # per cent
 OPEN = """
@@ -111,7 +111,7 @@ def filtered(gallery: Gallery, ours: Ours) -> Figures:
         told[f"{share} %"] = {
             "first ms": round(first, 1),  # the database says which images are admitted
             **milliseconds(taken),
-            **recalled(asked.recall(gallery.images, found)),
+            **recalled(asked.get_meta(gallery.images, found)),
         }
     return told
 
@@ -128,7 +128,7 @@ def changed(gallery: Gallery) -> Figures:
         answer = engine(lambda query: rows(store.search_images(query, K)))
         answer(queries)  # maps their pages
         taken, found = answer(queries)
-    return {**milliseconds(taken), **recalled(asked.recall(gallery.rows, found))}
+    return {**milliseconds(taken), **recalled(asked.get_meta(gallery.rows, found))}
 
 
 def _change(home: Path, gallery: Gallery, gone: Ids) -> Figures:

@@ -52,7 +52,7 @@ def turns(
     figures: dict[str, Figures] = {
         name: {
             **milliseconds(taken[name]),
-            **recalled(asked.recall(vectors, found[name])),
+            **recalled(asked.get_meta(vectors, found[name])),
         }
         for name in engines
     }

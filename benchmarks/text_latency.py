@@ -16,10 +16,10 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.record import save
-from soutu.assemble.models import samples
-from soutu.encoders.export.export import export
-from soutu.encoders.onnx import OnnxEncoder
-from soutu.encoders.open_clip import load, source_of
+from soutu.factory import sample_inputs
+from soutu.models.export import export
+from soutu.models.onnx import OnnxEncoder
+from soutu.models.open_clip import checkpoint_of, load
 from soutu.types import Floats
 
 CONTEXT = 77
@@ -52,9 +52,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as models:
         os.environ["SOUTU_MODELS"] = models
-        loaded = load(source_of("ViT-B-32", "random:0"))
+        loaded = load(checkpoint_of("ViT-B-32", "random:0"))
         float32, int8 = (
-            OnnxEncoder(export(loaded, p, samples(), p).bundle, "cpu") for p in ("float32", "int8")
+            OnnxEncoder(export(loaded, p, sample_inputs(), p).bundle, "cpu")
+            for p in ("float32", "int8")
         )
         engines: dict[str, Encode] = {
             "float32, padded to 77": padded(float32),

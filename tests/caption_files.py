@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from soutu.errors import BadCaptions
-from soutu.sources.captions import CaptionFile, read_captions
+from soutu.images.captions import CaptionFile, read_captions
 
 HEADER = "image_path,caption\n"
 posix = pytest.mark.skipif(os.name == "nt", reason="links and backslashes as POSIX has them")

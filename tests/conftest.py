@@ -137,11 +137,11 @@ def photos(tmp_path):
 @pytest.fixture
 def soutu(capfd):
     """Run the command line in this process: (exit code, standard output, standard error)."""
-    from soutu.cli import language
+    from soutu import i18n
     from soutu.cli.main import _run
 
     def call(*arguments):
-        language._chosen.clear()
+        i18n._chosen.clear()
         capfd.readouterr()
         code = _run([str(a) for a in arguments])
         out, err = capfd.readouterr()
@@ -159,7 +159,7 @@ def heeding_ctrl_c() -> None:
 @pytest.fixture(scope="session")
 def demo_indexed(tmp_path_factory):
     """The demo's 50 pictures with captions, indexed with ``tiny``; to be copied."""
-    from soutu import Gallery
+    from soutu.gallery import Gallery
 
     data = Path(__file__).parents[1] / "clip_retrieval" / "data"
     folder = tmp_path_factory.mktemp("demo") / "photos"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from soutu.assemble import build_encoder
-from soutu.distributed.items import Item, Shard
+from soutu.distributed.shards import Item, Shard
+from soutu.factory import build_encoder
 from soutu.types import Floats, Rgb
 
 
@@ -30,11 +30,11 @@ class Counting:
 
 
 class _Counted:
-    lanes = 1
+    max_concurrency = 1
 
     def __init__(self, how: Counting) -> None:
         self._how, self._inner = how, build_encoder("tiny", "cpu", threads=1)
-        self.card, self.batch = self._inner.card, self._inner.batch
+        self.info, self.batch = self._inner.info, self._inner.batch
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
         time.sleep(self._how.pause)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from soutu.fs import DATABASE
 from soutu.store.base import NewCaption, Writer
-from soutu.store.examine import examine
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.repair import Repaired, repair
-from soutu.store.rows import TABLES
+from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.repair import Repaired, repair
+from soutu.store.sqlite.schema import TABLES
+from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, pictures, unit
 
 COUNT = 60
@@ -26,8 +26,8 @@ def bring_up_to_date(home: Path, count: int = COUNT) -> None:
     what is not there is added."""
     with LocalStore.create_or_open(home, card()) as store:
         for key, value in SETTINGS.items():
-            if store.recall(key) != value:
-                store.remember(key, value)
+            if store.get_meta(key) != value:
+                store.set_meta(key, value)
         with store.writer() as writer:
             _write(store, writer, count)
 
@@ -79,7 +79,7 @@ def everything(home: Path) -> dict[str, object]:
             ),
             "files": {(f.path, f.size, f.mtime_ns) for f in store.files().values()},
             "spaces": store.spaces(),
-            "model": store.recall("model"),
+            "model": store.get_meta("model"),
         }
 
 

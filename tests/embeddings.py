@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soutu.store.exchange.rows import AnyFloats
+from soutu.exchange.embeddings import AnyFloats
 
 
 def write_folder(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from soutu.sources.decode import decode
+from soutu.images.decode import decode
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

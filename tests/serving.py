@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from soutu.assemble import build_encoder, create_store
+from soutu.factory import build_encoder, create_store
 from soutu.store.base import NewImage
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def wait(url, process, seconds=60):
 def filled(root, names, captions=None):
     """A gallery of ``tiny`` with a picture of one colour at each name, and random vectors: made in
     seconds, however many."""
-    card = build_encoder("tiny", "cpu").card
+    card = build_encoder("tiny", "cpu").info
     store = create_store(root / ".soutu", card)
     vectors = np.random.default_rng(0).standard_normal((len(names), card.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -73,7 +73,7 @@ def filled(root, names, captions=None):
     with store.writer() as writer:
         for start in range(0, len(rows), 5000):
             writer.add_images(rows[start : start + 5000], vectors[start : start + 5000])
-    store.remember("root", str(root))
-    store.remember("model", "tiny")
+    store.set_meta("root", str(root))
+    store.set_meta("model", "tiny")
     store.close()
     return root

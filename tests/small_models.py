@@ -114,11 +114,11 @@ def load_small(kind: str, folder: Path, seed: int = 0):
     """A loaded model of that kind, its vectors further apart than those of fresh weights."""
     import torch
 
-    from soutu.encoders.open_clip import Source, load
+    from soutu.models.open_clip import Checkpoint, load
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded = load(Source(KINDS[kind](folder), f"random:{seed}"))
+        loaded = load(Checkpoint(KINDS[kind](folder), f"random:{seed}"))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in loaded.model.named_parameters():

@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from soutu.store.arrays import ArrayStore
 from soutu.store.base import NewCaption, Searchable, VectorStore
-from soutu.store.local import LocalStore
-from soutu.store.milvus.address import parse
+from soutu.store.memory import ArrayStore
+from soutu.store.milvus.connection import parse
 from soutu.store.milvus.store import MilvusStore
+from soutu.store.sqlite.store import LocalStore
 from soutu.types import Floats, Ranking
 from tests.store_samples import card, pictures
 

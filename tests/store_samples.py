@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from soutu.store.base import NewImage
-from soutu.store.local import LocalStore
-from soutu.types import Floats, ModelCard
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Floats, ModelInfo
 
 DIM = 8
 
 
-def card(name: str = "tiny", dim: int = DIM) -> ModelCard:
-    return ModelCard(
+def card(name: str = "tiny", dim: int = DIM) -> ModelInfo:
+    return ModelInfo(
         name=name,
         dim=dim,
         image_size=64,

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from soutu.encoders.bundle import TEXTUAL, TOKENIZER, VISUAL
+from soutu.models.bundle import TEXTUAL, TOKENIZER, VISUAL
 from training.model import DualEncoder
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from soutu.encoders.base import Encoder
-from soutu.encoders.bundle import Bundle, read_bundle
-from soutu.encoders.catalog import open_model
-from soutu.encoders.onnx import OnnxEncoder
-from soutu.sources.decode import decode
+from soutu.images.decode import decode
+from soutu.models.base import Encoder
+from soutu.models.bundle import Bundle, read_bundle
+from soutu.models.catalog import open_model
+from soutu.models.onnx import OnnxEncoder
 from soutu.types import Floats, Rgb
 from training.captions import caption
 from training.collections import ensure, generator_hash
@@ -185,7 +185,7 @@ def main() -> None:
     args = parser.parse_args()
     bundle = open_model(args.model)
     encoder = OnnxEncoder(bundle, "cpu")
-    print(f"model {encoder.card.space}, {args.count} unseen scenes, generator {generator_hash()}")
+    print(f"model {encoder.info.space}, {args.count} unseen scenes, generator {generator_hash()}")
     first = print_unseen(encoder, args.count)
     if args.all:
         ensure(args.collections)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from soutu.encoders.bundle import PREPROCESS, TEXTUAL, TOKENIZER, VISUAL, fingerprint, write_card
-from soutu.encoders.install import hashes
+from soutu.models.bundle import PREPROCESS, TEXTUAL, TOKENIZER, VISUAL, fingerprint, write_card
+from soutu.models.download import hashes
 from soutu.types import Floats
 from training.model import DualEncoder, Shape
 from training.train import RUNS, build

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from soutu.sources.captions import read_captions
-from soutu.sources.decode import decode
+from soutu.images.captions import read_captions
+from soutu.images.decode import decode
 from soutu.types import Rgb
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from soutu.assemble import DEFAULT, TORCH, build_encoder
+from soutu.factory import TORCH, build_encoder
+from soutu.models.catalog import DEFAULT
 from soutu.types import Floats, Rgb
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.clip_wrapper import CLIPWrapper
-from soutu import journal
+from soutu import searchlog
 from soutu.errors import SoutuError
-from soutu.query.expand import Expander
-from soutu.search import Searcher
-from soutu.store.features import load_features
+from soutu.exchange.npy import load_features
+from soutu.query.expansion import Expander
+from soutu.search.searcher import Searcher
 from soutu.types import SearchResult
 
 WORKSPACE = Path(__file__).parent.parent
@@ -28,9 +28,9 @@ def open_searcher(device: str, expander: Expander | None = None) -> Searcher:
 def show(result: SearchResult) -> None:
     """Print the hits and append the search to both logs."""
     for hit in result.hits:
-        print(journal.top_line(hit.rank, hit.score, hit.path, hit.caption))
-    journal.record(OUTPUTS / "search_log.jsonl", result)
-    journal.append(OUTPUTS / "search_log.txt", journal.readable(result))
+        print(searchlog.top_line(hit.rank, hit.score, hit.path, hit.caption))
+    searchlog.append_record(OUTPUTS / "search_log.jsonl", result)
+    searchlog.append(OUTPUTS / "search_log.txt", searchlog.readable(result))
 
 
 def guarded(work: Callable[[], None]) -> None:

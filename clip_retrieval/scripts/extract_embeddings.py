@@ -10,9 +10,9 @@ import numpy as np
 from data.dataset import CaptionDataset
 from models.clip_wrapper import CLIPWrapper
 from scripts import DATA, OUTPUTS, guarded
-from soutu.assemble import DEFAULT, EMBEDDED
 from soutu.errors import BadImage
-from soutu.store.features import Features, save_features
+from soutu.exchange.npy import FeatureArrays, save_features
+from soutu.models.catalog import DEFAULT, EMBEDDED
 
 
 def extract(args: argparse.Namespace) -> None:
@@ -33,8 +33,8 @@ def extract(args: argparse.Namespace) -> None:
     if not images:
         sys.exit(f"{DATA / 'captions.csv'}: no row could be used, nothing was written")
     texts = clip.encode_texts(captions)
-    card = clip.encoder.card
-    features = Features(
+    card = clip.encoder.info
+    features = FeatureArrays(
         np.concatenate(images), texts, tuple(paths), tuple(captions), card, clip.model
     )
     written = save_features(OUTPUTS, features)

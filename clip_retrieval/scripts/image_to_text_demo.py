@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from scripts import guarded, open_searcher, show
-from soutu.sources.decode import decode
+from soutu.images.decode import decode
 
 
 def run(args: argparse.Namespace) -> None:

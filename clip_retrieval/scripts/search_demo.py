@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator
 
 from scripts import guarded, open_searcher, show
-from soutu.assemble import build_expander
-from soutu.config import load_config
+from soutu.factory import build_expander
+from soutu.settings import load_settings
 
 
 def typed() -> Iterator[str]:
@@ -23,7 +23,7 @@ def typed() -> Iterator[str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    searcher = open_searcher(args.device, build_expander(load_config(None), lexicon=False))
+    searcher = open_searcher(args.device, build_expander(load_settings(None), lexicon=False))
     for query in args.queries or typed():
         result = searcher.search(query, args.k)
         print(f"Top-{args.k}（使用 queries={[variant.text for variant in result.variants]}）:")

@@ -19,8 +19,9 @@ from soutu.errors import (
     RemoteUnavailable,
     SoutuError,
 )
-from soutu.gallery import Gallery, GalleryInfo
-from soutu.types import Hit, IndexState, ModelCard, Query, SearchResult, Term, Variant
+from soutu.gallery import Gallery
+from soutu.maintenance import GalleryInfo
+from soutu.types import Hit, IndexState, ModelInfo, Query, SearchResult, Term, Variant
 
 __all__ = [
     "BadCaptions",
@@ -37,7 +38,7 @@ __all__ = [
     "MissingExtra",
     "MissingIndex",
     "MissingModel",
-    "ModelCard",
+    "ModelInfo",
     "ModelMismatch",
     "Query",
     "RemoteUnavailable",

@@ -1,4 +1,10 @@
-"""The values that flow through Soutu. Frozen, built once, passed whole."""
+"""What a search may be narrowed to: conditions as values, independent of any store.
+
+    Compare("width", ">", 2000)      All((a, b))      Any((a, b))      Not(a)
+
+``Field.kind`` says what a value may be: "number"; "text"; "time", a local time or its beginning
+("2024", "2024-05-06", "2024-05-06T07"); "shape", one of ``SHAPES``.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +19,21 @@ from soutu.errors import SoutuError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# The values that flow through Soutu. Frozen, built once, passed whole.
+
+
 Floats: TypeAlias = "NDArray[np.float32]"
 """float32 array: embeddings are (n, dim) with unit rows, scores are (n,)."""
 Ids: TypeAlias = "NDArray[np.int64]"
 """int64 array (n,) of image or caption ids."""
+Bits: TypeAlias = "NDArray[np.uint8]"
+"""uint8 array (n,) that packs eight booleans a byte."""
 Rgb: TypeAlias = "NDArray[np.uint8]"
 """One decoded picture: uint8 (height, width, 3), upright, no alpha."""
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelInfo:
     """What a model is and what its vectors may be compared with.
 
     ``space`` names the source weights and preprocessing: equal spaces are
@@ -57,7 +68,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Ran:
+class ExpanderTrace:
     """What asking one expander came to: milliseconds, how many variants it proposed for all terms
     together, and what went wrong (the search goes on without it)."""
 
@@ -95,7 +106,7 @@ class Ranking:
 @dataclass(frozen=True, eq=False)
 class Penalty:
     """What a term with a minus takes from a picture x: ``weight`` · max(0, ``vector`` · x −
-    ``threshold``); ``vector`` float32 (dim,), unit (``query/sought.py``)."""
+    ``threshold``); ``vector`` float32 (dim,), unit (``search/searcher.py``)."""
 
     vector: Floats
     weight: float
@@ -137,7 +148,7 @@ class SearchResult:
     the length of a term's pooled variants before they were renormalised (0 to 1), the
     least of all terms; ``confidence`` the probability that anything which was asked for is there
     (None: not known, as for pictures), and below ``min_confidence`` there are no hits;
-    ``correction`` is the α that hubs were held back with (``query/hubs.py``), 0 for none;
+    ``correction`` is the α that hubs were held back with (``search/calibration.py``), 0 for none;
     ``penalties`` are those of terms with a minus, where they do not just subtract; ``senses`` the
     vectors, float32 (s, dim), of a word's senses where these are kept apart (None: they are not);
     ``ranked_by`` is "vector", or how the ranking by captions was fused with it
@@ -152,14 +163,14 @@ class SearchResult:
     agreement: float
     fusion: str
     vector: Floats
-    model: ModelCard
+    model: ModelInfo
     index_state: IndexState
     target: str = "images"
     confidence: float | None = None
     min_confidence: float = 0.0
     correction: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
-    expanders: tuple[Ran, ...] = ()
+    expanders: tuple[ExpanderTrace, ...] = ()
     ranked_by: str = "vector"
     penalties: tuple[Penalty, ...] = ()
     senses: Floats | None = None
@@ -168,7 +179,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True)
-class Finding:
+class IntegrityIssue:
     """Something in a gallery that is not as it should be. ``code`` names its wording, ``where``
     is a table or a file, ``key`` what is meant in it, ``detail`` what was seen. ``harm``: answers
     are missing or may be wrong; without it, the finding is for information."""
@@ -178,3 +189,60 @@ class Finding:
     key: str = ""
     detail: str = ""
     harm: bool = True
+
+
+FIELDS = {
+    "folder": "text",
+    "name": "text",
+    "path": "text",
+    "caption": "text",
+    "taken": "time",
+    "width": "number",
+    "height": "number",
+    "size": "number",
+    "orientation": "shape",
+}
+"""``folder``: the one that a picture lies in, or any above it; ``size``: of the file, in bytes."""
+
+TAG = "tag."  # before the name of a further column of the captions file: a text
+SHAPES = ("landscape", "portrait", "square")
+OPERATORS = {
+    "text": ("=", "!=", "~", "contains"),
+    "time": ("=", "!=", "<", "<=", ">", ">="),
+    "number": ("=", "!=", "<", "<=", ">", ">="),
+    "shape": ("=", "!="),
+}
+"""``~`` matches a pattern of ``*``, ``?`` and ``[…]``. Case does not count, but for ``=`` and
+``!=`` of paths, folders and names, which are compared as file systems do."""
+
+
+def kind_of(field: str) -> str | None:
+    """The kind of ``field``; None for one that there is not."""
+    return "text" if field.startswith(TAG) and field != TAG else FIELDS.get(field)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """``field operator value``, all of them valid together."""
+
+    field: str
+    operator: str
+    value: str | int
+
+
+@dataclass(frozen=True)
+class All:
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Any:
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Not:
+    part: Filter
+
+
+Filter: TypeAlias = "Compare | All | Any | Not"

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from soutu import Gallery
+from soutu.gallery import Gallery
 from tests.serving import ROOT, served
 
 CHROMIUM = shutil.which("chromium")

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from soutu.encoders.base import Encoder
-from soutu.encoders.batching import Batching
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.catalog import open_model
-from soutu.encoders.onnx import OnnxEncoder
+from soutu.models.base import Encoder
+from soutu.models.batching import BatchingEncoder
+from soutu.models.bundle import read_bundle
+from soutu.models.catalog import open_model
+from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture, write_bundle
 
 
@@ -27,7 +27,7 @@ def _fixed(tmp_path):
 
 def _open_clip(tmp_path):
     pytest.importorskip("open_clip", reason="needs open_clip")
-    from soutu.encoders.open_clip import OpenClipEncoder
+    from soutu.models.open_clip import OpenClipEncoder
     from tests.small_models import load_small
 
     return OpenClipEncoder(load_small("clip", tmp_path), "small", "cpu")
@@ -35,8 +35,7 @@ def _open_clip(tmp_path):
 
 def _exported(tmp_path, precision):
     pytest.importorskip("open_clip", reason="needs open_clip")
-    from soutu.encoders.export.compare import Samples
-    from soutu.encoders.export.export import export
+    from soutu.models.export import Samples, export
     from tests.small_models import load_small
 
     samples = Samples([picture(i) for i in range(8)], TEXTS)
@@ -54,7 +53,7 @@ def _int8(tmp_path):
 
 
 def _batching(tmp_path):
-    return Batching(_free(tmp_path))
+    return BatchingEncoder(_free(tmp_path))
 
 
 KINDS = {"batching": _batching,
@@ -80,21 +79,21 @@ TEXTS = ["灰猫", "a gray cat on the grass", "", "金毛", "小猪 pig", "x" * 
 
 def test_images_are_unit_float32_rows(encoder):
     vectors = encoder.encode_images([picture(i) for i in range(5)])
-    assert vectors.shape == (5, encoder.card.dim)
+    assert vectors.shape == (5, encoder.info.dim)
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_texts_are_unit_float32_rows_whatever_their_length(encoder):
     vectors = encoder.encode_texts(TEXTS)
-    assert vectors.shape == (len(TEXTS), encoder.card.dim)
+    assert vectors.shape == (len(TEXTS), encoder.info.dim)
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_nothing_in_gives_no_rows(encoder):
-    assert encoder.encode_images([]).shape == (0, encoder.card.dim)
-    assert encoder.encode_texts([]).shape == (0, encoder.card.dim)
+    assert encoder.encode_images([]).shape == (0, encoder.info.dim)
+    assert encoder.encode_texts([]).shape == (0, encoder.info.dim)
 
 
 def test_a_batch_equals_one_by_one(encoder, exact):
@@ -124,13 +123,13 @@ def test_any_shape_of_picture_is_taken(encoder, shape):
 
 
 def test_the_card_is_complete(encoder):
-    card = encoder.card
+    card = encoder.info
     assert card.name
     assert card.space
     assert len(card.fingerprint) == 64
     assert card.image_size > 0
     assert encoder.batch >= 1
-    assert encoder.lanes >= 1
+    assert encoder.max_concurrency >= 1
 
 
 def test_several_threads_may_encode_at_once(encoder, exact):

@@ -5,12 +5,18 @@ from pathlib import Path
 import pytest
 
 from soutu.errors import SoutuError
-from soutu.query.chain import Chain, proposals
-from soutu.query.chat import Endpoint
-from soutu.query.expand import MOST, Expander, LexiconExpander, RuleExpander, variants
-from soutu.query.llm import LlmExpander
-from soutu.query.rules import load_rules
-from soutu.query.templates import Templates
+from soutu.query.expansion import (
+    MAX_VARIANTS,
+    Expander,
+    ExpanderPipeline,
+    LexiconExpander,
+    RuleExpander,
+    Templates,
+    load_rules,
+    propose_variants,
+    variants,
+)
+from soutu.query.llm import Endpoint, LlmExpander
 from soutu.query.translate import Translator
 from soutu.types import Variant
 from tests.chat_server import Chat, serve
@@ -49,7 +55,9 @@ def expander(request, tmp_path) -> Expander:
         "hand-made": lambda: by_hand,
         "lexicon": LexiconExpander,
         "templates": Templates,
-        "chain": lambda: Chain((load_rules([]), LexiconExpander()), (by_hand,), Templates()),
+        "chain": lambda: ExpanderPipeline(
+            (load_rules([]), LexiconExpander()), (by_hand,), Templates()
+        ),
     }[request.param]()
 
 
@@ -67,8 +75,8 @@ def test_a_known_word_is_expanded_into_usable_variants(expander):
 
 def test_it_has_a_name_to_be_reported_by(expander):
     assert expander.name
-    _, ran = proposals("金毛", expander)
-    assert expander.name in {one.name for one in ran} or isinstance(expander, Chain)
+    _, ran = propose_variants("金毛", expander)
+    assert expander.name in {one.name for one in ran} or isinstance(expander, ExpanderPipeline)
 
 
 def test_the_same_text_gives_the_same_answer(expander):
@@ -96,11 +104,11 @@ def test_what_goes_wrong_is_an_error_that_can_be_told(tmp_path):
     for broken in (Translator(tmp_path), LlmExpander(Endpoint("no address", "small"))):
         with pytest.raises(SoutuError):
             broken.expand("金毛")
-        said, (ran,) = proposals("金毛", broken)
+        said, (ran,) = propose_variants("金毛", broken)
         assert [variant.text for variant in said] == ["金毛"]
         assert isinstance(ran.fault, SoutuError)
 
 
 def test_no_expander_adds_more_than_there_is_room_for(expander):
-    said, _ = proposals("金毛", expander)
-    assert sum(not variant.unused for variant in said[1:]) <= MOST
+    said, _ = propose_variants("金毛", expander)
+    assert sum(not variant.unused for variant in said[1:]) <= MAX_VARIANTS

@@ -51,7 +51,7 @@ def test_what_runs_did_is_told_by_generation(store):
 
 def test_the_models_are_named_and_small_galleries_are_searched_exactly(store):
     add(store, pictures(3))
-    assert store.spaces() == [store.card]
+    assert store.spaces() == [store.info]
     with store.writer() as writer:
         assert writer.refresh_ann(lambda: unit(9, DIM)) == []
         with pytest.raises(ValueError, match="between 0 and 1"):

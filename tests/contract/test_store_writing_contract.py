@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soutu.filters import Compare
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore
+from soutu.types import Compare
 from tests.store_factories import WRITERS, paths_of
 from tests.store_samples import DIM, picture, pictures, unit
 
@@ -261,11 +261,11 @@ def test_what_a_filter_admits_is_counted(store):
 
 
 def test_texts_are_remembered(store):
-    assert store.recall("what") is None
-    store.remember("what", "图")
-    assert store.recall("what") == "图"
-    store.remember("what", "")
-    assert store.recall("what") == ""
+    assert store.get_meta("what") is None
+    store.set_meta("what", "图")
+    assert store.get_meta("what") == "图"
+    store.set_meta("what", "")
+    assert store.get_meta("what") == ""
 
 
 def test_an_images_captions_are_its_own(store):

@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from soutu.encoders.layouts import TextRules
-from soutu.encoders.tokenize import TextTokenizer
+from soutu.models.bundle import TextConfig
+from soutu.models.onnx import TextTokenizer
 
 open_clip = pytest.importorskip("open_clip", reason="needs open_clip")
 
-from soutu.encoders.export.bpe import clip_tokenizer
+from soutu.models.weights import clip_tokenizer
 
 POOLS = [
     "abcdefghijklmnopqrstuvwxyz  ABC'",
@@ -38,7 +38,7 @@ def reference():
 def ours(reference, tmp_path_factory):
     file = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
     clip_tokenizer(reference).save(str(file))
-    return TextTokenizer(file, TextRules(77, clean="lower"))
+    return TextTokenizer(file, TextConfig(77, clean="lower"))
 
 
 @pytest.mark.parametrize("text", CASES, ids=[ascii(c)[:20] for c in CASES])

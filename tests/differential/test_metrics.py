@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
+from soutu.evaluation.evaluate import MICRO, ranked
 from soutu.evaluation.metrics import LIBRARY, measured
-from soutu.evaluation.ranking import MICRO, ranked
 
 # Few different values, so that ties are everywhere; some closer than the six decimals that count.
 LEVELS = st.sampled_from([-1.0, -0.25, 0.0, 2e-7, 0.25, 0.2500001, 0.5, 0.750001, 0.75, 1.0])
@@ -94,7 +94,7 @@ def test_blocks_are_one_ranking(monkeypatch):
     targets /= np.linalg.norm(targets, axis=1, keepdims=True)
     right = [{int(c): 1 for c in rng.integers(500, size=1 + row % 3)} for row in range(30)]
     (whole,) = ranked(queries, targets, right, 7)
-    monkeypatch.setattr("soutu.evaluation.ranking._CELLS", 2000)
+    monkeypatch.setattr("soutu.evaluation.evaluate._CELLS", 2000)
     parts = list(ranked(queries, targets, right, 7))
     assert [part.start for part in parts] == list(range(0, 30, 4))
     assert np.concatenate([part.top for part in parts]).tolist() == whole.top.tolist()

@@ -15,8 +15,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
+from soutu.evaluation.evaluate import ranked
 from soutu.evaluation.metrics import LIBRARY, measured
-from soutu.evaluation.ranking import ranked
 from tests.differential.test_metrics import cases, order
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from soutu.query.rules import load_rules
-from soutu.sources.captions import read_captions
+from soutu.images.captions import read_captions
+from soutu.query.expansion import load_rules
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.zh-CN.md")

@@ -22,9 +22,9 @@ def load():
     """ViT-B/32 with weights drawn by numpy, parameter by parameter in the order of their names."""
     import torch
 
-    from soutu.encoders.open_clip import Source, load
+    from soutu.models.open_clip import Checkpoint, load
 
-    loaded = load(Source("ViT-B-32", "random:0"))
+    loaded = load(Checkpoint("ViT-B-32", "random:0"))
     rng = np.random.default_rng(20260401)
     with torch.no_grad():
         for name, parameter in sorted(loaded.model.named_parameters()):
@@ -45,7 +45,7 @@ def vectors(encoder) -> dict[str, list[list[float]]]:
 
 
 def main() -> None:
-    from soutu.encoders.open_clip import OpenClipEncoder
+    from soutu.models.open_clip import OpenClipEncoder
 
     found = vectors(OpenClipEncoder(load(), "ViT-B-32", "cpu"))
     rounded = {k: [[round(x, 5) for x in row] for row in rows] for k, rows in found.items()}

@@ -8,10 +8,9 @@ import pytest
 pytest.importorskip("open_clip", reason="needs open_clip")
 pytest.importorskip("onnx", reason="needs onnx")
 
-from soutu.encoders.export.compare import Samples
-from soutu.encoders.export.export import export
-from soutu.encoders.onnx import OnnxEncoder
-from soutu.encoders.open_clip import OpenClipEncoder
+from soutu.models.export import Samples, export
+from soutu.models.onnx import OnnxEncoder
+from soutu.models.open_clip import OpenClipEncoder
 from tests.conftest import picture
 from tests.golden.clip import FILE, load, vectors
 

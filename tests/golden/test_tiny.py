@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from soutu.encoders.catalog import open_model
+from soutu.models.catalog import open_model
 from tests.golden.tiny import FILE, vectors
 
 
@@ -15,7 +15,7 @@ def golden():
 
 
 def test_the_golden_vectors_are_of_this_model(golden):
-    assert golden["space"] == open_model("tiny").card.space
+    assert golden["space"] == open_model("tiny").info.space
 
 
 @pytest.mark.parametrize("kind", ["images", "texts"])

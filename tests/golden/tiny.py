@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from soutu.encoders.catalog import open_model
-from soutu.encoders.onnx import OnnxEncoder
+from soutu.models.catalog import open_model
+from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture
 
 FILE = Path(__file__).parent / "tiny.json"
@@ -32,5 +32,5 @@ def vectors() -> dict[str, list[list[float]]]:
 
 
 if __name__ == "__main__":
-    space = open_model("tiny").card.space
+    space = open_model("tiny").info.space
     FILE.write_text(json.dumps({"space": space, **vectors()}, indent=1) + "\n")

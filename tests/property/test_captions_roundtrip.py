@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soutu.errors import BadCaptions
-from soutu.sources.captions import read_captions
+from soutu.images.captions import read_captions
 
 NAMES = ("a.jpg", "图/灰猫.png", "with space,comma.gif")
 # NUL is refused by rule, and lone surrogates are no text that UTF-8 can hold.

@@ -4,10 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soutu.errors import SoutuError
-from soutu.query.chain import Chain, proposals
-from soutu.query.expand import MOST, LexiconExpander
-from soutu.query.rules import load_rules
-from soutu.query.templates import Templates
+from soutu.query.expansion import (
+    MAX_VARIANTS,
+    ExpanderPipeline,
+    LexiconExpander,
+    Templates,
+    load_rules,
+    propose_variants,
+)
 from soutu.types import Variant
 from tests.unit.test_chain import Saying
 
@@ -26,18 +30,18 @@ BUILT_IN = load_rules([]), LexiconExpander()
 @st.composite
 def chains(draw):
     first = [*draw(EXPANDERS), *(BUILT_IN if draw(st.booleans()) else ())]
-    return Chain(first, draw(EXPANDERS), draw(st.sampled_from([None, Templates()])))
+    return ExpanderPipeline(first, draw(EXPANDERS), draw(st.sampled_from([None, Templates()])))
 
 
 @settings(max_examples=300, deadline=None)
 @given(TEXTS, chains(), LANGUAGES)
 def test_any_chain_takes_any_text(text, chain, languages):
-    said, ran = proposals(text, chain, languages)
+    said, ran = propose_variants(text, chain, languages)
     folded = [variant.text.casefold() for variant in said]
     assert len(set(folded)) == len(folded)
     assert said[0].text == text.strip()
-    assert 1 <= sum(not variant.unused for variant in said) <= 1 + MOST
-    assert sum(not variant.unused for variant in said[1:]) <= MOST
+    assert 1 <= sum(not variant.unused for variant in said) <= 1 + MAX_VARIANTS
+    assert sum(not variant.unused for variant in said[1:]) <= MAX_VARIANTS
     assert all(variant.weight > 0 for variant in said)
     asked = [one for one in (*chain.first, *chain.further) if isinstance(one, Saying)]
     for one in ran:
@@ -46,4 +50,4 @@ def test_any_chain_takes_any_text(text, chain, languages):
     assert sum(one.fault is not None for one in ran) == sum(
         one.fault is not None for one in asked if one.asked
     )
-    assert len(chain.expand(text)) <= MOST
+    assert len(chain.expand(text)) <= MAX_VARIANTS

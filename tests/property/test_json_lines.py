@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from soutu.journal import to_json
+from soutu.searchlog.record import to_json
 
 # Any code point: file names that are no valid Unicode come as lone surrogates.
 TEXT = st.text(st.characters(codec=None, exclude_categories=()))

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from soutu.filters import All, Any, Compare, Not
 from soutu.store.base import NewCaption, NewImage
-from soutu.store.local import LocalStore
-from soutu.store.milvus.address import parse
+from soutu.store.milvus.connection import parse
+from soutu.store.milvus.filters import EVERY, NONE, translated
 from soutu.store.milvus.store import MilvusStore
-from soutu.store.milvus.where import EVERY, NONE, translated
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import All, Any, Compare, Not
 from tests.property.test_where import FILTERS, ROWS
 from tests.store_samples import DIM, card, unit
 
@@ -131,16 +131,16 @@ def test_what_milvus_can_say_is_exact_and_what_it_cannot_is_never_denied():
 
 
 def test_many_admitted_images_are_searched_for_in_parts(stores, monkeypatch):
-    from soutu.store.milvus import nearest
+    from soutu.store.milvus import ann
 
     local, milvus = stores
     wanted = Not(Compare("width", "=", 640))
     expected = found(local, wanted)
-    monkeypatch.setattr(nearest, "FETCHED", 0)
+    monkeypatch.setattr(ann, "FETCHED", 0)
     assert found(milvus, wanted) == expected
-    monkeypatch.setattr(nearest, "WINDOW", 3)  # parts of three, and the scan of more than a window
+    monkeypatch.setattr(ann, "WINDOW", 3)  # parts of three, and the scan of more than a window
     assert found(milvus, wanted) == expected
-    monkeypatch.setattr(nearest, "SPARE", 1)
+    monkeypatch.setattr(ann, "SPARE", 1)
     query = unit(DIM, seed=5)
     for k in (1, 2):
         pair = [store.search_images(query, k, wanted) for store in stores]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soutu.errors import BadQuery
-from soutu.query.parse import MOST_TERMS, format_query, parse_query
+from soutu.query.parser import MOST_TERMS, format_query, parse_query
 from soutu.types import Term
 
 WEIGHTS = st.integers(1, 100_000_000).map(lambda millionths: millionths / 1e6)

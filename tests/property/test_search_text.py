@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from soutu.store.base import NewCaption
-from soutu.store.local import LocalStore
+from soutu.store.sqlite.store import LocalStore
 from soutu.text import pieces
 from tests.store_samples import DIM, card, pictures, unit
 

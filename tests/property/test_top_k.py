@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from soutu.store.ranking import contenders, exact_scores, top_k
+from soutu.store.top_k import exact_scores, rescoring_candidates, top_k
 
 FEW = st.sampled_from([-1.0, -0.5, -0.0, 0.0, 0.25, 0.25 + 2**-25, 1.0, float("-inf")])
 ANY = st.floats(width=32, allow_nan=False)
@@ -41,7 +41,7 @@ def test_rescored_contenders_are_the_true_best(seed, count, kinds, k):
     query = rows[0]
     exact, ids = exact_scores(rows, query), np.arange(count)
     rounded = (rows @ query) + random.uniform(-2e-7, 2e-7, count).astype(np.float32)
-    near = contenders(rounded, k, query)
+    near = rescoring_candidates(rounded, k, query)
     found = top_k(exact_scores(rows[near], query), ids[near], k)
     np.testing.assert_array_equal(found.ids, top_k(exact, ids, k).ids)
     np.testing.assert_array_equal(found.scores, top_k(exact, ids, k).scores)

@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from soutu.errors import BadQuery
-from soutu.filters import FIELDS, OPERATORS, SHAPES, All, Any, Compare, Not
-from soutu.query.where import parse_where
+from soutu.query.parser import parse_where
 from soutu.store.base import NewCaption, NewImage
-from soutu.store.local import LocalStore
-from soutu.store.where import matching_images
+from soutu.store.sqlite.filters import matching_images
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import FIELDS, OPERATORS, SHAPES, All, Any, Compare, Not
 from tests.store_samples import DIM, card, unit
 
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.rows import TABLES
+from soutu.fs import DATABASE
+from soutu.store.sqlite.schema import TABLES
+from soutu.store.sqlite.store import LocalStore
 from tests.damaged import (
     all_rows,
     assert_mended,

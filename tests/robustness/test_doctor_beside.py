@@ -13,10 +13,10 @@ from contextlib import closing
 import pytest
 
 from soutu.errors import IndexCorrupt
+from soutu.fs import DATABASE
 from soutu.store.base import NewCaption
-from soutu.store.examine import examine
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
+from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.store import LocalStore
 from tests.damaged import bring_up_to_date, copied, edit, everything, flip, mended, named
 from tests.store_samples import DIM, card, make, pictures, unit
 

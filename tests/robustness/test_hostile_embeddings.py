@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from soutu.errors import BadInput
-from soutu.store.exchange import files
-from soutu.store.exchange.formats import open_embeddings
-from soutu.store.exchange.pickles import read_pickled_texts
+from soutu.exchange import npy
+from soutu.exchange.formats import open_embeddings
+from soutu.exchange.npy import read_pickled_texts
 from tests.embeddings import write_folder, write_table
 from tests.store_samples import DIM, unit
 
@@ -116,19 +116,19 @@ def test_lists_of_texts_are_read_in_every_protocol(tmp_path, protocol, kind):
 
 
 def test_the_second_lock_holds_alone(tmp_path, monkeypatch):
-    from soutu.store.exchange import pickles
+    from soutu.exchange import npy
 
-    monkeypatch.setattr(pickles, "_check", lambda data: None)
+    monkeypatch.setattr(npy, "_check", lambda data: None)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps([Call(os.system, "true")]))
     with pytest.raises(BadInput, match="system"):
         read_pickled_texts(tmp_path / "x.pkl")
 
 
 def test_a_list_that_is_too_long_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_BYTES", 100)
+    monkeypatch.setattr(npy, "MAX_BYTES", 100)
     for name, data in (("x.pkl", pickle.dumps(["a" * 200])), ("x.json", b'["' + b"a" * 200)):
         (tmp_path / name).write_bytes(data)
-        reader = read_pickled_texts if name.endswith("pkl") else files.read_json_texts
+        reader = read_pickled_texts if name.endswith("pkl") else npy.read_json_texts
         with pytest.raises(BadInput) as caught:
             reader(tmp_path / name)
         assert caught.value.code == "import-too-large"
@@ -144,7 +144,7 @@ def test_a_json_list_that_is_none_is_named(tmp_path, data):
         open_embeddings(tmp_path)
 
 
-def npy(array, **options):
+def npy_bytes(array, **options):
     out = io.BytesIO()
     np.save(out, array, **options)
     return out.getvalue()
@@ -163,17 +163,17 @@ def zipped():
 ARRAYS = {
     "empty": b"",
     "no array": b"hello, this is text",
-    "truncated": npy(unit(5, DIM))[:-7],
-    "header only": npy(unit(5, DIM))[:40],
-    "objects": npy(np.array([[print]], dtype=object), allow_pickle=True),
+    "truncated": npy_bytes(unit(5, DIM))[:-7],
+    "header only": npy_bytes(unit(5, DIM))[:40],
+    "objects": npy_bytes(np.array([[print]], dtype=object), allow_pickle=True),
     "a bare pickle": pickle.dumps([Call(os.system, "true")]),
     "an archive": zipped(),
-    "one dimension": npy(unit(DIM)),
-    "three dimensions": npy(unit(2, 3, DIM)),
-    "integers": npy(np.ones((2, DIM), int)),
-    "complex": npy(np.ones((2, DIM), complex)),
-    "texts": npy(np.array([["a"]])),
-    "records": npy(np.zeros(3, [("a", "f4"), ("b", "f4")])),
+    "one dimension": npy_bytes(unit(DIM)),
+    "three dimensions": npy_bytes(unit(2, 3, DIM)),
+    "integers": npy_bytes(np.ones((2, DIM), int)),
+    "complex": npy_bytes(np.ones((2, DIM), complex)),
+    "texts": npy_bytes(np.array([["a"]])),
+    "records": npy_bytes(np.zeros(3, [("a", "f4"), ("b", "f4")])),
     "a huge claim": header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 8)}\n"),
     "beyond counting": header(
         f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30}, 8)}}\n"

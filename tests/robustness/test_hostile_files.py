@@ -18,8 +18,8 @@ import pytest
 from PIL import Image, features
 
 from soutu.errors import BadImage
-from soutu.sources.decode import Decoded, decode, read_file
-from soutu.sources.images import ImageFile, walk
+from soutu.images.decode import DecodedImage, decode, read_file
+from soutu.images.scan import ImageFile, walk
 
 posix = pytest.mark.skipif(os.name == "nt", reason="pipes, links and raw names as POSIX has them")
 FORMS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF"]
@@ -85,7 +85,7 @@ def hostile(tmp_path: Path) -> Path:
     return root
 
 
-def attempt(data: bytes, max_pixels: int = 1_000_000) -> Decoded | BadImage:
+def attempt(data: bytes, max_pixels: int = 1_000_000) -> DecodedImage | BadImage:
     try:
         return decode(data, max_pixels=max_pixels)
     except BadImage as error:

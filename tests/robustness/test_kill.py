@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soutu.store import due, local
+from soutu.store import ann_build
 from soutu.store.base import NewCaption
-from soutu.store.local import LocalStore
-from soutu.store.verify import verify
+from soutu.store.sqlite import store as sqlite_store
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.sqlite.verify import verify
 from tests.store_samples import DIM, card, pictures, unit
 
 KILLS = 25  # of each job
@@ -87,7 +88,7 @@ def compact(home: Path) -> None:
 
 def build(home: Path) -> None:
     """Build the codes for one target after another."""
-    due.EXACT_BELOW = 100
+    ann_build.EXACT_BELOW = 100
     with LocalStore.open(home) as store, store.writer() as writer:
         told("begin")
         start = highest(store)
@@ -161,8 +162,8 @@ def check(home: Path, added: set[int], gone: dict[int, bool]) -> None:
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A hundred batches, from which codes are worth building here."""
-    monkeypatch.setattr(local, "EXACT_BELOW", 100)
-    monkeypatch.setattr(due, "EXACT_BELOW", 100)
+    monkeypatch.setattr(sqlite_store, "EXACT_BELOW", 100)
+    monkeypatch.setattr(ann_build, "EXACT_BELOW", 100)
     home = tmp_path / ".soutu"
     with LocalStore.create_or_open(home, card()) as store, store.writer() as writer:
         for start in range(0, 100 * BATCH, BATCH):
@@ -211,7 +212,7 @@ def test_an_old_index_survives_every_kill(tmp_path):
             ids = [files[image.path].image_id for image in pictures(50, 50)]
             np.testing.assert_array_equal(store.image_vectors(ids), unit(50, DIM, seed=50))
             assert len(store.search_images(unit(DIM), 1000).ids) == 292
-            assert store.recall("root") == "/gallery"
+            assert store.get_meta("root") == "/gallery"
         assert list(verify(home)) == []
     assert 0 < finished < KILLS, "some were killed before the end, and not all"
 

@@ -12,7 +12,7 @@ import pytest
 
 from soutu.errors import RemoteUnavailable
 from soutu.store.base import NewCaption
-from soutu.store.milvus.address import parse
+from soutu.store.milvus.connection import parse
 from soutu.store.milvus.schema import IMAGES, VECTORS
 from soutu.store.milvus.store import MilvusStore
 from tests.cut_proxy import CutProxy

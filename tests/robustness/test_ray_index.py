@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
-from soutu.assemble import open_store
-from soutu.distributed.cluster import connected
+from soutu.distributed.job import connected
+from soutu.factory import open_store
 from tests.records import jpegs, samples, write_folder, write_tar
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_decoders_stay_between_their_tasks(cluster):
 
 
 def test_a_folder_ends_in_the_same_index(cluster, tmp_path, soutu, monkeypatch):
-    monkeypatch.setattr("soutu.gallery.on_ray.FEW", 0)
+    monkeypatch.setattr("soutu.distributed.ingest.FEW", 0)
     plain = write_folder(tmp_path / "plain", jpegs(40))
     (plain / "copy.jpg").write_bytes((plain / "00003.jpg").read_bytes())
     (plain / "bad.jpg").write_bytes(b"no picture")

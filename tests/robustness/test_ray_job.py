@@ -15,16 +15,13 @@ pytest.importorskip("ray.data", reason="needs the extra ray")
 if os.name == "nt":
     pytest.skip("signals as POSIX has them", allow_module_level=True)
 
-from soutu.assemble import build_encoder
-from soutu.distributed.cluster import Encoders, connected
-from soutu.distributed.embed import Work
-from soutu.distributed.folders import FolderSource
-from soutu.distributed.items import Item
-from soutu.distributed.job import embed
-from soutu.distributed.shards import ShardFolder
-from soutu.distributed.sources import open_source
+from soutu.distributed.job import Encoders, connected, embed
+from soutu.distributed.shards import Item, ShardFolder
+from soutu.distributed.sources import FolderSource, open_source
+from soutu.distributed.worker import WorkerOptions
 from soutu.errors import BadInput, ModelMismatch
-from soutu.indexing.pipeline import Crew, Pace
+from soutu.factory import build_encoder
+from soutu.indexing.pipeline import DecodePipeline, IndexOptions
 from tests.counting import Counting, Given, Killer
 from tests.records import jpegs, samples, write_folder, write_parquet, write_tar
 
@@ -61,7 +58,7 @@ def encoder():
 
 
 def run(source, out, counting, count=2, **how):
-    work = Work(counting, counting().card, str(out))
+    work = WorkerOptions(counting, counting().info, str(out))
     return embed(source, work, model="tiny", encoders=Encoders(count), **how)
 
 
@@ -78,7 +75,7 @@ def vectors(folder, report):
 
 def alone(pictures, encoder):
     """The vectors that a run in one process makes."""
-    with Crew(encoder, Pace(workers=1)) as crew:
+    with DecodePipeline(encoder, IndexOptions(workers=1)) as crew:
         seen = ((name, crew.decode(data, name).rgb) for name, data in pictures.items())
         batches = [*crew.encoded(seen)]
     return {
@@ -130,9 +127,9 @@ def test_what_stops_a_worker_is_said_as_it_is(cluster, tmp_path):
 def test_a_node_with_another_model_is_refused(cluster, tmp_path):
     source = FolderSource(str(write_folder(tmp_path / "photos", jpegs(3))))
     counting = Counting(tmp_path / "log")
-    other = type(counting().card)(**{**vars(counting().card), "fingerprint": "other"})
+    other = type(counting().info)(**{**vars(counting().info), "fingerprint": "other"})
     with pytest.raises(ModelMismatch) as caught:
-        embed(source, Work(counting, other, str(tmp_path / "out")), model="tiny",
+        embed(source, WorkerOptions(counting, other, str(tmp_path / "out")), model="tiny",
               encoders=Encoders(1))  # fmt: skip
     assert caught.value.code == "shards-worker"
 
@@ -146,8 +143,10 @@ def test_a_job_that_is_done_does_nothing_and_another_model_is_refused(cluster, t
     again = run(source, tmp_path / "out", counting)
     assert (again.skipped, again.encoded, again.images) == (len(first.shards), 0, 30)
     assert counting.encoded() == 30
-    card = counting().card
-    work = Work(counting, type(card)(**{**vars(card), "space": "other"}), str(tmp_path / "out"))
+    card = counting().info
+    work = WorkerOptions(
+        counting, type(card)(**{**vars(card), "space": "other"}), str(tmp_path / "out")
+    )
     with pytest.raises(ModelMismatch):
         embed(source, work, model="other", encoders=Encoders(1))
 
@@ -234,7 +233,7 @@ def test_a_node_that_is_lost_costs_no_picture(cluster, encoder, tmp_path):
 
 def test_a_cluster_that_is_not_there():
     code = (
-        "from soutu.distributed.cluster import connected\n"
+        "from soutu.distributed.job import connected\n"
         "from soutu.errors import RemoteUnavailable\n"
         "try:\n"
         "    with connected('127.0.0.1:1'): pass\n"

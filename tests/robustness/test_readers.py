@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from soutu.store import due, local
+from soutu.store import ann_build
 from soutu.store.base import NewCaption
-from soutu.store.local import LocalStore
+from soutu.store.sqlite import store as sqlite_store
+from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, pictures, unit
 
 ROWS, BATCH, FIRST, READERS = 20_000, 500, 1_000, 8
@@ -49,7 +50,7 @@ def look(store: LocalStore, seed: int) -> int:
 
 def read(home: Path, number: int, ready: Event, done: Event) -> tuple[int, int]:
     """Look until the writer has ended; the numbers of looks and of different states seen."""
-    local.EXACT_BELOW = SMALL
+    sqlite_store.EXACT_BELOW = SMALL
     seen, looks = set(), 0
     with LocalStore.open(home) as store:
         while not done.is_set():
@@ -68,7 +69,7 @@ def run(work: Callable[..., object], queue: multiprocessing.Queue, *arguments: o
 
 
 def test_eight_readers_beside_a_writer(tmp_path, monkeypatch):
-    monkeypatch.setattr(due, "EXACT_BELOW", SMALL)
+    monkeypatch.setattr(ann_build, "EXACT_BELOW", SMALL)
     home = tmp_path / ".soutu"
     with LocalStore.create_or_open(home, card()) as store, store.writer() as writer:
         ids = writer.add_images(pictures(FIRST), unit(FIRST, DIM))

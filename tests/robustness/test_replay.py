@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from soutu import Gallery
-from soutu.cli import main
+from soutu.cli.main import main
+from soutu.gallery import Gallery
 from tests.conftest import picture, write_bundle
 
 WORDS = (
@@ -61,7 +61,7 @@ def photos(logged, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_language_is_kept(monkeypatch):
-    monkeypatch.setattr("soutu.cli.language._chosen", [])
+    monkeypatch.setattr("soutu.i18n._chosen", [])
 
 
 def replayed(capfd, *arguments):
@@ -186,14 +186,14 @@ def test_the_correction_follows_the_reference(photos, capfd):
     """With hubs held back, a gallery that was measured anew gives other scores."""
     import re
 
-    from soutu.assemble import open_store
-    from soutu.query.standing import REFERENCE
+    from soutu.factory import open_store
+    from soutu.search.calibration import BASELINE_KEY
 
     with open_store(photos / ".soutu") as store:
-        key = REFERENCE + store.card.space
-        kept = json.loads(store.recall(key))
+        key = BASELINE_KEY + store.info.space
+        kept = json.loads(store.get_meta(key))
         kept["centre"] = re.sub("^.{8}", "AACAPwAA", kept["centre"])
-        store.remember(key, json.dumps(kept))
+        store.set_meta(key, json.dumps(kept))
     code, done, _ = replayed(capfd, "-g", photos)
     assert code == 1
     assert causes(done) == {("reference", "reference")}

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from soutu.store.base import NewCaption
-from soutu.store.local import LocalStore
-from soutu.store.verify import verify
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.sqlite.verify import verify
 from tests.store_samples import DIM, card, pictures, unit
 
 KILLS = 10

@@ -5,9 +5,8 @@ import threading
 
 import pytest
 
-from soutu.server.ahead import MOST, Ahead
-from soutu.server.problems import Busy, TimedOut
-from soutu.server.work import Work
+from soutu.server.exceptions import Busy, TimedOut
+from soutu.server.service import MOST, SearchExecutor, TextPrefetcher
 
 
 class Held:
@@ -30,7 +29,7 @@ class Held:
 def test_what_comes_meanwhile_is_one_batch():
     async def run():
         held = Held()
-        ahead = Ahead(held)
+        ahead = TextPrefetcher(held)
         first = asyncio.create_task(ahead(["a"]))
         await held.called(1)
         rest = [asyncio.create_task(ahead(texts)) for texts in (["b"], ["c", "d"], [], ["e"])]
@@ -51,7 +50,7 @@ def test_what_comes_meanwhile_is_one_batch():
 def test_a_fault_holds_nobody_up_and_who_left_is_left_out():
     async def run():
         held = Held()
-        ahead = Ahead(held)
+        ahead = TextPrefetcher(held)
         first = asyncio.create_task(ahead(["bad"]))
         await held.called(1)
         gone, stays = (asyncio.create_task(ahead([text])) for text in ("gone", "stays"))
@@ -71,7 +70,7 @@ def test_a_fault_holds_nobody_up_and_who_left_is_left_out():
 def test_there_is_an_end_to_a_batch_but_not_to_what_one_may_ask():
     async def run():
         held = Held()
-        ahead = Ahead(held)
+        ahead = TextPrefetcher(held)
         held.go.release(4)
         long = [f"long {n}" for n in range(MOST + 1)]
         many = [[f"{n}"] for n in range(MOST + 3)]
@@ -85,7 +84,7 @@ def test_there_is_an_end_to_a_batch_but_not_to_what_one_may_ask():
 
 def test_who_waits_for_others_counts_and_may_run_out_of_time():
     async def run():
-        work = Work("t", 1, 0, 0.2)
+        work = SearchExecutor("t", 1, 0, 0.2)
         go = asyncio.Event()
 
         async def first():

@@ -11,14 +11,14 @@ import pytest
 
 from benchmarks.cones import cones
 from soutu.errors import IndexCorrupt
-from soutu.filters import Compare
-from soutu.store import due, local
-from soutu.store.ann import Ann
+from soutu.store import ann_build
+from soutu.store.ann import Ann, read_manifest, write_manifest
 from soutu.store.base import NewCaption
-from soutu.store.examine import examine
-from soutu.store.local import LocalStore
-from soutu.store.manifest import read_manifest, write_manifest
-from soutu.store.repair import repair
+from soutu.store.sqlite import store as sqlite_store
+from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.repair import repair
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Compare
 from tests.store_samples import card, pictures
 
 faiss = pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
@@ -30,15 +30,15 @@ GALLERY = cones(COUNT, 600, dim=DIM)
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """What is large here."""
-    monkeypatch.setattr(due, "EXACT_BELOW", 1000)
-    monkeypatch.setattr(local, "EXACT_BELOW", 1000)
+    monkeypatch.setattr(ann_build, "EXACT_BELOW", 1000)
+    monkeypatch.setattr(sqlite_store, "EXACT_BELOW", 1000)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     home = tmp_path_factory.mktemp("built") / ".soutu"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(due, "EXACT_BELOW", 1000)
+        patch.setattr(ann_build, "EXACT_BELOW", 1000)
         fill(home)
     return home
 
@@ -94,7 +94,7 @@ def test_fewer_lists_would_not_keep_it(home):
 def test_scores_are_those_of_the_exact_search(home, monkeypatch):
     with LocalStore.open(home) as store:
         fast = [store.search_images(query, 10) for query in GALLERY.texts[:50]]
-    monkeypatch.setattr(local, "EXACT_BELOW", 10**9)
+    monkeypatch.setattr(sqlite_store, "EXACT_BELOW", 10**9)
     with LocalStore.open(home) as store:
         for query, ranking in zip(GALLERY.texts[:50], fast, strict=True):
             exact = store.search_images(query, COUNT)
@@ -196,7 +196,7 @@ def test_another_target_builds_anew(home):
 
 
 def test_a_target_nobody_can_reach_searches_exactly(home, monkeypatch):
-    monkeypatch.setattr("soutu.store.promise.CANDIDATES", (10,))
+    monkeypatch.setattr("soutu.store.ann_build.CANDIDATES", (10,))
     with LocalStore.open(home) as store, store.writer() as writer:
         writer.refresh_ann(lambda: GALLERY.texts[:300], target=0.9999)
     assert read_manifest(folder(home), "image").levels == ()

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from soutu.store import due
-from soutu.store.ann import Ann
-from soutu.store.manifest import Level
+from soutu.store import ann_build
+from soutu.store.ann import Ann, SearchEffort
 from tests.unit.test_ann import COUNT, GALLERY, fill, folder
 
 pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
@@ -15,7 +14,7 @@ pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
 def ann(tmp_path_factory):
     home = tmp_path_factory.mktemp("candidates") / ".soutu"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(due, "EXACT_BELOW", 1000)
+        patch.setattr(ann_build, "EXACT_BELOW", 1000)
         fill(home)
     return Ann.load(folder(home), "image")
 
@@ -23,7 +22,7 @@ def ann(tmp_path_factory):
 @pytest.mark.parametrize(("lists", "wanted"), [(40, 100), (1, 500)])
 def test_scores_are_those_of_the_vectors_also_where_there_are_fewer_than_wanted(ann, lists, wanted):
     for query in GALLERY.texts[:20]:
-        found = ann.candidates(query, Level(10, lists, wanted, {}), GALLERY.images)
+        found = ann.candidates(query, SearchEffort(10, lists, wanted, {}), GALLERY.images)
         assert found.every == (lists == 1)
         assert len(found.slots) == len(found.codes) == len(found.scores)
         assert (len(found.slots) == wanted) == (lists == 40)
@@ -35,6 +34,6 @@ def test_scores_are_those_of_the_vectors_also_where_there_are_fewer_than_wanted(
 def test_only_what_is_admitted_counts(ann):
     admitted = np.random.default_rng(0).random(COUNT) < 0.3
     bits = np.packbits(admitted, bitorder="little")
-    found = ann.candidates(GALLERY.texts[0], Level(10, 60, 50, {}), GALLERY.images, bits)
+    found = ann.candidates(GALLERY.texts[0], SearchEffort(10, 60, 50, {}), GALLERY.images, bits)
     assert len(found.slots) == 50
     assert admitted[found.slots].all()

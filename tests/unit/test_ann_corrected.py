@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from soutu.store import due
-from soutu.store.local import LocalStore
-from soutu.store.manifest import read_manifest
+from soutu.store import ann_build
+from soutu.store.ann import read_manifest
+from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import card
 from tests.unit.test_ann import DIM, GALLERY, fill, folder
 
@@ -13,7 +13,7 @@ pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
 
 
 def test_they_are_built_anew_once_where_the_correction_sets_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(due, "EXACT_BELOW", 1000)
+    monkeypatch.setattr(ann_build, "EXACT_BELOW", 1000)
     home = tmp_path / ".soutu"
     fill(home)
     shift = (GALLERY.texts.mean(axis=0) * 0.35).astype(np.float32)

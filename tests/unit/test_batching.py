@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from soutu.encoders.batching import Batching, Gathering
+from soutu.models.batching import BatchingEncoder, MicroBatcher
 
 
 class Slow:
@@ -16,7 +16,7 @@ class Slow:
 
     def __init__(self):
         self.calls, self.begun, self.go = [], threading.Event(), threading.Event()
-        self.card = type("Card", (), {"dim": 2})
+        self.info = type("Card", (), {"dim": 2})
 
     def encode_texts(self, texts):
         self.calls.append(list(texts))
@@ -44,7 +44,7 @@ def together(batching, asked):
 
 
 def test_what_comes_meanwhile_is_one_batch():
-    batching = Batching(Slow())
+    batching = BatchingEncoder(Slow())
     done = together(batching, [["a"], ["bb", "c"], ["ddd"], ["bb"]])
     assert [one.result()[:, 0].tolist() for one in done] == [[1], [2, 1], [3], [2]]
     first, second = batching.encoder.calls
@@ -54,7 +54,7 @@ def test_what_comes_meanwhile_is_one_batch():
 
 
 def test_a_fault_is_that_texts_alone():
-    batching = Batching(Slow())
+    batching = BatchingEncoder(Slow())
     done = together(batching, [["a"], ["b"], ["bad"], ["c", "bad"], ["d"]])
     assert done[1].result()[0, 1] == ord("b")
     assert done[4].result()[0, 1] == ord("d")
@@ -67,7 +67,7 @@ def test_a_fault_is_that_texts_alone():
 def test_texts_are_remembered_the_latest_longest():
     slow = Slow()
     slow.go.set()
-    batching = Batching(slow, kept=2)
+    batching = BatchingEncoder(slow, kept=2)
     for text in ("a", "b", "a", "c", "a", "b"):
         batching.encode_texts([text, text])
     assert list(slow.calls) == [["a"], ["b"], ["c"], ["b"]]
@@ -78,7 +78,7 @@ def test_texts_are_remembered_the_latest_longest():
 def test_what_is_remembered_is_not_changed_by_who_gets_it():
     slow = Slow()
     slow.go.set()
-    batching = Batching(slow)
+    batching = BatchingEncoder(slow)
     batching.encode_texts(["a"])[:] = 7
     assert batching.encode_texts(["a"])[0, 0] == 1
 
@@ -87,7 +87,7 @@ def test_many_threads_many_lanes():
     def encode(items):
         return np.array([[item] for item in items], np.float32)
 
-    gathering = Gathering(encode, 3, 2)
+    gathering = MicroBatcher(encode, 3, 2)
     with ThreadPoolExecutor(16) as pool:
         asked = [[n, n + 1, n + 2][: 1 + n % 3] for n in range(500)]
         found = list(pool.map(gathering, asked))
@@ -97,5 +97,5 @@ def test_many_threads_many_lanes():
 
 
 def test_no_texts():
-    assert Batching(Slow()).encode_texts([]).shape == (0, 2)
-    assert Batching(Slow()).encode_images([]).shape == (0, 2)
+    assert BatchingEncoder(Slow()).encode_texts([]).shape == (0, 2)
+    assert BatchingEncoder(Slow()).encode_images([]).shape == (0, 2)

@@ -51,10 +51,10 @@ def test_recall_counts_what_is_among_the_best_and_ties():
     vectors[7] = vectors[3]
     asked = Asked(queries, edges(vectors, queries))
     best = np.argsort(-(queries @ vectors.T), axis=1)
-    assert asked.recall(vectors, best[:, :10]).tolist() == [1] * 5
+    assert asked.get_meta(vectors, best[:, :10]).tolist() == [1] * 5
     worse = np.hstack([best[:, :5], best[:, 20:25]])
-    assert asked.recall(vectors, worse).tolist() == pytest.approx([0.5] * 5)
-    assert asked.recall(vectors, np.full((5, 10), -1)).tolist() == [0] * 5
+    assert asked.get_meta(vectors, worse).tolist() == pytest.approx([0.5] * 5)
+    assert asked.get_meta(vectors, np.full((5, 10), -1)).tolist() == [0] * 5
     few = np.arange(0, 200, 2)
     right = np.sort(queries @ vectors[few].T, axis=1)[:, -10]
     assert edges(vectors, queries, few) == pytest.approx(right)
@@ -94,7 +94,7 @@ def test_peers_agree_with_the_exact_answers(peer, tmp_path, monkeypatch):
     told, answer = PEERS[peer](place)
     asked = place.asked["text"]
     found = np.stack([answer(query) for query in asked.queries])
-    assert asked.recall(place.images, found).mean() >= 0.97
+    assert asked.get_meta(place.images, found).mean() >= 0.97
     assert told["build s"] >= 0
     assert absent(peer, place, {"build s": 100}, 10) is None  # it is there already
 

@@ -4,24 +4,24 @@ import json
 
 import pytest
 
-from soutu.encoders.bundle import fingerprint, read_bundle, write_card
-from soutu.encoders.catalog import open_model
 from soutu.errors import BadConfig, MissingModel
+from soutu.models.bundle import fingerprint, read_bundle, write_card
+from soutu.models.catalog import open_model
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 
 
 def test_the_embedded_model_is_what_its_card_says():
     bundle = open_model("tiny")
-    assert bundle.card.dim == 512
-    assert set(bundle.card.languages) == {"zh", "en"}
-    assert bundle.card.license == "Apache-2.0"
-    assert bundle.card.fingerprint == fingerprint(bundle.folder)
+    assert bundle.info.dim == 512
+    assert set(bundle.info.languages) == {"zh", "en"}
+    assert bundle.info.license == "Apache-2.0"
+    assert bundle.info.fingerprint == fingerprint(bundle.folder)
     assert sum(p.stat().st_size for p in bundle.folder.rglob("*")) <= 12_000_000
 
 
 def test_a_bundle_without_a_card_is_named_by_its_files(bundle_folder):
-    card = read_bundle(bundle_folder).card
+    card = read_bundle(bundle_folder).info
     assert card.name == "bundle"
     assert card.fingerprint == fingerprint(bundle_folder)
     assert card.space == f"sha256:{card.fingerprint[:16]}"
@@ -30,7 +30,7 @@ def test_a_bundle_without_a_card_is_named_by_its_files(bundle_folder):
 
 def test_a_written_card_is_read_back(bundle_folder):
     write_card(bundle_folder, name="mine", space="s", languages=["zh"], license="MIT")
-    card = read_bundle(bundle_folder).card
+    card = read_bundle(bundle_folder).info
     assert (card.name, card.space, card.languages, card.license) == ("mine", "s", ("zh",), "MIT")
     assert card.fingerprint == fingerprint(bundle_folder), "the card itself must not count"
 

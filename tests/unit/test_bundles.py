@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.catalog import open_model
-from soutu.encoders.onnx import OnnxEncoder
+from soutu.models.bundle import read_bundle
+from soutu.models.catalog import open_model
+from soutu.models.onnx import OnnxEncoder
 from training.evaluate import collection
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def test_they_are_small():
 
 def test_tiny_en_has_never_seen_chinese():
     bundle = read_bundle(TINY_EN)
-    assert bundle.card.languages == ("en",)
+    assert bundle.info.languages == ("en",)
     tokens = Tokenizer.from_file(str(bundle.tokenizer)).get_vocab()
     assert not [t for t in tokens if any("\u3400" <= c <= "\u9fff" for c in t)]
 
@@ -44,4 +44,4 @@ def test_tiny_en_reads_english_and_finds_next_to_nothing_for_chinese(judged):
 
 
 def test_the_two_share_no_space():
-    assert read_bundle(TINY_EN).card.space != open_model("tiny").card.space
+    assert read_bundle(TINY_EN).info.space != open_model("tiny").info.space

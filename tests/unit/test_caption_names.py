@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from soutu.sources.captions import read_captions
+from soutu.images.captions import read_captions
 from tests.caption_files import HEADER, paths, posix, read, root, skipped
 
 __all__ = ["root"]

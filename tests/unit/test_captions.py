@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from soutu.errors import BadCaptions, BadInput
-from soutu.sources.captions import Caption, CaptionFile, read_captions
+from soutu.images.captions import Caption, CaptionFile, read_captions
 from tests.caption_files import HEADER, posix, read, refused, root, skipped
 
 __all__ = ["root"]

@@ -2,13 +2,13 @@
 
 import pytest
 
-from soutu.encoders.catalog import DEFAULT, catalogue, models_folder, open_model
-from soutu.encoders.cleaning import canonicalize
 from soutu.errors import MissingModel
+from soutu.models.catalog import DEFAULT, load_catalog, models_folder, open_model
+from soutu.models.onnx import canonicalize
 
 
 def test_the_list_holds_what_the_readme_promises():
-    names = {*catalogue()}
+    names = {*load_catalog()}
     assert names >= {
         "ViT-B-32", "ViT-B-32-laion2b", "ViT-B-32-256-datacomp", "ViT-B-16", "ViT-L-14",
         "xlm-roberta-base-ViT-B-32", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "chinese-clip-ViT-B-16",
@@ -17,9 +17,9 @@ def test_the_list_holds_what_the_readme_promises():
 
 
 def test_every_line_is_whole():
-    sources = [model.source for model in catalogue().values()]
+    sources = [model.source for model in load_catalog().values()]
     assert len(sources) == len(set(sources)), "equal sources would be one vector space"
-    for model in catalogue().values():
+    for model in load_catalog().values():
         assert model.source.count("/") == 1
         assert all(name.count("/") == 1 for name in model.repositories)
         assert model.px in (224, 256)
@@ -33,7 +33,7 @@ def test_every_line_is_whole():
 
 def test_models_that_read_chinese_say_so():
     """What the list shows and what it is sorted by must not contradict."""
-    for model in catalogue().values():
+    for model in load_catalog().values():
         if model.recall and model.recall.zh is not None:
             assert (model.recall.zh > 30) == ("zh" in model.languages), model.name
 

@@ -6,7 +6,7 @@ import math
 import pytest
 from PIL import Image
 
-from soutu.query.hubs import ALPHA, GROWTH, MOST, SKEWED
+from soutu.search.calibration import ALPHA, GROWTH, MAX_ALPHA, SKEWNESS_THRESHOLD
 from tests.conftest import picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
@@ -21,7 +21,9 @@ def indexed(photos, tmp_path, soutu):
 
 
 def taken(skewness):
-    return round(min(ALPHA + GROWTH * math.log2(max(skewness / SKEWED, 1)), MOST), 3)
+    return round(
+        min(ALPHA + GROWTH * math.log2(max(skewness / SKEWNESS_THRESHOLD, 1)), MAX_ALPHA), 3
+    )
 
 
 def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):

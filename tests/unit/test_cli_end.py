@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from soutu.cli import main
-from soutu.cli.progress import progress_bar
+from soutu.cli.main import main
+from soutu.cli.options import progress_bar
 
 
 @pytest.mark.parametrize(

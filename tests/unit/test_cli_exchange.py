@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from soutu.store.exchange import EXPORTS, FORMATS
+from soutu.exchange import EXPORTS, FORMATS
 from tests.embeddings import write_folder
 from tests.store_samples import unit
 
@@ -109,6 +109,6 @@ def test_a_search_does_not_load_what_only_an_import_needs(photos):
         [sys.executable, "-c", told], capture_output=True, text=True, check=True,
         env={"PYTHONPATH": ":".join(sys.path)},
     ).stdout.split()  # fmt: skip
-    assert "soutu.cli.searching" in loaded
-    for module in ("pyarrow", "pickletools", "soutu.cli.exchange", "soutu.store.exchange.formats"):
+    assert "soutu.cli.search" in loaded
+    for module in ("pyarrow", "pickletools", "soutu.cli.exchange", "soutu.exchange.formats"):
         assert module not in loaded

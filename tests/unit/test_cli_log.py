@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from soutu import Gallery
+from soutu.gallery import Gallery
 from tests.conftest import heeding_ctrl_c
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from soutu.encoders.catalog import DEFAULT, catalogue
+from soutu.models.catalog import DEFAULT, load_catalog
 from tests.hub import Hub, serve
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
@@ -13,8 +13,8 @@ pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 def test_the_list_puts_models_that_read_chinese_first(soutu):
     code, out, err = soutu("models", "list")
     assert code == 0, err
-    named = [line.split()[0] for line in out.splitlines()[1 : len(catalogue()) + 1]]
-    assert set(named) == set(catalogue())
+    named = [line.split()[0] for line in out.splitlines()[1 : len(load_catalog()) + 1]]
+    assert set(named) == set(load_catalog())
     assert named.index("xlm-roberta-base-ViT-B-32") < named.index("ViT-B-32-laion2b")
     assert "tiny" in out
     assert "models pull" in out
@@ -53,7 +53,7 @@ def test_the_embedded_model_is_as_it_was_made(soutu):
 
 
 def test_a_known_model_is_pulled_from_the_hub(soutu, bundle_folder, monkeypatch):
-    with serve(Hub(catalogue()[DEFAULT].repositories[0], bundle_folder)) as endpoint:
+    with serve(Hub(load_catalog()[DEFAULT].repositories[0], bundle_folder)) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         code, out, err = soutu("models", "pull", DEFAULT)
     assert code == 0, err

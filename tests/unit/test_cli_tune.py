@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
-from soutu.query.tuned import read_tuned
+from soutu.search.calibration import read_tuned
 from tests import judged_files as made
 
 HERE = Path(__file__).parents[1] / "collection"

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from soutu import BadConfig, BadImage, BadInput, BadQuery, RemoteUnavailable, SoutuError
 from soutu.client import Client
-from soutu.server.problems import Busy, Unauthorized, problem
+from soutu.errors import BadConfig, BadImage, BadInput, BadQuery, RemoteUnavailable, SoutuError
+from soutu.server.exceptions import Busy, Unauthorized, problem
 from soutu.types import Term, Variant
 
 CARD = {

@@ -14,7 +14,7 @@ from training.artwork import FONT
 if not FONT.exists():
     pytest.skip("needs the package fonts-noto-color-emoji", allow_module_level=True)
 
-from soutu.sources.captions import read_captions
+from soutu.images.captions import read_captions
 from training import collections
 from training.artwork import MissingArtwork
 from training.collections import SLICE, SPLITS, Split, generator_hash, queries_of, scenes_of, write

@@ -10,10 +10,10 @@ import pytest
 
 from soutu.errors import IndexCorrupt
 from soutu.store.base import NewCaption
-from soutu.store.examine import examine
-from soutu.store.local import LocalStore
-from soutu.store.repair import repair
-from soutu.store.verify import verify
+from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.repair import repair
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.sqlite.verify import verify
 from tests.damaged import edit
 from tests.store_samples import DIM, card, pictures, unit
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from soutu.sources.decode import decode
+from soutu.images.decode import decode
 from tests.pictures import FORMS, RED, WHITE, encoded, grey_row, greys, needs, png, scene
 
 

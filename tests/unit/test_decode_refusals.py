@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from soutu.errors import BadImage
-from soutu.sources.decode import content_hash, decode, read_file
+from soutu.images.decode import content_hash, decode, read_file
 from tests.pictures import encoded, scene
 
 

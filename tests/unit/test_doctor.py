@@ -8,10 +8,10 @@ import shutil
 import pytest
 from PIL import Image
 
-from soutu import Gallery
-from soutu.encoders.catalog import models_folder
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
+from soutu.fs import DATABASE
+from soutu.gallery import Gallery
+from soutu.models.catalog import models_folder
+from soutu.store.sqlite.store import LocalStore
 from tests.conftest import picture, write_bundle
 from tests.damaged import edit
 
@@ -104,7 +104,7 @@ def test_a_database_that_is_none_is_made_anew(photos, tmp_path, soutu, data, els
     assert code == 0
     assert "--captions FILE" in out, "nothing tells whether there was a captions file"
     assert soutu("doctor", "-g", photos, *place)[0] == 0
-    assert LocalStore.peek(home, "model") == "tiny", "the folder of its vectors tells"
+    assert LocalStore.read_meta(home, "model") == "tiny", "the folder of its vectors tells"
     assert soutu("index", photos, *place)[0] == 0
     assert soutu("search", "猫", "-g", photos, "--paths-only", *place)[1] == found
 
@@ -144,8 +144,8 @@ def test_a_lost_model_is_recognised_by_its_vectors(photos, tmp_path, soutu):
     assert soutu("index", photos, "--model", "mine")[0] == 0
     edit(photos / ".soutu", "UPDATE meta SET value = x'00' WHERE key IN ('model', 'root')")
     assert soutu("doctor", "-g", photos, "--repair")[0] == 0
-    assert LocalStore.peek(photos / ".soutu", "model") == "mine"
-    assert LocalStore.peek(photos / ".soutu", "root") == str(photos)
+    assert LocalStore.read_meta(photos / ".soutu", "model") == "mine"
+    assert LocalStore.read_meta(photos / ".soutu", "root") == str(photos)
     assert soutu("search", "cat", "-g", photos)[0] == 0
 
 
@@ -180,7 +180,7 @@ def test_a_gallery_that_has_forgotten_its_model_says_so(photos, tmp_path, soutu)
 
 def test_models_of_pytorch_are_left_to_pytorch(gallery, soutu):
     with LocalStore.open(gallery / ".soutu") as store:
-        store.remember("model", "torch:RN50/openai")
+        store.set_meta("model", "torch:RN50/openai")
     code, out, _ = soutu("doctor", "-g", gallery)
     assert (code, len(out.splitlines())) == (0, 1)
 
@@ -204,8 +204,8 @@ def test_from_python(gallery):
 
 def test_damaged_codes_are_built_anew_by_repair_and_by_the_next_run(gallery, soutu, monkeypatch):
     pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
-    monkeypatch.setattr("soutu.store.due.EXACT_BELOW", 30)
-    monkeypatch.setattr("soutu.store.codes.lists_for", lambda slots: 1)
+    monkeypatch.setattr("soutu.store.ann.EXACT_BELOW", 30)
+    monkeypatch.setattr("soutu.store.ann_build.lists_for", lambda slots: 1)
     for number in range(40):
         Image.fromarray(picture(10 + number)).save(gallery / f"{number}.png")
     assert soutu("index", gallery)[0] == 0

@@ -12,8 +12,8 @@ if not FONT.exists():
 
 from tokenizers import Tokenizer
 
-from soutu.assemble import build_encoder
-from soutu.encoders.catalog import open_model
+from soutu.factory import build_encoder
+from soutu.models.catalog import open_model
 from tests.conftest import picture
 from training import inputs, train
 from training.earlier import start_from
@@ -30,7 +30,7 @@ def bundle():
 
 def test_both_towers_are_taken_over_whole(bundle):
     encoder = build_encoder("tiny", "cpu")
-    side = encoder.card.image_size
+    side = encoder.info.image_size
     tokenizer = Tokenizer.from_file(str(bundle / "textual" / "tokenizer.json"))
     model = train.build(Shape(tokenizer.get_vocab_size(), image_size=side))
     many = np.stack([picture(i, side, side) for i in range(24)])

@@ -10,7 +10,7 @@ from training.artwork import FONT
 if not FONT.exists():
     pytest.skip("needs the package fonts-noto-color-emoji", allow_module_level=True)
 
-from soutu.assemble import build_encoder
+from soutu.factory import build_encoder
 from training.collections import SPLITS, write
 from training.evaluate import Judged, agreement, collection, unseen
 from training.styles import NOTO

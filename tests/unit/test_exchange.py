@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from soutu.errors import BadInput, MissingExtra
-from soutu.store.exchange.formats import open_embeddings
-from soutu.store.exchange.rows import Rows, checked
-from tests.embeddings import (
-    write_clip_retrieval,
-    write_folder,
-    write_original,
-    write_table,
-)
+from soutu.exchange.embeddings import Rows, validate_batch
+from soutu.exchange.formats import open_embeddings
+from tests.embeddings import write_clip_retrieval, write_folder, write_original, write_table
 from tests.store_samples import DIM, unit
 
 PATHS = ["a.jpg", "b.jpg", "子/c.jpg", "d.jpg", "e.jpg"]
@@ -32,7 +27,7 @@ def read(place, form=None, size=2, dim=DIM):
     paths, captions, images, texts = [], [], [], {}
     for rows in source.batches(size):
         assert len(rows.paths) <= size
-        rows = checked(rows, dim)
+        rows = validate_batch(rows, dim)
         texts.update({len(paths) + r: t for r, t in zip(rows.worded, rows.texts, strict=True)})
         paths += rows.paths
         captions += rows.captions
@@ -168,13 +163,13 @@ def test_rows_become_unit_vectors_whatever_their_size():
     given = np.array([[3.0, 4.0], [tiny, 0], [huge, huge], [-1e-30, 1e-30]])
     half = math.sqrt(0.5)
     expected = [[0.6, 0.8], [1, 0], [half, half], [-half, half]]
-    np.testing.assert_allclose(checked(rows(given), 2).images, expected, rtol=1e-6)
-    assert checked(rows(given), 2).images.dtype == np.float32
+    np.testing.assert_allclose(validate_batch(rows(given), 2).images, expected, rtol=1e-6)
+    assert validate_batch(rows(given), 2).images.dtype == np.float32
 
 
 def test_unit_rows_are_not_touched():
     given = unit(1000, 512)
-    np.testing.assert_array_equal(checked(rows(given), 512).images, given)
+    np.testing.assert_array_equal(validate_batch(rows(given), 512).images, given)
 
 
 @pytest.mark.parametrize(
@@ -186,14 +181,16 @@ def test_a_row_that_is_no_direction_is_named(spoilt, code, which):
     arrays = {"images": unit(3, 4), "texts": unit(3, 4)}
     arrays[which][1] = spoilt
     with pytest.raises(BadInput, match=r"f\.npy.* 101 ") as caught:
-        checked(rows(**arrays, captions=["a", "b", "c"], first=100), 4)
+        validate_batch(rows(**arrays, captions=["a", "b", "c"], first=100), 4)
     assert caught.value.code == code
 
 
 def test_a_blank_captions_vector_does_not_matter():
     texts = unit(2, 4)
     texts[0] = np.nan
-    assert checked(rows(unit(2, 4), captions=[" ", "b"], texts=texts), 4).worded.tolist() == [1]
+    assert validate_batch(
+        rows(unit(2, 4), captions=[" ", "b"], texts=texts), 4
+    ).worded.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +206,7 @@ def test_a_blank_captions_vector_does_not_matter():
 )
 def test_what_no_index_can_hold_is_refused(given, code):
     with pytest.raises(BadInput) as caught:
-        checked(given, 4)
+        validate_batch(given, 4)
     assert caught.value.code == code
     assert caught.value.message("zh")
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from soutu import Gallery
-from soutu.store.examine import examine
+from soutu.gallery import Gallery
+from soutu.store.sqlite.examine import examine
 from tests.chat_server import Chat, serve
 from tests.conftest import write_bundle
 
@@ -116,7 +116,7 @@ def test_a_fault_cannot_command_a_terminal(indexed, soutu, monkeypatch):
     def broken(self, text):
         raise RuntimeError("odd \x1b[31m\nthing")
 
-    monkeypatch.setattr("soutu.query.expand.LexiconExpander.expand", broken)
+    monkeypatch.setattr("soutu.query.expansion.LexiconExpander.expand", broken)
     code, out, err = soutu("search", "灰狗", "-g", indexed)
     assert code == 0
     assert "a.jpg" in out

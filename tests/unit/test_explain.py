@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from soutu import Gallery
+from soutu.gallery import Gallery
 from tests.conftest import write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")

@@ -14,8 +14,8 @@ if not FONT.exists():
 
 from dataclasses import asdict
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.onnx import OnnxEncoder
+from soutu.models.bundle import read_bundle
+from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture
 from training import export, inputs, train
 from training.earlier import start_from
@@ -66,8 +66,8 @@ def test_the_bundle_equals_the_network(run, tmp_path, packed, cosine):
         texts = model.text(inputs.tokens(tokenizer, TEXTS, 64)).numpy()
     assert (encoder.encode_images(images) * expected).sum(axis=1).min() > cosine
     assert (encoder.encode_texts(TEXTS) * texts).sum(axis=1)[:4].min() > cosine
-    assert encoder.card.name == "t"
-    assert encoder.card.space.startswith("t/")
+    assert encoder.info.name == "t"
+    assert encoder.info.space.startswith("t/")
     shuffled = random.Random(1).sample(images, 5)
     assert encoder.encode_images(shuffled).shape == (5, 512)
 

@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from soutu import Gallery
 from soutu.errors import BadInput, MissingExtra, MissingIndex
+from soutu.exchange import EXPORTS, export
+from soutu.exchange.export import export_embeddings
+from soutu.exchange.formats import open_embeddings
+from soutu.exchange.npy import EmbeddingSource
+from soutu.gallery import Gallery
 from soutu.store.base import NewCaption
-from soutu.store.exchange import EXPORTS, export
-from soutu.store.exchange.export import export_embeddings
-from soutu.store.exchange.formats import open_embeddings
-from soutu.store.features import Described
-from soutu.store.local import LocalStore
+from soutu.store.sqlite.store import LocalStore
 from tests.conftest import write_bundle
 from tests.store_samples import DIM, card, picture, pictures, unit
 
@@ -46,7 +46,7 @@ def store(tmp_path):
 
 
 def write(store, folder, form="npy"):
-    return export_embeddings(store, folder, form, Described("tiny", store.card))
+    return export_embeddings(store, folder, form, EmbeddingSource("tiny", store.info))
 
 
 def read(folder, form):
@@ -61,7 +61,7 @@ def test_parallel_files_have_a_row_for_each_caption(store, tmp_path, form):
     report = write(store, tmp_path / "out", form)
     assert (report.rows, report.uncaptioned, report.not_encoded) == (3, 3, 0)
     source, rows = read(tmp_path / "out", form)
-    assert source.described == Described("tiny", card())
+    assert source.described == EmbeddingSource("tiny", card())
     assert rows.paths == ["图/0000.jpg", "图/0000.jpg", "图/0001.jpg"]
     assert rows.captions == ["一", "one", "二"]
     np.testing.assert_array_equal(rows.images, unit(4, DIM)[[0, 0, 1]])
@@ -287,6 +287,6 @@ def test_a_model_that_is_no_longer_there_is_known_from_its_description(full, tmp
     shutil.rmtree(photos / ".soutu")
     with Gallery.open(photos) as gallery:
         assert gallery.import_embeddings(tmp_path / "out").added == 4
-        assert gallery.info().model == full.encoder.card
+        assert gallery.info().model == full.encoder.info
     with Gallery.open(photos, model=str(tmp_path / "moved")) as gallery:
         assert gallery.search("cat").hits

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from soutu.errors import IndexCorrupt, MissingIndex
-from soutu.store.features import Features, load_features, save_features
-from soutu.types import ModelCard
+from soutu.exchange.npy import FeatureArrays, load_features, save_features
+from soutu.types import ModelInfo
 
-CARD = ModelCard(
+CARD = ModelInfo(
     "m", 4, 8, 77, (0.5,) * 3, (0.5,) * 3, "bicubic", "shortest", ("zh",), "MIT", "s", "f"
 )
 
@@ -23,7 +23,7 @@ def features():
     rows = rng.standard_normal((2, 3, 4)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=2, keepdims=True)
     paths = ("images/1.jpg", "images/二.jpg", b"caf\xe9.jpg".decode("utf-8", "surrogateescape"))
-    return Features(rows[0], rows[1], paths, ("猫", "a dog", ""), CARD, "tiny")
+    return FeatureArrays(rows[0], rows[1], paths, ("猫", "a dog", ""), CARD, "tiny")
 
 
 def test_what_is_written_is_read_back(features, tmp_path):
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_back(features, tmp_path):
     assert np.array_equal(again.images, features.images)
     assert np.array_equal(again.texts, features.texts)
     assert (again.paths, again.captions) == (features.paths, features.captions)
-    assert (again.card, again.model) == (CARD, "tiny")
+    assert (again.info, again.model) == (CARD, "tiny")
 
 
 def test_the_originals_files_are_there(features, tmp_path):

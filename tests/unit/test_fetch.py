@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from soutu.errors import BadInput, RemoteUnavailable
-from soutu.server.fetch import Fetcher, is_public
+from soutu.server.url_fetch import Fetcher, is_public
 
 
 class Site(http.server.BaseHTTPRequestHandler):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from soutu.errors import BadImage
-from soutu.sources.decode import decode
-from soutu.sources.images import has_image_suffix
+from soutu.images.decode import decode
+from soutu.images.scan import has_image_suffix
 from tests.conftest import picture
 
 QUARTERS = np.zeros((120, 160, 3), np.uint16)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soutu.errors import BadQuery
-from soutu.query.fuse import FUSIONS, mean_pool
+from soutu.search.fusion import POOLINGS, mean_pool
 from soutu.types import Variant
 
 
@@ -65,7 +65,7 @@ def pooled(name, weights):
     """What the named way must give, by the formula with these weights."""
     vectors = unit(3, 16, 7).astype(np.float64)
     mean = np.asarray(weights) @ vectors
-    return mean / np.linalg.norm(mean), FUSIONS[name](unit(3, 16, 7), SAID)[0]
+    return mean / np.linalg.norm(mean), POOLINGS[name](unit(3, 16, 7), SAID)[0]
 
 
 def test_mean_is_the_original_recipe():
@@ -82,13 +82,13 @@ def test_balanced_gives_each_language_half():
     vectors = unit(3, 16, 7).astype(np.float64)
     english = (vectors[1] + 0.5 * vectors[2]) / 1.5
     expected = vectors[0] + english / np.linalg.norm(english)
-    found, agreement = FUSIONS["balanced"](unit(3, 16, 7), SAID)
+    found, agreement = POOLINGS["balanced"](unit(3, 16, 7), SAID)
     assert np.allclose(found, expected / np.linalg.norm(expected), atol=1e-6)
-    assert agreement == pytest.approx(FUSIONS["mean"](unit(3, 16, 7), SAID)[1])
+    assert agreement == pytest.approx(POOLINGS["mean"](unit(3, 16, 7), SAID)[1])
 
 
-@pytest.mark.parametrize("name", FUSIONS)
+@pytest.mark.parametrize("name", POOLINGS)
 def test_one_variant_alone_stays_itself(name):
-    found, agreement = FUSIONS[name](unit(1, 16, 7), SAID[:1])
+    found, agreement = POOLINGS[name](unit(1, 16, 7), SAID[:1])
     assert np.allclose(found, unit(1, 16, 7)[0], atol=1e-6)
     assert agreement == pytest.approx(1, abs=1e-6)

@@ -5,19 +5,25 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from soutu.query import fuse_rankings
-from soutu.query.fuse_rankings import RANKINGS, lifted, ordered, reciprocal_rank, weighted_sum
+from soutu.search import fusion
+from soutu.search.fusion import (
+    RANKING_FUSIONS,
+    caption_boost,
+    rank_by_score,
+    reciprocal_rank,
+    weighted_sum,
+)
 from soutu.types import Ranking
 
 
 def ranking(scores: dict[int, float]) -> Ranking:
-    return ordered(np.array(list(scores), np.int64), np.array(list(scores.values())))
+    return rank_by_score(np.array(list(scores), np.int64), np.array(list(scores.values())))
 
 
 def random_rankings(seed: int) -> list[Ranking]:
     rng = np.random.default_rng(seed)
     return [
-        ordered(rng.permutation(60)[:size].astype(np.int64), rng.random(size).round(2))
+        rank_by_score(rng.permutation(60)[:size].astype(np.int64), rng.random(size).round(2))
         for size in rng.integers(1, 60, rng.integers(1, 6))
     ]
 
@@ -53,13 +59,13 @@ def highest(rankings: list[Ranking]) -> dict[int, float]:
 )
 def test_as_the_formula_says(seed, name, expected):
     given = random_rankings(seed)
-    assert as_dict(RANKINGS[name](given)) == pytest.approx(expected(given), rel=1e-6)
+    assert as_dict(RANKING_FUSIONS[name](given)) == pytest.approx(expected(given), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", list(RANKINGS))
+@pytest.mark.parametrize("name", list(RANKING_FUSIONS))
 @pytest.mark.parametrize("seed", range(5))
 def test_best_first_ties_by_id_and_each_once(name, seed):
-    fused = RANKINGS[name](random_rankings(seed))
+    fused = RANKING_FUSIONS[name](random_rankings(seed))
     pairs = list(zip((-fused.scores).tolist(), fused.ids.tolist(), strict=True))
     assert pairs == sorted(pairs)
     assert len(set(fused.ids.tolist())) == len(fused.ids)
@@ -72,18 +78,18 @@ def test_first_in_both_is_first():
 
 
 def test_nothing_fused_is_nothing():
-    for fuse in RANKINGS.values():
+    for fuse in RANKING_FUSIONS.values():
         assert len(fuse([ranking({})]).ids) == 0
         assert len(fuse([ranking({}), ranking({})]).ids) == 0
 
 
 def test_a_caption_lifts_its_picture_by_half_the_spread(monkeypatch):
-    monkeypatch.setattr(fuse_rankings, "SPREAD", 3)
+    monkeypatch.setattr(fusion, "SPREAD", 3)
     first = ranking({1: 0.9, 2: 0.8, 3: 0.5, 4: 0.1})
-    fused = lifted([first, ranking({3: 1.0, 4: 1.0, 2: 0.2})])
+    fused = caption_boost([first, ranking({3: 1.0, 4: 1.0, 2: 0.2})])
     assert as_dict(fused) == pytest.approx({1: 0.9, 2: 0.84, 3: 0.7, 4: 0.3})
     assert fused.ids.tolist() == [1, 2, 3, 4], "the caption's picture is a poor one"
-    near = lifted([ranking({1: 0.9, 2: 0.85, 3: 0.5}), ranking({2: 1.0})])
+    near = caption_boost([ranking({1: 0.9, 2: 0.85, 3: 0.5}), ranking({2: 1.0})])
     assert near.ids.tolist() == [2, 1, 3]
 
 

@@ -10,7 +10,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from soutu.server.guard import Guard, guarded, session
+from soutu.server import auth
+from soutu.server.settings import GuardSettings, add_middleware
 
 TOKEN = "a-token-of-some-length"
 
@@ -25,7 +26,9 @@ def app():
 
 
 def asking(guard=None, host="127.0.0.1:8765", **more):
-    return TestClient(guarded(app(), guard or Guard()), base_url=f"http://{host}", **more)
+    return TestClient(
+        add_middleware(app(), guard or GuardSettings()), base_url=f"http://{host}", **more
+    )
 
 
 def code(answer):
@@ -55,8 +58,8 @@ def test_a_host_that_is_none(host):
 
 
 def test_a_name_that_was_allowed_and_any_with_a_token():
-    assert asking(Guard(hosts=("NAS.local",)), "nas.local").get("/").status_code == 200
-    assert asking(Guard(token=TOKEN), "photos.example").get("/").status_code == 200
+    assert asking(GuardSettings(hosts=("NAS.local",)), "nas.local").get("/").status_code == 200
+    assert asking(GuardSettings(token=TOKEN), "photos.example").get("/").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_refusals_have_them_too():
 
 
 def test_without_a_token_nothing_but_the_page():
-    client = asking(Guard(token=TOKEN))
+    client = asking(GuardSettings(token=TOKEN))
     answer = client.get("/api/v1/search", headers={"Accept-Language": "zh"})
     assert (answer.status_code, code(answer)) == (401, "guard-token")
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -120,7 +123,7 @@ def test_without_a_token_nothing_but_the_page():
 
 
 def test_the_token_opens():
-    client = asking(Guard(token=TOKEN))
+    client = asking(GuardSettings(token=TOKEN))
     for said in (f"Bearer {TOKEN}", f"bearer  {TOKEN} "):
         answer = client.get("/api/v1/search", headers={"Authorization": said})
         assert answer.status_code == 200
@@ -131,83 +134,87 @@ def test_the_token_opens():
 )
 def test_anything_else_does_not(said):
     headers = {"Authorization": said.encode()}
-    assert asking(Guard(token=TOKEN)).get("/api/v1/search", headers=headers).status_code == 401
+    assert (
+        asking(GuardSettings(token=TOKEN)).get("/api/v1/search", headers=headers).status_code == 401
+    )
 
 
 def test_signing_in_and_out():
-    client = asking(Guard(token=TOKEN))
-    assert client.get(session.PATH).json() == {"auth": "token", "signed_in": False}
-    answer = client.post(session.PATH, json={"token": TOKEN})
+    client = asking(GuardSettings(token=TOKEN))
+    assert client.get(auth.PATH).json() == {"auth": "token", "signed_in": False}
+    answer = client.post(auth.PATH, json={"token": TOKEN})
     assert answer.status_code == 204
     cookie = answer.headers["set-cookie"].lower()
     assert TOKEN not in cookie
     assert all(part in cookie for part in ("httponly", "samesite=strict", "path=/"))
     assert "secure" not in cookie
-    assert client.get(session.PATH).json() == {"auth": "token", "signed_in": True}
+    assert client.get(auth.PATH).json() == {"auth": "token", "signed_in": True}
     assert client.get("/api/v1/search").status_code == 200
     # Another site's page does not get in with it.
     evil = {"Origin": "https://evil.example"}
     assert client.post("/api/v1/search", headers=evil).status_code == 403
-    assert client.delete(session.PATH).status_code == 204
+    assert client.delete(auth.PATH).status_code == 204
     assert client.get("/api/v1/search").status_code == 401
 
 
 def test_over_tls_the_cookie_stays_there():
-    client = TestClient(guarded(app(), Guard(token=TOKEN)), base_url="https://127.0.0.1")
-    assert (
-        "secure" in client.post(session.PATH, json={"token": TOKEN}).headers["set-cookie"].lower()
+    client = TestClient(
+        add_middleware(app(), GuardSettings(token=TOKEN)), base_url="https://127.0.0.1"
     )
+    assert "secure" in client.post(auth.PATH, json={"token": TOKEN}).headers["set-cookie"].lower()
 
 
 def test_a_cookie_is_good_at_any_server_with_the_token_and_until_it_expires(monkeypatch):
     value = (
-        asking(Guard(token=TOKEN)).post(session.PATH, json={"token": TOKEN}).cookies[session.COOKIE]
+        asking(GuardSettings(token=TOKEN))
+        .post(auth.PATH, json={"token": TOKEN})
+        .cookies[auth.COOKIE]
     )
 
     def answered(token, cookie):
-        headers = {"Cookie": f"{session.COOKIE}={cookie}".encode()}
-        return asking(Guard(token=token)).get("/api/v1/search", headers=headers)
+        headers = {"Cookie": f"{auth.COOKIE}={cookie}".encode()}
+        return asking(GuardSettings(token=token)).get("/api/v1/search", headers=headers)
 
     assert answered(TOKEN, value).status_code == 200
     assert answered(TOKEN + "-new", value).status_code == 401
     later = str(int(value.split(".")[0]) + 1)
     for forged in (later + value[len(later) :], value[:-1], "", ".", "9" * 5000, "1.é"):
         assert answered(TOKEN, forged).status_code == 401
-    soon = time.time() + session.LASTS + 60
-    monkeypatch.setattr(session.time, "time", lambda: soon)
+    soon = time.time() + auth.LASTS + 60
+    monkeypatch.setattr(auth.time, "time", lambda: soon)
     assert answered(TOKEN, value).status_code == 401
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 1}', b"\xff", b"[" * 3000])
 def test_a_sign_in_that_is_none(body):
-    answer = asking(Guard(token=TOKEN)).post(session.PATH, content=body)
+    answer = asking(GuardSettings(token=TOKEN)).post(auth.PATH, content=body)
     assert (answer.status_code, code(answer)) == (400, "guard-sign-in")
 
 
 def test_a_sign_in_of_many_bytes():
     body = json.dumps({"token": "x" * 10_000})
-    assert asking(Guard(token=TOKEN)).post(session.PATH, content=body).status_code == 413
-    assert code(asking(Guard(token=TOKEN)).put(session.PATH)) == "guard-session-method"
+    assert asking(GuardSettings(token=TOKEN)).post(auth.PATH, content=body).status_code == 413
+    assert code(asking(GuardSettings(token=TOKEN)).put(auth.PATH)) == "guard-session-method"
 
 
 def test_who_guesses_is_not_told_any_more():
-    client = asking(Guard(token=TOKEN))
-    answers = [client.post(session.PATH, json={"token": f"guess-{n}"}) for n in range(11)]
+    client = asking(GuardSettings(token=TOKEN))
+    answers = [client.post(auth.PATH, json={"token": f"guess-{n}"}) for n in range(11)]
     assert [answer.status_code for answer in answers] == [401] * 10 + [429]
     assert int(answers[-1].headers["retry-after"]) >= 1
-    assert client.post(session.PATH, json={"token": TOKEN}).status_code == 429
+    assert client.post(auth.PATH, json={"token": TOKEN}).status_code == 429
     right = {"Authorization": f"Bearer {TOKEN}"}
     assert code(client.get("/api/v1/search", headers=right)) == "guard-tries"
 
 
 def test_a_page_without_its_cookie_is_no_guess():
-    client = asking(Guard(token=TOKEN))
+    client = asking(GuardSettings(token=TOKEN))
     assert {client.get("/api/v1/search").status_code for _ in range(30)} == {401}
-    assert client.post(session.PATH, json={"token": TOKEN}).status_code == 204
+    assert client.post(auth.PATH, json={"token": TOKEN}).status_code == 204
 
 
 def test_no_token_no_questions():
     client = asking()
-    assert client.get(session.PATH).json() == {"auth": "none", "signed_in": True}
-    answer = client.post(session.PATH, json={"token": "anything"})
+    assert client.get(auth.PATH).json() == {"auth": "none", "signed_in": True}
+    answer = client.post(auth.PATH, json={"token": "anything"})
     assert (answer.status_code, "set-cookie" in answer.headers) == (204, False)

@@ -10,9 +10,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from soutu.server.guard import Guard, guarded
-from soutu.server.guard.bodies import Bodies
-from soutu.server.guard.rates import Buckets, network
+from soutu.server.middleware import BodyLimit, TokenBuckets, network
+from soutu.server.settings import GuardSettings, add_middleware
 
 
 async def echo(request: Request):
@@ -25,7 +24,7 @@ def app():
 
 
 def asking(guard):
-    return TestClient(guarded(app(), guard), base_url="http://127.0.0.1")
+    return TestClient(add_middleware(app(), guard), base_url="http://127.0.0.1")
 
 
 def code(answer):
@@ -38,7 +37,7 @@ def code(answer):
 
 def test_a_bucket_fills_again():
     now = [0.0]
-    buckets = Buckets(rate=2.0, burst=3.0, clock=lambda: now[0])
+    buckets = TokenBuckets(rate=2.0, burst=3.0, clock=lambda: now[0])
     assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
     assert buckets.take("b") == 0
     now[0] = 0.5
@@ -49,21 +48,21 @@ def test_a_bucket_fills_again():
 
 
 def test_many_addresses_cost_no_memory():
-    buckets = Buckets(1.0, 1.0)
+    buckets = TokenBuckets(1.0, 1.0)
     for n in range(12_000):
         buckets.take(str(n))
     assert len(buckets._left) == 10_000
 
 
 def test_searches_are_limited_and_pictures_hardly():
-    client = asking(Guard(rate=1.0))
+    client = asking(GuardSettings(rate=1.0))
     statuses = [client.get("/api/v1/search").status_code for _ in range(7)]
     assert statuses[:5] == [200] * 5
     assert 429 in statuses
     answer = client.get("/api/v1/search")
     assert code(answer) == "guard-rate"
     assert answer.headers["retry-after"] == "1"
-    client = asking(Guard(rate=1.0))
+    client = asking(GuardSettings(rate=1.0))
     assert {client.get("/api/v1/thumbnails/1").status_code for _ in range(100)} == {200}
     assert {client.get("/").status_code for _ in range(100)} == {200}
 
@@ -87,14 +86,14 @@ def test_who_counts_as_one(one, other, same):
 
 
 def test_a_body_that_is_too_large_by_its_own_word():
-    client = asking(Guard(body_bytes=1_000_000))
+    client = asking(GuardSettings(body_bytes=1_000_000))
     assert client.post("/api/v1/search", content=b"x" * 1_000_000).text == "1000000"
     answer = client.post("/api/v1/search", content=b"x" * 1_000_001)
     assert (answer.status_code, code(answer)) == (413, "guard-large")
 
 
 def test_a_body_that_does_not_say_how_large_it_is():
-    client = asking(Guard(body_bytes=1_000_000))
+    client = asking(GuardSettings(body_bytes=1_000_000))
     answer = client.post("/api/v1/search", content=(b"x" * 1000 for _ in range(2000)))
     assert (answer.status_code, code(answer)) == (413, "guard-large")
     answer = client.post("/api/v1/search", content=iter([b"x" * 1000] * 1000))
@@ -118,7 +117,7 @@ def driven(messages, seconds):
     scope |= {"query_string": b"lang=zh"}
 
     async def run():
-        await asyncio.wait_for(Bodies(guarded_app, 100, seconds)(scope, receive, send), 5)
+        await asyncio.wait_for(BodyLimit(guarded_app, 100, seconds)(scope, receive, send), 5)
 
     guarded_app = app()
     asyncio.run(run())

@@ -3,8 +3,7 @@
 import pytest
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from soutu.sources.decode import decode
-from soutu.sources.headers import Header, read_header
+from soutu.images.decode import ImageHeader, decode, read_header
 from tests.pictures import FORMS, encoded, needs, scene
 
 
@@ -16,9 +15,9 @@ def noted(form: str, orientation: int) -> dict:
     return {"tiffinfo" if form == "TIFF" else "exif": exif}
 
 
-def told(data: bytes, name: str = "x") -> Header:
+def told(data: bytes, name: str = "x") -> ImageHeader:
     picture = decode(data, shown=name)
-    return Header(picture.width, picture.height, picture.taken)
+    return ImageHeader(picture.width, picture.height, picture.taken)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -40,7 +39,7 @@ def test_exif_behind_the_pixels_of_a_png_counts_too():
     length = 12 + int.from_bytes(data[at : at + 4], "big")
     end = data.index(b"IEND") - 4
     moved = data[:at] + data[at + length : end] + data[at : at + length] + data[end:]
-    assert read_header(moved, "x") == told(moved) == Header(16, 32, "2024-05-06T07:08:09")
+    assert read_header(moved, "x") == told(moved) == ImageHeader(16, 32, "2024-05-06T07:08:09")
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -48,10 +47,10 @@ def test_no_pixel_is_decoded(form, monkeypatch):
     needs(form)
     data = encoded(scene(), form)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
-    assert read_header(data, "x") == Header(32, 16, "")
+    assert read_header(data, "x") == ImageHeader(32, 16, "")
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", encoded(scene())[:20], b"\xff\xd8\xff\xe1\0\0"])
 def test_what_is_no_picture_is_unknown(data):
-    assert read_header(data, "x") == Header(0, 0, "")
-    assert read_header(data, "x.dng") == Header(0, 0, "")
+    assert read_header(data, "x") == ImageHeader(0, 0, "")
+    assert read_header(data, "x.dng") == ImageHeader(0, 0, "")

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from soutu.config import load_config
 from soutu.errors import BadConfig, Missing
-from soutu.query.expand import RuleExpander
-from soutu.search import Searcher
-from soutu.store import text_index
+from soutu.query.expansion import RuleExpander
+from soutu.search.searcher import Searcher
+from soutu.settings import load_settings
 from soutu.store.base import NewCaption
-from soutu.store.local import LocalStore
+from soutu.store.sqlite import schema
+from soutu.store.sqlite.store import LocalStore
 from soutu.types import Floats, Variant
 from tests.store_samples import DIM, card, pictures, unit
 
@@ -103,7 +103,7 @@ def test_every_variant_is_looked_for(store):
     lifted = {hit.path for hit in result.hits if hit.score > hit.cosine + 1e-6}
     assert paths([ORDER[5]])[0] in lifted
     english = SimpleNamespace(
-        card=replace(card(), languages=("en",)),
+        info=replace(card(), languages=("en",)),
         encode_texts=Pointing().encode_texts,
         encode_images=Pointing().encode_images,
     )
@@ -127,7 +127,7 @@ def test_a_picture_asks_no_captions(store):
 
 
 def test_without_fts5_auto_goes_on_and_on_says_why(store, monkeypatch):
-    monkeypatch.setattr(text_index, "available", lambda connection: False)
+    monkeypatch.setattr(schema, "available", lambda connection: False)
     assert search(store, "灰猫").hits == search(store, "灰猫", "off").hits
     with pytest.raises(Missing, match="FTS5"):
         search(store, "灰猫", "on")
@@ -137,7 +137,7 @@ def test_the_setting(tmp_path):
     file = tmp_path / "config.yaml"
     for said, meant in (("off", "off"), ("on", "on"), ("auto", "auto"), ("'on'", "on")):
         file.write_text(f"hybrid: {said}", "utf-8")  # YAML takes on and off for truth values
-        assert load_config(tmp_path, environment={}).hybrid == meant
-    assert load_config(None, environment={"SOUTU_HYBRID": "off"}).hybrid == "off"
+        assert load_settings(tmp_path, environment={}).hybrid == meant
+    assert load_settings(None, environment={"SOUTU_HYBRID": "off"}).hybrid == "off"
     with pytest.raises(BadConfig, match="auto / on / off"):
-        load_config(None, {"hybrid": "maybe"}, environment={})
+        load_settings(None, {"hybrid": "maybe"}, environment={})

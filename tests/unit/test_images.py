@@ -12,7 +12,7 @@ import pytest
 
 import soutu
 from soutu.errors import BadImage, BadInput
-from soutu.sources.images import ImageFile, has_image_suffix, nfc, walk
+from soutu.images.scan import ImageFile, has_image_suffix, nfc, walk
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links and raw bytes as POSIX has them")
 

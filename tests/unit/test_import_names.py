@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from soutu.indexing.importing import Disk
+from soutu.indexing.importer import _DiskFiles
 from tests.conftest import picture
 
 
@@ -14,7 +14,7 @@ def disk(photos):
     Image.fromarray(picture(5)).save(photos / unicodedata.normalize("NFD", "é.jpg"))
     (photos / ".hidden.jpg").write_bytes(b"x")
     (photos / "notes.txt").write_bytes(b"x")
-    return Disk(photos)
+    return _DiskFiles(photos)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from soutu import Gallery
 from soutu.errors import BadInput, MissingModel
-from soutu.indexing import importing
+from soutu.gallery import Gallery
+from soutu.indexing import importer
 from tests.conftest import DIM, picture, write_bundle
 from tests.embeddings import write_folder
 from tests.store_samples import unit
@@ -95,12 +95,12 @@ def test_the_same_import_again_changes_nothing(gallery, given, photos):
 
 def test_known_files_are_not_read_again(gallery, given, monkeypatch):
     gallery.import_embeddings(given)
-    monkeypatch.setattr(importing, "read_file", lambda *a, **k: pytest.fail("read"))
+    monkeypatch.setattr(importer, "read_file", lambda *a, **k: pytest.fail("read"))
     assert gallery.import_embeddings(given).on_disk == 3
 
 
 def test_a_stopped_import_is_gone_on_with(gallery, given, monkeypatch):
-    monkeypatch.setattr(importing, "ROWS", 1)
+    monkeypatch.setattr(importer, "ROWS", 1)
 
     def stop(done, total):
         assert total == 3
@@ -118,7 +118,7 @@ def test_many_small_batches_are_as_one(gallery, tmp_path, monkeypatch):
     captions = [f"text {i}" if i % 3 else "" for i in range(100)]
     images, texts = unit(100, DIM), unit(100, DIM, seed=1)
     write_folder(tmp_path / "given", images, paths, captions, texts)
-    monkeypatch.setattr(importing, "ROWS", 7)
+    monkeypatch.setattr(importer, "ROWS", 7)
     assert counts(gallery.import_embeddings(tmp_path / "given")) == (100, 0, 40, 40, 66, 0)
     found, worded = stored(gallery)
     for row in range(40):
@@ -129,7 +129,7 @@ def test_many_small_batches_are_as_one(gallery, tmp_path, monkeypatch):
 
 
 def test_arrays_are_mapped_and_read_a_batch_at_a_time(gallery, given, monkeypatch):
-    monkeypatch.setattr(importing, "ROWS", 2)
+    monkeypatch.setattr(importer, "ROWS", 2)
     taken = []
     real = np.memmap.__getitem__
 
@@ -240,7 +240,7 @@ def test_bad_input_leaves_no_trace(gallery, given, spoil, code):
 
 
 def test_the_last_row_is_checked_before_the_first_is_written(gallery, given, monkeypatch):
-    monkeypatch.setattr(importing, "ROWS", 1)
+    monkeypatch.setattr(importer, "ROWS", 1)
     images = unit(3, DIM)
     images[2] = np.nan
     np.save(given / "image_features.npy", images)

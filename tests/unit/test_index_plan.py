@@ -6,8 +6,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from soutu import Gallery
 from soutu.errors import BadInput
+from soutu.gallery import Gallery
 from tests.conftest import picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")

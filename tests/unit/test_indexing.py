@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soutu import Gallery
 from soutu.errors import BadCaptions, BadInput, MissingModel, ModelMismatch
+from soutu.gallery import Gallery
 from soutu.indexing import pipeline
 from tests.conftest import picture, write_bundle
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from soutu.indexing import reference as module
-from soutu.indexing import refresh_reference
-from soutu.query.reference import TEXTS
-from soutu.query.standing import REFERENCE, measure
-from soutu.store.local import LocalStore
+from soutu.indexing import baseline as module
+from soutu.indexing.baseline import refresh_baseline
+from soutu.query.probes import PROBE_TEXTS
+from soutu.search.calibration import BASELINE_KEY, measure_baseline
+from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, pictures, unit
 
 
@@ -21,7 +21,7 @@ class Texts:
     batch = lanes = 1
 
     def __init__(self, name: str = "tiny") -> None:
-        self.card = replace(card(name), languages=("zh", "en"))
+        self.info = replace(card(name), languages=("zh", "en"))
         self.asked = 0
 
     def encode_texts(self, texts):
@@ -46,25 +46,25 @@ def add(store, count, start=0):
 
 
 def kept(store):
-    return store.recall(REFERENCE + store.card.space)
+    return store.get_meta(BASELINE_KEY + store.info.space)
 
 
 def test_a_gallery_is_measured_once_and_again_when_it_has_changed(store, tmp_path):
     encoder = Texts()
     add(store, 40)
-    first = refresh_reference(store, encoder, tmp_path / "cache")
+    first = refresh_baseline(store, encoder, tmp_path / "cache")
     assert first is not None
-    assert (first.images, encoder.asked) == (40, TEXTS)
+    assert (first.images, encoder.asked) == (40, PROBE_TEXTS)
     said = kept(store)
     add(store, 2, start=40)  # a twentieth
-    again = refresh_reference(store, encoder, tmp_path / "cache")
+    again = refresh_baseline(store, encoder, tmp_path / "cache")
     assert again is not None
     assert (again.images, kept(store)) == (40, said)
     add(store, 10, start=50)
-    later = refresh_reference(store, encoder, tmp_path / "cache")
+    later = refresh_baseline(store, encoder, tmp_path / "cache")
     assert later is not None
     assert later.images == 52
-    assert encoder.asked == TEXTS  # the texts' own vectors were kept
+    assert encoder.asked == PROBE_TEXTS  # the texts' own vectors were kept
 
 
 def test_it_is_what_measuring_the_live_pictures_gives(store, tmp_path):
@@ -72,10 +72,10 @@ def test_it_is_what_measuring_the_live_pictures_gives(store, tmp_path):
     add(store, 60)
     with store.writer() as writer:
         writer.detach([image.path for image in pictures(20)])
-    found = refresh_reference(store, encoder, tmp_path)
+    found = refresh_baseline(store, encoder, tmp_path)
     vectors = store.sample_images(1000)
-    bank = encoder.encode_texts(module.reference_texts(("zh", "en")))
-    expected = measure(vectors, bank, images=40, texts="")
+    bank = encoder.encode_texts(module.probe_texts(("zh", "en")))
+    expected = measure_baseline(vectors, bank, images=40, texts="")
     assert found is not None
     assert len(vectors) == 40
     assert found.levels[-1].images == expected.levels[-1].images == 40
@@ -85,68 +85,68 @@ def test_it_is_what_measuring_the_live_pictures_gives(store, tmp_path):
 def test_small_galleries_are_not_measured_and_shrunk_ones_forget(store, tmp_path):
     encoder = Texts()
     add(store, 31)
-    assert refresh_reference(store, encoder, tmp_path) is None
+    assert refresh_baseline(store, encoder, tmp_path) is None
     assert (kept(store), encoder.asked) == (None, 0)
     add(store, 1, start=31)
-    assert refresh_reference(store, encoder, tmp_path) is not None
+    assert refresh_baseline(store, encoder, tmp_path) is not None
     with store.writer() as writer:
         writer.detach([image.path for image in pictures(5)])
-    assert refresh_reference(store, encoder, tmp_path) is None
+    assert refresh_baseline(store, encoder, tmp_path) is None
     assert not kept(store)
 
 
 def test_other_reference_texts_are_another_measure(store, tmp_path, monkeypatch):
     encoder = Texts()
     add(store, 40)
-    first = refresh_reference(store, encoder, tmp_path)
-    monkeypatch.setattr(module, "reference_name", lambda languages: "others")
-    second = refresh_reference(store, encoder, tmp_path)
+    first = refresh_baseline(store, encoder, tmp_path)
+    monkeypatch.setattr(module, "probe_set_name", lambda languages: "others")
+    second = refresh_baseline(store, encoder, tmp_path)
     assert first is not None
     assert second is not None
     assert second.texts != first.texts
-    assert encoder.asked == 2 * TEXTS
+    assert encoder.asked == 2 * PROBE_TEXTS
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all" * 100])
 def test_a_damaged_cache_is_made_anew(store, tmp_path, damage):
     encoder = Texts()
     add(store, 40)
-    first = refresh_reference(store, encoder, tmp_path / "cache")
+    first = refresh_baseline(store, encoder, tmp_path / "cache")
     [file] = (tmp_path / "cache").iterdir()
     file.write_bytes(damage)
-    store.remember(REFERENCE + store.card.space, "")
-    again = refresh_reference(store, encoder, tmp_path / "cache")
+    store.set_meta(BASELINE_KEY + store.info.space, "")
+    again = refresh_baseline(store, encoder, tmp_path / "cache")
     assert first is not None
     assert again is not None
     assert again.levels == first.levels
-    assert encoder.asked == 2 * TEXTS
-    assert file.stat().st_size > TEXTS * DIM * 4
+    assert encoder.asked == 2 * PROBE_TEXTS
+    assert file.stat().st_size > PROBE_TEXTS * DIM * 4
 
 
 def test_vectors_of_another_length_or_no_numbers_in_the_cache_do_not_count(store, tmp_path):
     encoder = Texts()
     add(store, 40)
-    refresh_reference(store, encoder, tmp_path)
+    refresh_baseline(store, encoder, tmp_path)
     [file] = tmp_path.glob("*.npy")
-    for wrong in (np.ones((TEXTS, DIM + 1)), np.full((TEXTS, DIM), np.nan)):
+    for wrong in (np.ones((PROBE_TEXTS, DIM + 1)), np.full((PROBE_TEXTS, DIM), np.nan)):
         np.save(file, wrong.astype(np.float32))
-        store.remember(REFERENCE + store.card.space, "")
-        assert refresh_reference(store, encoder, tmp_path) is not None
+        store.set_meta(BASELINE_KEY + store.info.space, "")
+        assert refresh_baseline(store, encoder, tmp_path) is not None
         assert np.isfinite(np.load(file)).all()
-        assert np.load(file).shape == (TEXTS, DIM)
+        assert np.load(file).shape == (PROBE_TEXTS, DIM)
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(store, tmp_path):
     (tmp_path / "cache").write_text("a file, where a folder is wanted")
     encoder = Texts()
     add(store, 40)
-    assert refresh_reference(store, encoder, tmp_path / "cache") is not None
+    assert refresh_baseline(store, encoder, tmp_path / "cache") is not None
 
 
 def test_spaces_are_measured_apart(store, tmp_path):
     add(store, 40)
-    refresh_reference(store, Texts(), tmp_path)
+    refresh_baseline(store, Texts(), tmp_path)
     with LocalStore.create_or_open(tmp_path / ".soutu", card("other")) as other:
-        assert other.recall(REFERENCE + other.card.space) is None
-        assert refresh_reference(other, Texts("other"), tmp_path) is None  # no vectors there yet
+        assert other.get_meta(BASELINE_KEY + other.info.space) is None
+        assert refresh_baseline(other, Texts("other"), tmp_path) is None  # no vectors there yet
     assert kept(store)

@@ -5,16 +5,16 @@ import socket
 
 import pytest
 
-from soutu.encoders.bundle import fingerprint
-from soutu.encoders.catalog import DEFAULT, catalogue, models_folder, open_model
-from soutu.encoders.install import install_folder, installed, pull, remove, verify
-from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadInput, MissingModel, RemoteUnavailable
+from soutu.models.bundle import fingerprint
+from soutu.models.catalog import DEFAULT, load_catalog, models_folder, open_model
+from soutu.models.download import install_folder, installed, pull, remove, verify
+from soutu.models.onnx import OnnxEncoder
 from tests.conftest import write_bundle
 from tests.hub import COMMIT, Hub, serve
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
-REPOSITORY = catalogue()[DEFAULT].repositories[0]
+REPOSITORY = load_catalog()[DEFAULT].repositories[0]
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def hub(export, monkeypatch):
 
 def test_a_model_is_fetched_once_and_described(hub):
     bundle = open_model(DEFAULT)
-    assert bundle.card.name == DEFAULT
-    assert bundle.card.space == "ViT-B-32/openai"
-    assert bundle.card.languages == ("en",)
-    assert bundle.card.fingerprint == fingerprint(bundle.folder)
-    assert OnnxEncoder(bundle, "cpu").encode_texts(["cat"]).shape == (1, bundle.card.dim)
+    assert bundle.info.name == DEFAULT
+    assert bundle.info.space == "ViT-B-32/openai"
+    assert bundle.info.languages == ("en",)
+    assert bundle.info.fingerprint == fingerprint(bundle.folder)
+    assert OnnxEncoder(bundle, "cpu").encode_texts(["cat"]).shape == (1, bundle.info.dim)
     assert not any("armnn" in line for line in hub.requests), "only what is needed"
     seen = len(hub.requests)
     assert open_model(DEFAULT).folder == bundle.folder
@@ -54,7 +54,7 @@ def test_a_model_is_fetched_once_and_described(hub):
 
 
 def test_a_further_repository_is_asked_where_the_first_is_not_there(export, monkeypatch):
-    second = catalogue()[DEFAULT].repositories[1]
+    second = load_catalog()[DEFAULT].repositories[1]
     hub = Hub(second, export)
     with serve(hub) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
@@ -81,7 +81,7 @@ def test_a_broken_download_goes_on_where_it_stopped(hub, monkeypatch):
     # The hub library keeps what has arrived in pieces of this size, 10 MB by default.
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 256)
     hub.break_file = "visual/model.onnx"
-    assert verify(pull(DEFAULT).card.name).whole
+    assert verify(pull(DEFAULT).info.name).whole
     asked = [line for line in hub.requests if "GET" in line and "visual/model.onnx" in line]
     assert len(asked) == 2
     assert "bytes=0-" not in asked[1]
@@ -94,7 +94,7 @@ def test_a_file_that_is_not_what_the_hub_promises_is_refused(hub):
         pull(DEFAULT)
     assert installed() == ()
     hub.wrong_hash = None
-    assert pull(DEFAULT).card.name == DEFAULT
+    assert pull(DEFAULT).info.name == DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_a_folder_is_copied_under_its_name_or_another(bundle_folder):
     first = install_folder(bundle_folder)
     second = install_folder(bundle_folder, "my-clip")
     assert installed() == ("bundle", "my-clip")
-    assert first.card.space == second.card.space, "the same weights may be compared"
-    assert open_model("my-clip").card.name == "my-clip"
+    assert first.info.space == second.info.space, "the same weights may be compared"
+    assert open_model("my-clip").info.name == "my-clip"
     assert not (second.folder / "notes.txt").exists()
     assert (bundle_folder / "notes.txt").exists()
 
@@ -148,11 +148,11 @@ def test_bad_names_are_refused(bundle_folder, name):
 
 
 def test_installing_again_replaces_what_was_there(bundle_folder, tmp_path):
-    first = install_folder(bundle_folder, "mine").card
+    first = install_folder(bundle_folder, "mine").info
     other = write_bundle(tmp_path / "other", seed=5)
-    second = install_folder(other, "mine").card
+    second = install_folder(other, "mine").info
     assert first.fingerprint != second.fingerprint
-    assert open_model("mine").card.fingerprint == second.fingerprint
+    assert open_model("mine").info.fingerprint == second.fingerprint
     assert [p.name for p in models_folder().iterdir()] == ["mine"]
 
 

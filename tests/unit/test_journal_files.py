@@ -8,9 +8,8 @@ import stat
 import numpy as np
 import pytest
 
-from soutu import Gallery
-from soutu.journal import Journal, entry
-from soutu.journal.hashed import hashed, secret
+from soutu.gallery import Gallery
+from soutu.searchlog.record import SearchLog, anonymize, load_or_create_key, to_record
 from tests.unit.test_journal import made
 
 fcntl = pytest.importorskip("fcntl", reason="files are set aside only where there are locks")
@@ -21,7 +20,7 @@ def lines_of(files):
 
 
 def test_a_file_that_would_grow_too_large_is_set_aside(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl", most=100, kept=3)
+    journal = SearchLog(tmp_path / "journal.jsonl", most=100, kept=3)
     for number in range(40):
         journal.append(json.dumps([number, "x" * 20]))
     files = journal.files()
@@ -36,7 +35,7 @@ def test_a_file_that_would_grow_too_large_is_set_aside(tmp_path):
 def test_a_clock_that_goes_back_does_not_make_a_new_file_the_oldest(tmp_path):
     late = tmp_path / "journal-29991124T012203.jsonl"
     late.write_text('"late"\n')
-    journal = Journal(tmp_path / "journal.jsonl", most=10, kept=2)
+    journal = SearchLog(tmp_path / "journal.jsonl", most=10, kept=2)
     for number in range(5):
         journal.append(json.dumps(f"number {number}"))
     assert lines_of(journal.files()) == ["number 2", "number 3", "number 4"]
@@ -44,7 +43,7 @@ def test_a_clock_that_goes_back_does_not_make_a_new_file_the_oldest(tmp_path):
 
 
 def test_a_line_that_is_larger_than_a_file_may_be_is_written(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl", most=10, kept=9)
+    journal = SearchLog(tmp_path / "journal.jsonl", most=10, kept=9)
     journal.append('"' + "x" * 50 + '"')
     journal.append('"y"')
     assert [len(line) for line in lines_of(journal.files())] == [50, 1]
@@ -54,7 +53,7 @@ WRITERS, LINES = 4, 150
 
 
 def _write(path, name, together):
-    journal = Journal(path, most=20_000, kept=1000)
+    journal = SearchLog(path, most=20_000, kept=1000)
     together.wait()
     for number in range(LINES):
         journal.append(json.dumps([name, number, "x" * 1000]))
@@ -70,7 +69,7 @@ def test_nothing_is_lost_while_several_processes_set_files_aside(tmp_path):
     for job in jobs:
         job.join()
     assert [job.exitcode for job in jobs] == [0] * WRITERS
-    files = Journal(path).files()
+    files = SearchLog(path).files()
     assert len(files) >= WRITERS * LINES * 1000 / 20_000
     assert all(file.stat().st_size <= 20_000 for file in files)
     found = [(name, number) for name, number, _ in lines_of(files)]
@@ -81,7 +80,7 @@ def test_nothing_is_lost_while_several_processes_set_files_aside(tmp_path):
 
 def test_a_line_goes_to_the_new_file_when_the_opened_one_was_set_aside(tmp_path, monkeypatch):
     """Another process takes the file away after it was opened and before the lock was had."""
-    journal = Journal(tmp_path / "journal.jsonl")
+    journal = SearchLog(tmp_path / "journal.jsonl")
     journal.append('"old"')
     real, taken = fcntl.flock, []
 
@@ -97,25 +96,25 @@ def test_a_line_goes_to_the_new_file_when_the_opened_one_was_set_aside(tmp_path,
 
 
 def test_a_hashed_line_says_nothing_of_the_query():
-    line = hashed(entry(made("机密计划", path="a.jpg")), b"k" * 32)
+    line = anonymize(to_record(made("机密计划", path="a.jpg")), b"k" * 32)
     text = json.dumps(line, ensure_ascii=False)
     assert not {"vector", "terms", "variants", "filters", "pictures", "expanders"} & set(line)
     assert line["replayable"] is False
     for secret_text in ("机密", "gray cat", "金毛"):
         assert secret_text not in text
     assert line["hits"][0]["path"] == "a.jpg"
-    assert line["query"] == hashed(entry(made(" 机密计划 ")), b"k" * 32)["query"]
-    assert line["query"] != hashed(entry(made("机密计划")), b"l" * 32)["query"]
-    assert line["query"] != hashed(entry(made("机密计划2")), b"k" * 32)["query"]
+    assert line["query"] == anonymize(to_record(made(" 机密计划 ")), b"k" * 32)["query"]
+    assert line["query"] != anonymize(to_record(made("机密计划")), b"l" * 32)["query"]
+    assert line["query"] != anonymize(to_record(made("机密计划2")), b"k" * 32)["query"]
 
 
 def test_the_key_is_made_once_and_is_private(tmp_path):
     file = tmp_path / "journal.key"
-    key = secret(file)
-    assert (len(key), secret(file)) == (32, key)
+    key = load_or_create_key(file)
+    assert (len(key), load_or_create_key(file)) == (32, key)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.write_bytes(b"cut short")
-    assert len(secret(file)) == 32
+    assert len(load_or_create_key(file)) == 32
 
 
 @pytest.mark.parametrize("setting", ["on", "hashed", "off", True, False])

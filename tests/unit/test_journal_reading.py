@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soutu import Gallery, journal
+from soutu import searchlog
 from soutu.errors import BadInput
-from soutu.journal.reading import Broken, Logged, parse, read
-from soutu.journal.stats import stats
+from soutu.gallery import Gallery
+from soutu.searchlog.reader import BadLine, LogRecord, log_stats, parse_record, read_records
 from tests.unit.test_journal import made
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "journal.md"
-LINE = journal.to_json(journal.entry(made()))
+LINE = searchlog.to_json(searchlog.to_record(made()))
 
 
 def test_a_line_comes_back_as_the_search_it_was(tmp_path):
     log = tmp_path / "j"
-    journal.record(log, made())
-    (line,) = read([log])
-    assert isinstance(line, Logged)
+    searchlog.append_record(log, made())
+    (line,) = read_records([log])
+    assert isinstance(line, LogRecord)
     assert (line.query, line.variants, line.hits) == (
         made().query, made().variants, made().hits
     )  # fmt: skip
@@ -37,7 +37,7 @@ def test_a_line_of_schema_1_is_read():
     for name in ("soutu", "pictures", "k", "reference", "settings", "words", "replayable"):
         del old[name]
     del old["model"]["precision"], old["hits"][0]["id"]
-    line = parse(json.dumps({**old, "schema": 1}).encode(), "j:1")
+    line = parse_record(json.dumps({**old, "schema": 1}).encode(), "j:1")
     assert (line.k, line.hits[0].id, line.settings) == (0, -1, {"fusion": "mean"})
     assert np.array_equal(line.vector, made().vector)
 
@@ -56,7 +56,7 @@ def test_a_line_of_schema_1_is_read():
     ],
 )  # fmt: skip
 def test_what_is_no_line_of_ours_is_named(text, why):
-    assert parse(text.encode(), "j:7") == Broken("j:7", why)
+    assert parse_record(text.encode(), "j:7") == BadLine("j:7", why)
 
 
 VALUES = st.recursive(
@@ -77,7 +77,7 @@ def test_a_line_with_any_value_in_any_place_is_read_or_counted(data):
         line[place][0] = data.draw(VALUES)
     else:
         line[place] = data.draw(VALUES)
-    assert isinstance(parse(json.dumps(line).encode(), "p"), (Logged, Broken))
+    assert isinstance(parse_record(json.dumps(line).encode(), "p"), (LogRecord, BadLine))
 
 
 @given(st.lists(st.integers(0, len(LINE.encode()) + 1), min_size=1, max_size=5), st.binary())
@@ -91,27 +91,27 @@ def test_a_log_that_was_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut
         with log.open("ab") as file:
             file.write(data[:cut])
         whole += cut >= len(data)
-        journal.append(log, LINE)
+        searchlog.append(log, LINE)
         whole += 1
-    found = list(read([log]))
-    assert sum(isinstance(line, Logged) for line in found) == whole
-    assert stats(found).searches == whole
+    found = list(read_records([log]))
+    assert sum(isinstance(line, LogRecord) for line in found) == whole
+    assert log_stats(found).searches == whole
 
 
 def test_a_file_that_is_set_aside_while_it_is_opened_is_read_once(tmp_path):
     log = tmp_path / "journal.jsonl"
-    journal.record(log, made())
+    searchlog.append_record(log, made())
     older = tmp_path / "journal-1.jsonl"
     older.hardlink_to(log)
-    assert len(list(read([older, log]))) == 1
+    assert len(list(read_records([older, log]))) == 1
 
 
 def test_a_log_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(BadInput) as caught:
-        list(read([tmp_path / "none"]))
+        list(read_records([tmp_path / "none"]))
     assert caught.value.code == "log-unreadable"
     with pytest.raises(BadInput):
-        list(read([tmp_path]))
+        list(read_records([tmp_path]))
 
 
 KINDS = {
@@ -152,11 +152,11 @@ def test_lines_are_what_the_documentation_says(demo_gallery):
 
 
 def test_figures_of_a_log():
-    lines = [parse(LINE.encode(), "j:1")] * 3
+    lines = [parse_record(LINE.encode(), "j:1")] * 3
     cat = json.loads(LINE)
     cat |= {"query": "cat", "hits": [], "agreement": 0.2, "timings": {"encode_ms": 9.0}}
-    lines += [parse(json.dumps(cat).encode(), "j:4"), Broken("j:5", "torn")]
-    found = stats(lines)
+    lines += [parse_record(json.dumps(cat).encode(), "j:4"), BadLine("j:5", "torn")]
+    found = log_stats(lines)
     assert (found.searches, found.broken) == (4, {"torn": 1})
     assert found.top == [("灰猫", 3), ("cat", 1)]
     assert found.nothing == [("cat", 1)]

@@ -6,8 +6,8 @@ import tarfile
 import pytest
 
 from soutu.errors import BadImage, BadInput
-from soutu.evaluation.layouts import LAYOUTS, open_collection
-from soutu.sources.decode import decode
+from soutu.evaluation.loaders import LAYOUTS, open_dataset
+from soutu.images.decode import decode
 from tests import judged_files as made
 
 MAKERS = {
@@ -26,7 +26,7 @@ def said(collection):
 
 def fault(folder, **more) -> str:
     with pytest.raises(BadInput) as caught:
-        open_collection(folder, **more)
+        open_dataset(folder, **more)
     assert caught.value.message("zh") != str(caught.value)
     return str(caught.value)
 
@@ -37,9 +37,9 @@ def test_every_layout_has_a_sample():
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_layout_is_recognised_and_its_pictures_can_be_read(name, tmp_path):
-    collection = open_collection(MAKERS[name](tmp_path / "c"))
+    collection = open_dataset(MAKERS[name](tmp_path / "c"))
     assert (collection.layout, collection.name) == (name, "c")
-    again = open_collection(tmp_path / "c", layout=name)
+    again = open_dataset(tmp_path / "c", layout=name)
     assert again.fingerprint == collection.fingerprint
     for one in collection.pictures:
         data = one.read()
@@ -51,7 +51,7 @@ def test_a_layout_is_recognised_and_its_pictures_can_be_read(name, tmp_path):
 
 
 def test_queries(tmp_path):
-    assert said(open_collection(made.queries(tmp_path))) == [
+    assert said(open_dataset(made.queries(tmp_path))) == [
         ("q1", "灰猫", "zh", "word", {"images/1.jpg": 1}),
         ("q2", "a dog", "en", "query", {"images/2.jpg": 1, "images/3.jpg": 1}),
     ]
@@ -59,7 +59,7 @@ def test_queries(tmp_path):
 
 @pytest.mark.parametrize("make", [made.qrels_csv, made.qrels_jsonl])
 def test_qrels(make, tmp_path):
-    collection = open_collection(make(tmp_path))
+    collection = open_dataset(make(tmp_path))
     assert [one.id for one in collection.pictures] == ["a.jpg", "sub/b.jpg", "sub/c.jpg"]
     assert said(collection) == [
         ("1", "灰猫", "zh", "query", {"a.jpg": 2, "sub/b.jpg": 1}),
@@ -69,7 +69,7 @@ def test_qrels(make, tmp_path):
 
 def test_chinese_clip(tmp_path):
     folder = made.chinese_clip(tmp_path / "MUGE")
-    test = open_collection(folder)
+    test = open_dataset(folder)
     assert test.split == "test"
     assert said(test) == [
         ("0", "一只灰猫", "zh", "caption", {"1000002": 1}),
@@ -77,66 +77,66 @@ def test_chinese_clip(tmp_path):
         ("2", "小猪", "zh", "caption", {}),
     ]
     assert test.pictures[1].read() == made.jpeg(16)
-    valid = open_collection(folder, split="valid")
+    valid = open_dataset(folder, split="valid")
     assert [(p.id, p.read()) for p in valid.pictures] == [("7", made.jpeg(7))]
     assert "test, valid" in fault(folder, split="train")
 
 
 def test_karpathy(tmp_path):
     folder = made.karpathy(tmp_path)
-    test = open_collection(folder)
+    test = open_dataset(folder)
     assert [one.id for one in test.pictures] == ["val2014/COCO_1.jpg", "val2014/COCO_2.jpg"]
     assert said(test)[:2] == [
         ("2", "a cat 1.", "en", "caption", {"val2014/COCO_1.jpg": 1}),
         ("3", "A dog - running.", "en", "caption", {"val2014/COCO_1.jpg": 1}),
     ]
-    (one,) = open_collection(folder, split="restval").pictures
+    (one,) = open_dataset(folder, split="restval").pictures
     assert (one.id, one.read()) == ("train2014/COCO_3.jpg", made.jpeg(2))
 
 
 def test_crossmodal(tmp_path):
     folder, key = made.crossmodal(tmp_path), "000411001ff7dd4f"
-    assert said(open_collection(folder))[:3] == [
+    assert said(open_dataset(folder))[:3] == [
         (f"{key}-zh-0", "一只灰猫", "zh", "caption", {key: 1}),
         (f"{key}-zh-1", "猫", "zh", "caption", {key: 1}),
         (f"{key}-en-0", "a gray cat", "en", "caption", {key: 1}),
     ]
-    german = open_collection(folder, lang="de")
+    german = open_dataset(folder, lang="de")
     assert [one.text for one in german.texts] == ["Katze"]
     assert len(german.pictures) == 2, "a picture without a text is still searched"
 
 
 def test_webdataset(tmp_path):
     folder = made.webdataset(tmp_path)
-    collection = open_collection(folder)
+    collection = open_dataset(folder)
     assert [one.id for one in collection.pictures] == [f"s{n:07d}" for n in range(4)]
     assert collection.pictures[3].read() == made.jpeg(3)
     assert said(collection)[:2] == [
         ("s0000000-0", "一只猫 s0000000", "zh", "caption", {"s0000000": 1}),
         ("s0000000-1", "12", "zh", "caption", {"s0000000": 1}),
     ]
-    flat = open_collection(folder / "test")
+    flat = open_dataset(folder / "test")
     assert [one.id for one in flat.pictures] == [one.id for one in collection.pictures]
 
 
 def test_the_fingerprint_is_the_content(tmp_path):
-    first = open_collection(made.queries(tmp_path / "a"))
-    moved = open_collection(made.queries(tmp_path / "b"))
+    first = open_dataset(made.queries(tmp_path / "a"))
+    moved = open_dataset(made.queries(tmp_path / "b"))
     assert moved.fingerprint == first.fingerprint
     (tmp_path / "b" / "images" / "1.jpg").write_bytes(made.jpeg(9))
-    assert open_collection(tmp_path / "b").fingerprint != first.fingerprint
+    assert open_dataset(tmp_path / "b").fingerprint != first.fingerprint
     rows = (tmp_path / "a" / "queries.jsonl").read_text("utf-8").replace("images/2", "images/1")
     (tmp_path / "a" / "queries.jsonl").write_text(rows, "utf-8")
-    assert open_collection(tmp_path / "a").fingerprint != first.fingerprint
+    assert open_dataset(tmp_path / "a").fingerprint != first.fingerprint
 
 
 def test_languages_and_limits(tmp_path):
     folder = made.queries(tmp_path)
-    assert [t.id for t in open_collection(folder, lang="en").texts] == ["q2"]
+    assert [t.id for t in open_dataset(folder, lang="en").texts] == ["q2"]
     assert "there: en, zh" in fault(folder, lang="fr")
-    few = open_collection(folder).first(2)
+    few = open_dataset(folder).first(2)
     assert [dict(t.right) for t in few.texts] == [{"images/1.jpg": 1}, {"images/2.jpg": 1}]
-    assert [t.id for t in open_collection(folder).first(1).texts] == ["q1"]
+    assert [t.id for t in open_dataset(folder).first(1).texts] == ["q1"]
 
 
 BROKEN = [
@@ -237,4 +237,4 @@ def test_a_picture_that_cannot_be_read_is_named_and_not_left_out(tmp_path):
     folder = made.queries(tmp_path)
     (folder / "images" / "3.jpg").write_bytes(b"")
     with pytest.raises(BadImage, match="empty"):
-        open_collection(folder)
+        open_dataset(folder)

@@ -10,23 +10,16 @@ import pytest
 
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
-from soutu.assemble import build_encoder, build_expander
-from soutu.config import Config
 from soutu.errors import BadInput, MissingExtra
-from soutu.evaluation import (
-    METRICS,
-    How,
-    compare,
-    evaluate,
-    open_collection,
-    read_outcomes,
-    result_folder,
-    write,
-)
-from soutu.evaluation.judged import Collection, Text, judgements
-from soutu.evaluation.runs import safe
-from soutu.evaluation.vectors import encode
-from soutu.indexing.pipeline import Pace
+from soutu.evaluation.dataset import Dataset, DatasetText, judgements
+from soutu.evaluation.evaluate import evaluate, safe
+from soutu.evaluation.loaders import open_dataset
+from soutu.evaluation.metrics import METRICS
+from soutu.evaluation.results import compare, read_outcomes, result_folder, write_result
+from soutu.evaluation.vectors import EncodeOptions, encode_dataset
+from soutu.factory import build_encoder, build_expander
+from soutu.indexing.pipeline import IndexOptions
+from soutu.settings import Settings
 from tests import judged_files as made
 
 HERE = Path(__file__).parents[1] / "collection"
@@ -41,13 +34,13 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def scenes():
-    return open_collection(HERE)
+    return open_dataset(HERE)
 
 
 @pytest.fixture(scope="module")
 def how(tmp_path_factory):
     """Encodes once for all tests of this module."""
-    return How(expander=build_expander(Config()), work=tmp_path_factory.mktemp("work"))
+    return EncodeOptions(expander=build_expander(Settings()), work=tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +50,7 @@ def found(scenes, tiny, how):
 
 def kept(folder, collection, encoder, how, **more):
     with result_folder(folder) as there:
-        write(there, evaluate(collection, encoder, how, runs=there, **more))
+        write_result(there, evaluate(collection, encoder, how, runs=there, **more))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -73,9 +66,9 @@ def test_a_trained_model_finds_and_a_shuffled_one_does_not(found, scenes, tiny, 
     assert value(found, "hit@1", "text-to-image", "zh", "sentence") > 0.9
     assert value(found, "hit@1", "image-to-text", "en", "sentence") > 0.9
     assert value(found, "rank", "text-to-image", "en", "word") == 1
-    whole = encode(scenes, tiny, how)
+    whole = encode_dataset(scenes, tiny, how)
     wrong = replace(whole, pictures=np.roll(whole.pictures, 100, axis=0))
-    monkeypatch.setattr("soutu.evaluation.judging.encode", lambda *_: wrong)
+    monkeypatch.setattr("soutu.evaluation.vectors.encode_dataset", lambda *_: wrong)
     assert value(evaluate(scenes, tiny, how), "hit@1", "text-to-image", "zh", "sentence") < 0.2
 
 
@@ -83,7 +76,7 @@ def test_figures_agree_with_the_collection_read_by_hand(found, tiny, how, scenes
     """Plain NumPy over the queries file, as training/evaluate.py does it."""
     rows = [json.loads(line) for line in (HERE / "queries.jsonl").read_text("utf-8").splitlines()]
     rows = [row for row in rows if (row["lang"], row["kind"]) == ("en", "phrase")]
-    vectors = encode(scenes, tiny, how)
+    vectors = encode_dataset(scenes, tiny, how)
     place = {picture.id: at for at, picture in enumerate(scenes.pictures)}
     scores = tiny.encode_texts([row["text"] for row in rows]) @ vectors.pictures.T
     right = np.zeros(scores.shape, bool)
@@ -110,7 +103,7 @@ def test_two_runs_are_the_same_bytes(scenes, tiny, tmp_path, how):
 
 
 def test_other_threads_and_batches_agree(found, scenes, tiny, how):
-    for pace in (Pace(workers=1, batch=5), Pace(workers=3, batch=64)):
+    for pace in (IndexOptions(workers=1, batch=5), IndexOptions(workers=3, batch=64)):
         other = evaluate(scenes, tiny, replace(how, pace=pace, work=None))
         for one, two in zip(found.outcomes, other.outcomes, strict=True):
             for name in set(METRICS) - {"rank"}:
@@ -143,13 +136,13 @@ def test_runs_are_what_was_judged(scenes, tiny, how, tmp_path):
 
 def test_judgements_go_both_ways():
     texts = (
-        Text("t1", "a", "en", "c", {"p1": 1, "p3": 2}),
-        Text("t2", "b", "en", "c", {"p3": 1}),
-        Text("t3", "c", "en", "c", {}),
-        Text("t4", "d", "zh", "c", {"p2": 1}),
+        DatasetText("t1", "a", "en", "c", {"p1": 1, "p3": 2}),
+        DatasetText("t2", "b", "en", "c", {"p3": 1}),
+        DatasetText("t3", "c", "en", "c", {}),
+        DatasetText("t4", "d", "zh", "c", {"p2": 1}),
     )
     pictures = tuple(replace(PICTURE, id=f"p{n}") for n in (1, 2, 3))
-    there, back, *_ = judgements(Collection("c", "", "", pictures, texts))
+    there, back, *_ = judgements(Dataset("c", "", "", pictures, texts))
     assert (there.queries, there.right, there.unanswered) == (
         ("t1", "t2"),
         ({0: 1, 2: 2}, {2: 1}),
@@ -160,7 +153,7 @@ def test_judgements_go_both_ways():
     assert (back.rows.tolist(), back.columns.tolist()) == ([0, 2], [0, 1, 2])
 
 
-PICTURE = open_collection(HERE).pictures[0]
+PICTURE = open_dataset(HERE).pictures[0]
 
 
 def test_a_result_reads_back_and_is_compared_with_itself(found, scenes, tiny, how, tmp_path):
@@ -228,7 +221,7 @@ def test_what_fails_leaves_the_earlier_result(scenes, tiny, how, tmp_path):
 def test_without_the_library_it_is_said_before_anything_is_encoded(scenes, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ir_measures", None)
     with pytest.raises(MissingExtra, match=r"soutu\[eval\]"):
-        evaluate(scenes, None, How())
+        evaluate(scenes, None, EncodeOptions())
 
 
 def test_ids_in_runs_are_single_words():
@@ -238,16 +231,16 @@ def test_ids_in_runs_are_single_words():
 @pytest.mark.parametrize("make", [made.chinese_clip, made.karpathy, made.crossmodal,
                                   made.webdataset, made.qrels_csv])  # fmt: skip
 def test_collections_of_every_layout_are_judged(make, tiny, tmp_path):
-    collection = open_collection(make(tmp_path / "c"))
-    for one in evaluate(collection, tiny, How()).outcomes:
+    collection = open_dataset(make(tmp_path / "c"))
+    for one in evaluate(collection, tiny, EncodeOptions()).outcomes:
         assert one.queries
         assert one.figures["hit@10"].value == 1, "with so few targets everything is found"
 
 
 def test_large_collections_are_judged_in_blocks(found, scenes, tiny, how, monkeypatch, tmp_path):
     whole = kept(tmp_path / "a", scenes, tiny, how)
-    monkeypatch.setattr("soutu.evaluation.ranking._CELLS", 1500)
-    monkeypatch.setattr("soutu.evaluation.judging._AT_ONCE", 3)
+    monkeypatch.setattr("soutu.evaluation.evaluate._CELLS", 1500)
+    monkeypatch.setattr("soutu.evaluation.evaluate._AT_ONCE", 3)
     blocks = kept(tmp_path / "b", scenes, tiny, how)
     for one, two in zip(found.outcomes, read_outcomes(tmp_path / "b"), strict=True):
         assert one.queries == two.queries

@@ -1,4 +1,4 @@
-"""The structure of the code: who may import whom, how long a module may be."""
+"""The structure of the code: who may import whom."""
 
 import ast
 from pathlib import Path
@@ -10,21 +10,22 @@ SOURCE = ROOT / "src" / "soutu"
 
 # Lowest first; a module imports only from lower layers, and siblings never from each other.
 LAYERS = [
-    {"errors", "types", "config", "filters", "text", "version"},
-    {"sources", "encoders", "store", "query"},
-    {"indexing", "search", "journal"},
-    {"evaluation", "replay", "distributed"},
-    {"assemble"},
-    {"doctor"},
+    {"errors", "types", "settings", "text", "fs", "i18n", "version"},
+    {"images", "models", "store", "query"},
+    {"search", "exchange"},
+    {"indexing", "searchlog"},
+    {"evaluation"},
+    {"factory"},
+    {"maintenance"},
     {"gallery"},
-    {"client", "server"},
+    {"client", "server", "distributed"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-FREE_SIBLINGS = {0}  # errors, types, config, texts are one vocabulary
+FREE_SIBLINGS = {0}  # errors, types, settings, text are one vocabulary
 IMPLEMENTATIONS = {
-    "store.local", "store.milvus.store", "encoders.onnx", "encoders.open_clip", "encoders.catalog",
-    "query.rules", "query.translate", "query.llm",
+    "store.sqlite.store", "store.milvus.store", "models.onnx", "models.open_clip",
+    "query.translate", "query.llm",
 }  # fmt: skip
 
 
@@ -75,49 +76,21 @@ def test_imports_point_downwards(path):
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(SOURCE).as_posix())
-def test_only_assemble_knows_implementations(path):
+def test_only_the_factory_knows_implementations(path):
     inside = path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", ".")
     for name in imports(path):
-        if name in IMPLEMENTATIONS and part(inside) not in {"assemble", part(name)}:
+        if name in IMPLEMENTATIONS and part(inside) not in {"factory", "maintenance", part(name)}:
             pytest.fail(f"{inside} imports the implementation {name}")
 
 
 def test_the_test_sees_imports():
-    assert "errors" in imports(SOURCE / "types.py") + imports(SOURCE / "config.py")
-    assert "store.base" in imports(SOURCE / "indexing" / "run.py")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *modules(),
-        *sorted((ROOT / "training").rglob("*.py")),
-        *sorted((ROOT / "tests").rglob("*.py")),
-    ],
-    ids=lambda p: p.relative_to(ROOT).as_posix(),
-)
-def test_a_module_stays_under_300_lines(path):
-    assert len(path.read_text("utf-8").splitlines()) <= 300
+    assert "errors" in imports(SOURCE / "types.py") + imports(SOURCE / "settings.py")
+    assert "store.base" in imports(SOURCE / "indexing" / "indexer.py")
 
 
 def test_the_workspace_is_thin():
     for path in (ROOT / "clip_retrieval").rglob("*.py"):
         assert len(path.read_text("utf-8").splitlines()) < 60, path.name
-
-
-@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(SOURCE).as_posix())
-def test_functions_stay_short_and_take_few_parameters(path):
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= 50, f"{node.name} has {length} lines"
-            decorated = any(
-                "option" in ast.dump(d) or "_k" in ast.dump(d) for d in node.decorator_list
-            )
-            if not decorated:  # a command's parameters are its options
-                count = len(node.args.args) + len(node.args.kwonlyargs)
-                count -= node.args.args[:1] != [] and node.args.args[0].arg in {"self", "cls"}
-                assert count <= 6, f"{node.name} takes {count} parameters"
 
 
 def test_only_the_cli_prints_or_exits():

@@ -6,11 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.install import install_folder, verify
-from soutu.encoders.layouts import OPEN_CLIP, TRANSFORMERS, TextRules, describe
-from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadConfig, MissingModel
+from soutu.models.bundle import OPEN_CLIP, TRANSFORMERS, TextConfig, read_bundle, read_model_config
+from soutu.models.download import install_folder, verify
+from soutu.models.onnx import OnnxEncoder
 from tests.conftest import DIM, SIDE, picture, write_bundle
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to make a bundle")
@@ -85,11 +84,11 @@ def test_what_is_missing_is_named_in_its_own_layout(both):
 @pytest.mark.parametrize(
     ("config", "dim", "text"),
     [
-        ({"model_type": "clip", "projection_dim": 512}, 512, TextRules(77)),
+        ({"model_type": "clip", "projection_dim": 512}, 512, TextConfig(77)),
         ({"model_type": "chinese_clip", "projection_dim": 512,
-          "text_config": {"max_position_embeddings": 52}}, 512, TextRules(52, pad="<unk>")),
+          "text_config": {"max_position_embeddings": 52}}, 512, TextConfig(52, pad="<unk>")),
         ({"model_type": "siglip", "text_config": {"hidden_size": 768}}, 768,
-         TextRules(64, pad="<unk>", whole=True, clean="canonicalize")),
+         TextConfig(64, pad="<unk>", whole=True, clean="canonicalize")),
     ],
     ids=["clip", "chinese-clip", "siglip"],
 )  # fmt: skip
@@ -97,7 +96,7 @@ def test_kinds_of_models_are_described_as_they_are(both, config, dim, text):
     folder = both[1]
     (folder / "config.json").write_text(json.dumps(config))
     (folder / TRANSFORMERS.tokenizer_config).write_text(json.dumps({"pad_token": "<unk>"}))
-    found = describe(folder, TRANSFORMERS)
+    found = read_model_config(folder, TRANSFORMERS)
     assert (found.dim, found.text) == (dim, text)
 
 
@@ -109,7 +108,7 @@ def test_resizing_follows_the_preprocessor(both, size, crop, mode):
     told = {**PREPROCESSOR, "size": size, "do_center_crop": crop, "resample": 2}
     told.pop("crop_size")
     (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
-    card = read_bundle(both[1]).card
+    card = read_bundle(both[1]).info
     assert (card.image_size, card.resize_mode, card.interpolation) == (32, mode, "bilinear")
 
 

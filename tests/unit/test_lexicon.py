@@ -6,12 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soutu.query.choose import NOT_NEEDED, NOT_READ, chosen
-from soutu.query.compose import compose, listed
-from soutu.query.english import counted, plural, with_article
-from soutu.query.expand import LexiconExpander, variants
-from soutu.query.lexicon import Lexicon, Sense, built_in, read_line
-from soutu.query.normalize import language, length, normalized, simplified
+from soutu.query.expansion import NOT_NEEDED, NOT_READ, LexiconExpander, select_variants, variants
+from soutu.query.gloss import counted, gloss, keyword_gloss, plural, with_article
+from soutu.query.lexicon import Lexicon, Sense, built_in_lexicon, read_line
+from soutu.text import language, length, normalized, simplified
 from soutu.types import Variant
 
 SMALL = Lexicon(
@@ -86,16 +84,16 @@ def test_segments_are_the_text(text):
     ],
 )
 def test_phrases_become_captions(text, english):
-    assert compose(built_in().segment(text)) == english
+    assert gloss(built_in_lexicon().segment(text)) == english
 
 
 def test_listed_says_the_words_without_grammar():
-    assert listed(built_in().segment("三只黑猫在桌子上")) == "black cat, table"
+    assert keyword_gloss(built_in_lexicon().segment("三只黑猫在桌子上")) == "black cat, table"
 
 
 def test_nothing_known_says_nothing():
-    assert compose([]) == ""
-    assert compose(SMALL.segment("龘")) == ""
+    assert gloss([]) == ""
+    assert gloss(SMALL.segment("龘")) == ""
 
 
 @pytest.mark.parametrize(
@@ -149,20 +147,20 @@ SAID = variants("灰猫", LexiconExpander(SMALL))
 
 
 def test_a_model_that_reads_no_chinese_gets_none():
-    picked = chosen(SAID, ("en",))
+    picked = select_variants(SAID, ("en",))
     assert {v.text: v.unused for v in picked} == {"灰猫": NOT_READ, "gray cat": ""}
 
 
 def test_a_model_that_reads_it_needs_no_lexicon_but_keeps_to_rules():
     ruled = (*SAID, Variant("kitty", 1.0, "mine"))
-    picked = {v.text: v.unused for v in chosen(ruled, ("zh", "en"))}
+    picked = {v.text: v.unused for v in select_variants(ruled, ("zh", "en"))}
     assert picked == {"灰猫": "", "gray cat": NOT_NEEDED, "kitty": ""}
 
 
 def test_without_knowledge_or_choice_all_count():
-    assert chosen(SAID, ()) == SAID
-    assert chosen(SAID[:1], ("en",)) == SAID[:1]
+    assert select_variants(SAID, ()) == SAID
+    assert select_variants(SAID[:1], ("en",)) == SAID[:1]
 
 
 def test_the_built_in_lexicon_is_large():
-    assert len(built_in()) >= 5000
+    assert len(built_in_lexicon()) >= 5000

@@ -8,8 +8,7 @@ import pytest
 
 from soutu.errors import BadConfig, RemoteUnavailable
 from soutu.query import llm
-from soutu.query.chat import LONGEST, Endpoint
-from soutu.query.llm import PROMPT, LlmExpander
+from soutu.query.llm import LONGEST, PROMPT, Endpoint, LlmExpander
 from tests.chat_server import Chat, said, serve
 
 FOUND = ["golden retriever dog", "a golden dog"]

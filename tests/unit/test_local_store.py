@@ -10,8 +10,8 @@ import pytest
 
 from soutu.errors import MissingIndex, ModelMismatch, wording
 from soutu.store.base import NewCaption, StoredFile
-from soutu.store.local import LocalStore
-from soutu.store.verify import verify
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.sqlite.verify import verify
 from tests.store_samples import DIM, card, make, picture, pictures, unit
 
 
@@ -66,16 +66,16 @@ def test_without_a_name_the_space_last_indexed_with_opens(home):
     make(home, 1)
     LocalStore.create_or_open(home, card("other")).close()
     with LocalStore.open(home) as store:
-        assert store.card == card("tiny")  # "other" was made, but no run has filled it
+        assert store.info == card("tiny")  # "other" was made, but no run has filled it
     make(home, 1, "other")
     with LocalStore.open(home) as store:
-        assert store.card == card("other")
+        assert store.info == card("other")
 
 
 def test_the_first_space_opens_where_no_run_has_ended(home):
     LocalStore.create_or_open(home, card()).close()
     with LocalStore.open(home) as store:
-        assert store.card == card()
+        assert store.info == card()
         assert store.state().images == 0
 
 
@@ -103,7 +103,7 @@ def test_the_card_last_used_is_kept(home):
     object.__setattr__(newer, "fingerprint", "1" * 64)
     LocalStore.create_or_open(home, newer).close()
     with LocalStore.open(home) as store:
-        assert store.card.fingerprint == "1" * 64
+        assert store.info.fingerprint == "1" * 64
         assert store.state().images == 1
     assert list(verify(home)) == []
 
@@ -113,20 +113,20 @@ def test_no_index_is_missing(home):
         LocalStore.open(home)
     assert f"soutu index {home.parent}" in str(caught.value)
     assert not home.exists()
-    assert LocalStore.peek(home, "root") is None
+    assert LocalStore.read_meta(home, "root") is None
 
 
 def test_settings_are_remembered_also_paths_that_are_no_unicode(home):
     make(home, 0)
     odd = os.fsdecode(b"/caf\xe9/captions.csv")
     with LocalStore.open(home) as store:
-        assert store.recall("captions_file") is None
-        store.remember("captions_file", odd)
-        store.remember("captions_file", odd + "2")
-        assert store.recall("captions_file") == odd + "2"
+        assert store.get_meta("captions_file") is None
+        store.set_meta("captions_file", odd)
+        store.set_meta("captions_file", odd + "2")
+        assert store.get_meta("captions_file") == odd + "2"
         assert store.state().generation == 0
-    assert LocalStore.peek(home, "captions_file") == odd + "2"
-    assert LocalStore.peek(home, "root") is None
+    assert LocalStore.read_meta(home, "captions_file") == odd + "2"
+    assert LocalStore.read_meta(home, "root") is None
 
 
 def test_changes_say_what_each_run_did(home):

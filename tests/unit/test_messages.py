@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import soutu.errors
-import soutu.server.problems  # its refusals are errors too
+import soutu.server.exceptions  # its refusals are errors too
 from soutu.errors import BadImage, MissingIndex, SoutuError, _wordings
 
 SOURCE = Path(soutu.errors.__file__).parent

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soutu.doctor import examine_gallery
 from soutu.errors import IndexCorrupt
-from soutu.filters import Compare
-from soutu.store.examine import examine
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.lock import write_lock
-from soutu.store.rows import SCHEMA_VERSION
-from soutu.store.structure import definitions
-from soutu.store.verify import verify
+from soutu.fs import DATABASE, write_lock
+from soutu.maintenance import check_gallery
+from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.schema import SCHEMA_VERSION
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.sqlite.structure import definitions
+from soutu.store.sqlite.verify import verify
+from soutu.types import Compare
 from tests.store_samples import DIM, card, pictures, unit
 
 INDEXES = Path(__file__).parents[1] / "indexes"
@@ -54,7 +53,7 @@ def check(home):
         assert store.state().captions == len(store.search_captions(unit(DIM), 1000).ids) > 100
         assert {card.space for card in store.spaces()} == {"tiny@1", "other@1"}
         assert [change.kind for change in store.changes(1)].count("removed") == 10
-        assert store.recall("root") == "/gallery"
+        assert store.get_meta("root") == "/gallery"
     assert list(verify(home)) == []
 
 
@@ -78,7 +77,7 @@ def test_it_is_then_as_one_made_today(home):
 
 
 def test_a_doctor_brings_it_up_to_date_first(home):
-    health = examine_gallery(home.parent, home)
+    health = check_gallery(home.parent, home)
     assert health.healthy, health.found
     assert version(home) == SCHEMA_VERSION
 
@@ -127,7 +126,7 @@ def test_a_read_only_one_says_what_to_do(home):
 
 
 def test_a_run_that_goes_on_is_waited_for_and_then_named(home, old, monkeypatch):
-    monkeypatch.setattr("soutu.store.migrations.PATIENCE", 0.2)
+    monkeypatch.setattr("soutu.store.sqlite.schema.PATIENCE", 0.2)
     with write_lock(home), pytest.raises(IndexCorrupt) as told:
         LocalStore.open(home)
     assert told.value.code == "index-locked"

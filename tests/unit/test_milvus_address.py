@@ -3,7 +3,7 @@
 import pytest
 
 from soutu.errors import BadConfig
-from soutu.store.milvus.address import Address, is_address, parse
+from soutu.store.milvus.connection import Address, is_address, parse
 
 
 def test_a_server():

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 
 import pytest
 
-from soutu import Gallery
 from soutu.client import Client
-from soutu.config import user_file
 from soutu.errors import BadConfig, MissingExtra, RemoteUnavailable
-from soutu.server.app import _nowhere_near
-from soutu.store.milvus.address import parse
+from soutu.gallery import Gallery
+from soutu.server.app import _redact_paths
+from soutu.settings import user_settings_file
+from soutu.store.milvus.connection import parse
 from soutu.store.milvus.store import MilvusStore
 from tests.serving import served
 
@@ -76,7 +76,7 @@ def test_who_asks_a_server_is_not_told_where_its_store_is(demo_gallery):
     settings = {"store": "milvus://secret-host:19530/photos", "journal": "off"}
     gallery = Gallery.open(demo_gallery, model="tiny", settings=settings)
     said = {"address": "milvus://secret-host:19530/photos", "fault": "secret-host:19530 refused"}
-    fault = _nowhere_near(RemoteUnavailable("milvus-away", **said), gallery)
+    fault = _redact_paths(RemoteUnavailable("milvus-away", **said), gallery)
     assert fault.fields == {"address": "photos", "fault": "… refused"}
 
 
@@ -159,8 +159,8 @@ def test_an_address_from_somebody_else_is_not_followed(photos, monkeypatch):
     with pytest.raises(BadConfig, match=r"collector\.example") as fault:
         Gallery.open(photos)
     assert fault.value.code == "store-unknown"
-    user_file().parent.mkdir(parents=True)
-    (user_file().parent / "stores").write_text("milvus://collector.example:19530/photos\n")
+    user_settings_file().parent.mkdir(parents=True)
+    (user_settings_file().parent / "stores").write_text("milvus://collector.example:19530/photos\n")
     (home / "store").write_text("milvus://collector.example:19530/photos\n")
     assert Gallery.open(photos).place == "milvus://collector.example:19530/photos"
     (home / "store").unlink()
@@ -190,7 +190,7 @@ def test_no_secret_is_kept_or_said(photos, tmp_path, soutu, monkeypatch):
     finally:
         server.stop(grace=0)
         database.close()
-    left = [p.read_bytes() for folder in (photos / ".soutu", user_file().parent)
+    left = [p.read_bytes() for folder in (photos / ".soutu", user_settings_file().parent)
             for p in folder.rglob("*") if p.is_file()]  # fmt: skip
     everything = b"".join(left) + "".join(said).encode()
     assert f"127.0.0.1:{port}/photos".encode() in everything

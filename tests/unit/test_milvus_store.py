@@ -17,12 +17,12 @@ from soutu.errors import (
     ModelMismatch,
     RemoteUnavailable,
 )
-from soutu.filters import Compare
 from soutu.store.base import NewCaption
-from soutu.store.milvus import head, nearest, texts
-from soutu.store.milvus.address import parse
-from soutu.store.milvus.spaces import aliased
+from soutu.store.milvus import ann, epoch
+from soutu.store.milvus.connection import parse
+from soutu.store.milvus.epoch import aliased
 from soutu.store.milvus.store import MilvusStore
+from soutu.types import Compare
 from tests.store_factories import filled, local_store, milvus_store, paths_of
 from tests.store_samples import DIM, card, picture, pictures, unit
 
@@ -52,14 +52,14 @@ def test_a_file_that_was_closed_is_opened_again(store, address):
     store.close()
     with MilvusStore.open(address) as again:
         assert sorted(again.search_images(unit(DIM), 9).ids.tolist()) == sorted(ids)
-        assert again.card == card()
+        assert again.info == card()
         np.testing.assert_array_equal(again.image_vectors(ids), unit(4, DIM))
 
 
 def test_where_there_is_no_gallery(address, tmp_path):
     with pytest.raises(MissingIndex, match="soutu index"):
         MilvusStore.open(address)
-    assert MilvusStore.peek(parse(str(tmp_path / "other.db")), "root") is None
+    assert MilvusStore.read_meta(parse(str(tmp_path / "other.db")), "root") is None
 
 
 def test_ids_follow_from_the_content_wherever_it_is_added(store, tmp_path):
@@ -71,9 +71,9 @@ def test_ids_follow_from_the_content_wherever_it_is_added(store, tmp_path):
 
 
 def test_two_contents_of_one_hash_are_two_images(store, monkeypatch):
-    from soutu.store.milvus import reading
+    from soutu.store.milvus import rows
 
-    monkeypatch.setattr(reading, "number", lambda content: 7)
+    monkeypatch.setattr(rows, "number", lambda content: 7)
     ids = add(store, [picture("a"), picture("b")])
     ids += add(store, [picture("c"), picture("d", "a")], seed=1)
     assert ids == [7, 8, 9, 7]
@@ -84,15 +84,15 @@ def test_two_contents_of_one_hash_are_two_images(store, monkeypatch):
 
 def test_long_texts_are_remembered_whole(store):
     for text in ("图" * 100_000, "x" * 60_001, "\udcff\0\n", "short"):
-        store.remember("what", text)
-        assert store.recall("what") == text
-    assert store.recall("wha") is None
+        store.set_meta("what", text)
+        assert store.get_meta("what") == text
+    assert store.get_meta("wha") is None
     left = [row["key"] for row in store._tables.meta.table.rows('key != ""') if "." in row["key"]]
     assert left == [], "parts of what was there before are gone"
 
 
 def test_a_turn_that_another_took_is_noticed_before_anything_is_shown(store, monkeypatch):
-    monkeypatch.setattr(head, "TERM", -1.0)  # it runs out at once
+    monkeypatch.setattr(epoch, "TERM", -1.0)  # it runs out at once
     with pytest.raises(IndexCorrupt, match="is writing"), store.writer() as first:
         first.add_images(pictures(1), unit(1, DIM))
         with store.writer() as second:
@@ -184,9 +184,9 @@ def test_several_models_stand_side_by_side(store, address):
     assert store.state().images == 2, "hidden in the other model's vectors too"
     assert set(store.search_images(unit(DIM), 9).ids.tolist()) == set(ids[1:])
     with MilvusStore.open(address) as latest:
-        assert latest.card == other
+        assert latest.info == other
     with MilvusStore.open(address, "tiny@1") as first:
-        assert first.card == card()
+        assert first.info == card()
     with pytest.raises(ModelMismatch, match=r"tiny@1"):
         MilvusStore.open(address, "none@1")
     with pytest.raises(ModelMismatch):
@@ -199,7 +199,7 @@ def test_equal_scores_beyond_what_was_asked_for_are_settled(store, monkeypatch):
         ids = sorted(writer.add_images(pictures(60), images))
     for k in (1, 5, 59):
         assert store.search_images(unit(DIM), k).ids.tolist() == ids[:k]
-    monkeypatch.setattr(nearest, "WINDOW", 20)
+    monkeypatch.setattr(ann, "WINDOW", 20)
     assert store.search_images(unit(DIM), 5).ids.tolist() == ids[:5]
     assert store.search_images(unit(DIM), 30).ids.tolist() == ids[:30]
 
@@ -228,7 +228,7 @@ def test_too_many_captions_are_said_to_be_so(store, monkeypatch):
     [id_] = add(store, pictures(1))
     with store.writer() as writer:
         writer.replace_captions([NewCaption(id_, "猫"), NewCaption(id_, "狗")])
-    monkeypatch.setattr(texts, "MOST", 1)
+    monkeypatch.setattr(store, "MOST", 1)
     with pytest.raises(Missing, match="2 captions"):
         store.search_text("猫", 1)
 

@@ -7,9 +7,9 @@ import pytest
 
 from soutu.errors import RemoteUnavailable
 from soutu.store.base import NewCaption
-from soutu.store.milvus import schema, tuning
-from soutu.store.milvus.spaces import aliased
-from soutu.store.ranking import top_k
+from soutu.store.milvus import ann, schema
+from soutu.store.milvus.epoch import aliased
+from soutu.store.top_k import top_k
 from tests.store_factories import milvus_store
 from tests.store_samples import card, pictures
 
@@ -29,7 +29,7 @@ def cone(count, seed, towards):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "EXACT_BELOW", 1000)
+    monkeypatch.setattr(ann, "EXACT_BELOW", 1000)
     with milvus_store(tmp_path) as made:
         with made.writer() as writer:
             ids = writer.add_images(pictures(COUNT), cone(COUNT, 0, 0))
@@ -101,7 +101,7 @@ def test_more_than_was_tuned_for_is_found_all_the_same(store):
 
 def test_an_index_that_was_not_built_is_noticed(store, monkeypatch):
     """Some servers take the name of an index that they cannot build, and search everything."""
-    monkeypatch.setattr(tuning, "built", lambda *_: "FLAT")
+    monkeypatch.setattr(ann, "built", lambda *_: "FLAT")
     with pytest.raises(RemoteUnavailable, match="HNSW"):
         refreshed(store)
     monkeypatch.undo()

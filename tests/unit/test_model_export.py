@@ -5,21 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.export.compare import Samples, close, compare
-from soutu.encoders.install import installed, verify
-from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadInput
+from soutu.models.bundle import read_bundle
+from soutu.models.download import installed, verify
+from soutu.models.export import Samples, closeness, compare
+from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture
 
 pytest.importorskip("open_clip", reason="needs open_clip")
 pytest.importorskip("onnx", reason="needs onnx")
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from soutu.encoders.export.build import text_graph
-from soutu.encoders.export.export import export
-from soutu.encoders.export.from_open_clip import image_tower, text_tower
-from soutu.encoders.open_clip import OpenClipEncoder
+from soutu.models.export import export
+from soutu.models.graph import text_graph
+from soutu.models.open_clip import OpenClipEncoder
+from soutu.models.weights import image_tower, text_tower
 from tests.small_models import KINDS, load_small
 
 IMAGES = [picture(i, 40 + i, 50) for i in range(12)]
@@ -48,7 +48,7 @@ def test_an_export_has_the_vectors_of_pytorch(tmp_path, kind, precision):
 
 def test_both_precisions_share_a_space_and_not_a_fingerprint(tmp_path):
     loaded = load_small("clip", tmp_path)
-    cards = [export(loaded, p, SAMPLES, p).bundle.card for p in ("float32", "int8")]
+    cards = [export(loaded, p, SAMPLES, p).bundle.info for p in ("float32", "int8")]
     assert cards[0].space == cards[1].space == "soutu-test-clip/random:0"
     assert cards[0].fingerprint != cards[1].fingerprint
 
@@ -69,7 +69,7 @@ def test_texts_are_padded_to_the_longest_only_where_that_is_exact(tmp_path):
         encoder = OnnxEncoder(bundle, "cpu")
         ids, _ = encoder._tokenizer(["a cat", "灰猫"])
         assert ids.shape[1] < 10
-        padded, _ = encoder._tokenizer(["a cat", "灰猫"], bundle.card.context_length)
+        padded, _ = encoder._tokenizer(["a cat", "灰猫"], bundle.info.context_length)
         assert padded.shape[1] == 77
         assert np.allclose(encoder._textual(ids), encoder._textual(padded), atol=1e-5)
 
@@ -93,10 +93,9 @@ def with_outliers(loaded, *, hidden: bool):
 
 def plain_int8(loaded, folder):
     """Every layer in int8 as it is: no smoothing, nothing left out."""
-    from soutu.encoders.export.build import image_graph
-    from soutu.encoders.export.graph import save
+    from soutu.models.graph import image_graph, save
 
-    card = loaded.card("x")
+    card = loaded.info("x")
     built = image_graph(
         image_tower(loaded.model), mean=card.mean, std=card.std, keep_float=frozenset()
     )
@@ -108,7 +107,7 @@ def test_outliers_spoil_plain_int8_and_smoothing_saves_it(tmp_path):
     bundle = export(loaded, "exact", SAMPLES, "float32").bundle
     exact = OnnxEncoder(bundle, "cpu").encode_images(IMAGES)
     plain_int8(loaded, bundle.folder)
-    spoiled = close(OnnxEncoder(read_bundle(bundle.folder), "cpu").encode_images(IMAGES), exact)
+    spoiled = closeness(OnnxEncoder(read_bundle(bundle.folder), "cpu").encode_images(IMAGES), exact)
     assert not spoiled.enough("int8"), "the guard sees a bad int8"
     made = export(loaded, "smooth", SAMPLES, "auto")
     assert made.images.precision == "int8"
@@ -125,7 +124,7 @@ def test_layers_that_nothing_can_smooth_stay_in_float32(tmp_path):
 
 
 def test_auto_falls_back_to_float32_and_int8_demanded_is_refused(tmp_path, monkeypatch):
-    from soutu.encoders.export import compare as module
+    from soutu.models import export as module
 
     monkeypatch.setitem(module.SAME, "int8", 1.1)
     loaded = load_small("clip", tmp_path)
@@ -139,7 +138,7 @@ def test_auto_falls_back_to_float32_and_int8_demanded_is_refused(tmp_path, monke
 
 def test_a_bundle_that_disagrees_with_pytorch_is_not_installed(tmp_path, monkeypatch):
     """The last check looks at the finished bundle: here its text tower is another model's."""
-    from soutu.encoders.export import export as module
+    from soutu.models import export as module
 
     other = text_tower(load_small("clip", tmp_path, seed=5).model)
     monkeypatch.setattr(module, "text_graph", lambda tower, **options: text_graph(other, **options))
@@ -167,7 +166,7 @@ def test_an_unknown_precision_is_refused(tmp_path):
 
 
 def test_damaged_layers_are_left_out_first_and_then_the_worst():
-    from soutu.encoders.export.quantize import Plan
+    from soutu.models.quantize import Plan
 
     plan = Plan({"good": 1e-4, "damaged": 5e-3, "fair": 1e-3})
     assert plan.keep() == {"damaged"}

@@ -4,12 +4,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.catalog import open_model
-from soutu.encoders.layouts import TextRules
-from soutu.encoders.onnx import OnnxEncoder, provider
-from soutu.encoders.tokenize import TextTokenizer
 from soutu.errors import BadConfig, BadInput, MissingExtra
+from soutu.models.bundle import TextConfig, read_bundle
+from soutu.models.catalog import open_model
+from soutu.models.onnx import OnnxEncoder, TextTokenizer, provider
 from tests.conftest import picture, write_bundle
 
 
@@ -86,7 +84,7 @@ def test_fixed_and_free_graphs_give_the_same_vectors(tmp_path):
 
 
 def test_long_texts_keep_their_end_token(bundle_folder):
-    tokenizer = TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextRules(12))
+    tokenizer = TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextConfig(12))
     ids, _ = tokenizer(["abcdefghijklmnopqrstuvwxyz", "a"])
     assert ids.shape == (2, 12)
     assert ids[0, -1] == 3
@@ -94,7 +92,7 @@ def test_long_texts_keep_their_end_token(bundle_folder):
 
 
 def test_an_unknown_character_is_still_readable_to_the_embedded_model():
-    tokenizer = TextTokenizer(open_model("tiny").tokenizer, TextRules(64))
+    tokenizer = TextTokenizer(open_model("tiny").tokenizer, TextConfig(64))
     rare, other = tokenizer(["龘"])[0][0], tokenizer(["靐"])[0][0]
     assert not np.array_equal(rare, other), "both would be one unknown token"
     assert 1 not in rare, "no unknown token: bytes instead"

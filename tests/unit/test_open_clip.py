@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from soutu.assemble import build_encoder
-from soutu.encoders.export.compare import Samples
-from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadInput, MissingExtra, MissingModel
+from soutu.factory import build_encoder
+from soutu.models.export import Samples
+from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture
 
 pytest.importorskip("open_clip", reason="needs open_clip")
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from soutu.encoders.export.export import export
-from soutu.encoders.open_clip import OpenClipEncoder, Source, load, open_encoder, source_of
+from soutu.models.export import export
+from soutu.models.open_clip import Checkpoint, OpenClipEncoder, checkpoint_of, load, open_encoder
 from tests.small_models import KINDS, clip, load_small
 
 IMAGES = [picture(i, 40 + i, 50) for i in range(6)]
@@ -53,8 +53,8 @@ def test_safetensors_are_read_and_equal_weights_have_one_space_wherever_they_lie
         atol=1e-6,
     )
     moved = safe.rename(safe.with_name("moved.safetensors"))
-    assert open_encoder("soutu-test-clip", str(moved), "cpu").card.space == encoder.card.space
-    assert encoder.card.space.startswith("soutu-test-clip/sha256:")
+    assert open_encoder("soutu-test-clip", str(moved), "cpu").info.space == encoder.info.space
+    assert encoder.info.space.startswith("soutu-test-clip/sha256:")
 
 
 class Evil:
@@ -86,10 +86,10 @@ def test_weights_of_another_architecture_are_refused(checkpoint):
 
 
 def test_names_are_found_in_the_catalogue():
-    assert source_of("ViT-B-32") == Source("ViT-B-32", "openai")
-    assert source_of("ViT-B-32-laion2b").weights == "laion2b_s34b_b79k"
-    assert source_of("ViT-H-14/laion2b_s32b_b79k").architecture == "ViT-H-14"
-    assert source_of("ViT-B-32", "mine.pt") == Source("ViT-B-32", "mine.pt")
+    assert checkpoint_of("ViT-B-32") == Checkpoint("ViT-B-32", "openai")
+    assert checkpoint_of("ViT-B-32-laion2b").weights == "laion2b_s34b_b79k"
+    assert checkpoint_of("ViT-H-14/laion2b_s32b_b79k").architecture == "ViT-H-14"
+    assert checkpoint_of("ViT-B-32", "mine.pt") == Checkpoint("ViT-B-32", "mine.pt")
 
 
 def test_what_is_unknown_says_what_is_known(tmp_path):
@@ -132,7 +132,7 @@ def test_openai_weights_get_their_activation(tmp_path, monkeypatch):
     monkeypatch.setattr(open_clip, "create_model", fake)
     for tag, quick in (("openai", True), ("laion2b_s34b_b79k", False)):
         with pytest.raises(MissingModel):
-            load(Source("ViT-B-32", tag))
+            load(Checkpoint("ViT-B-32", tag))
         assert seen["force_quick_gelu"] is quick
         assert seen["weights_only"] is True
 
@@ -143,11 +143,11 @@ def test_preprocessing_is_that_of_the_library(tmp_path, kind):
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from PIL import Image
 
-    from soutu.encoders.preprocess import preprocess
+    from soutu.models.preprocess import preprocess
 
     loaded = load_small(kind, tmp_path)
     transform = image_transform_v2(PreprocessCfg(**loaded.preprocess), is_train=False)
-    card = loaded.card("x")
+    card = loaded.info("x")
     for image in (*IMAGES, picture(9, 301, 97), picture(8, 97, 301)):
         theirs = transform(Image.fromarray(image)).numpy()
         assert np.abs(preprocess([image], card)[0] - theirs).max() < 1e-5
@@ -197,10 +197,10 @@ def chinese_clip(tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_chinese_clip_is_exported_with_its_bert(chinese_clip, precision):
     folder, model = chinese_clip
-    loaded = load(source_of("chinese-clip-ViT-B-16", str(folder)))
+    loaded = load(checkpoint_of("chinese-clip-ViT-B-16", str(folder)))
     texts = ["一只灰猫，", "金毛。", "red dog", "猫" * 80]
     made = export(loaded, "zh", Samples(IMAGES, texts), precision)
-    assert made.bundle.card.resize_mode == "squash"
+    assert made.bundle.info.resize_mode == "squash"
     ids = loaded.tokenizer(texts)
     with torch.no_grad():
         read = model.get_text_features(input_ids=ids, attention_mask=(ids != 0).long())

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from soutu import Gallery
 from soutu.errors import BadConfig
-from soutu.query.expand import LexiconExpander
-from soutu.query.own_words import add_word, load_lexicon, read_words
+from soutu.gallery import Gallery
+from soutu.query.expansion import LexiconExpander
+from soutu.query.lexicon import add_word, load_lexicon, read_words
 from tests.conftest import write_bundle
 
 GOOD = """# mine

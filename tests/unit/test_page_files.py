@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from soutu.server.guard.headers import PAGE_POLICY
-from soutu.server.routes.page import KINDS, files
+from soutu.server.middleware import PAGE_POLICY
+from soutu.server.routes import KINDS, files
 
 STATIC = Path(__file__).parents[2] / "src" / "soutu" / "server" / "static"
 CSS = (STATIC / "app.css").read_text("utf-8")

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 import uvicorn
 
-from soutu.server import patience
+from soutu.server import serve
 
 
 async def app(scope, receive, send):
@@ -26,7 +26,7 @@ def serving():
             await super().startup(sockets)
             ready.set()
 
-    config = uvicorn.Config(app, port=0, http=patience.PatientProtocol, log_level="critical",
+    config = uvicorn.Config(app, port=0, http=serve.IdleTimeoutProtocol, log_level="critical",
                             lifespan="off", timeout_keep_alive=30)  # fmt: skip
     server = Server(config)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
@@ -47,7 +47,7 @@ def answer(port, *sent):
 
 
 def test_silence_and_half_a_request_are_ended(monkeypatch):
-    monkeypatch.setattr(patience, "PATIENCE", 0.2)
+    monkeypatch.setattr(serve, "IDLE_TIMEOUT", 0.2)
     with serving() as port:
         for sent in (b"", b"GET / HTTP/1.1\r\nHo"):
             with suppress(ConnectionResetError):
@@ -55,7 +55,7 @@ def test_silence_and_half_a_request_are_ended(monkeypatch):
 
 
 def test_a_request_and_the_next_on_the_same_connection(monkeypatch):
-    monkeypatch.setattr(patience, "PATIENCE", 1.0)
+    monkeypatch.setattr(serve, "IDLE_TIMEOUT", 1.0)
     whole = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     with serving() as port, socket.create_connection(("127.0.0.1", port), 5) as connected:
         for _ in range(2):

@@ -10,14 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from soutu import Gallery
-from soutu.encoders.catalog import open_model
-from soutu.encoders.onnx import OnnxEncoder
-from soutu.encoders.preprocess import fit
+from soutu.gallery import Gallery
+from soutu.images.decode import PixelBudget, decode
 from soutu.indexing import pipeline
-from soutu.indexing.pipeline import AHEAD, IN_FLIGHT, ROOM, TOGETHER, Crew, Pace, gathered
-from soutu.sources.decode import decode
-from soutu.sources.gate import Gate
+from soutu.indexing.pipeline import (
+    AHEAD,
+    IN_FLIGHT,
+    ROOM,
+    TOGETHER,
+    DecodePipeline,
+    IndexOptions,
+    coalesce,
+)
+from soutu.models.catalog import open_model
+from soutu.models.onnx import OnnxEncoder
+from soutu.models.preprocess import fit
 from tests.conftest import picture
 
 
@@ -37,7 +44,7 @@ def test_what_comes_out_is_in_the_order_of_what_went_in(encoder, delays, workers
         time.sleep(item[1] / 2000)
         return item[0] * 2
 
-    with Crew(encoder, Pace(workers, batch)) as crew:
+    with DecodePipeline(encoder, IndexOptions(workers, batch)) as crew:
         made = [*crew.ordered(work, enumerate(delays), lambda _: 1)]
     assert [value for _, value in made] == [2 * i for i in range(len(delays))]
     assert [item for item, _ in made] == [*enumerate(delays)]
@@ -55,7 +62,7 @@ def test_no_more_is_taken_ahead_than_the_bounds_allow(encoder, weight):
             most = max(most, taken)
             yield i
 
-    with Crew(encoder, Pace(workers=2, batch=8)) as crew:
+    with DecodePipeline(encoder, IndexOptions(workers=2, batch=8)) as crew:
         for _ in crew.ordered(lambda i: i, items(), lambda _: weight):
             taken -= 1
     allowed = {0: AHEAD, IN_FLIGHT // 3: 3, 2 * IN_FLIGHT: 1}[weight]
@@ -63,10 +70,10 @@ def test_no_more_is_taken_ahead_than_the_bounds_allow(encoder, weight):
 
 
 def test_vectors_belong_to_their_items_whatever_the_batch(encoder):
-    images = [fit(picture(i, 90, 100), encoder.card) for i in range(23)]
+    images = [fit(picture(i, 90, 100), encoder.info) for i in range(23)]
     alone = encoder.encode_images(images)
     for batch in (1, 5, 64):
-        with Crew(encoder, Pace(batch=batch)) as crew:
+        with DecodePipeline(encoder, IndexOptions(batch=batch)) as crew:
             found = [*crew.encoded(enumerate(images))]
         assert [i for items, _ in found for i in items] == [*range(23)]
         assert np.allclose(np.concatenate([v for _, v in found]), alone, atol=1e-5)
@@ -77,8 +84,8 @@ def test_vectors_belong_to_their_items_whatever_the_batch(encoder):
 )
 def test_the_last_pictures_are_shared_among_the_lanes(encoder, monkeypatch, count, sizes):
     monkeypatch.setattr(encoder, "lanes", 2)
-    image = fit(picture(0, 90, 100), encoder.card)
-    with Crew(encoder, Pace(batch=4)) as crew:
+    image = fit(picture(0, 90, 100), encoder.info)
+    with DecodePipeline(encoder, IndexOptions(batch=4)) as crew:
         found = [*crew.encoded((i, image) for i in range(count))]
     assert [len(items) for items, _ in found] == [len(vectors) for _, vectors in found] == sizes
 
@@ -91,7 +98,7 @@ def batches(sizes):
 
 @given(sizes=st.lists(st.integers(1, 90), max_size=30))
 def test_batches_are_stored_together(sizes):
-    found = [*gathered(batches(sizes))]
+    found = [*coalesce(batches(sizes))]
     items = [item for part, _ in found for item in part]
     assert items == [*range(sum(sizes))]
     assert items == [row[0] for _, rows in found for row in rows]
@@ -101,19 +108,19 @@ def test_batches_are_stored_together(sizes):
 
 def test_what_waits_for_long_is_stored_at_once(monkeypatch):
     monkeypatch.setattr(pipeline, "WITHIN", 0.0)
-    assert [len(part) for part, _ in gathered(batches([3, 1, 2]))] == [3, 1, 2]
+    assert [len(part) for part, _ in coalesce(batches([3, 1, 2]))] == [3, 1, 2]
 
 
 def test_a_fault_in_a_worker_or_in_the_engine_reaches_the_caller(encoder):
-    with pytest.raises(ZeroDivisionError), Crew(encoder, Pace()) as crew:
+    with pytest.raises(ZeroDivisionError), DecodePipeline(encoder, IndexOptions()) as crew:
         [*crew.ordered(lambda i: 1 // i, [2, 1, 0, 3], lambda _: 1)]
-    with pytest.raises(ZeroDivisionError), Crew(encoder, Pace(batch=1)) as crew:
+    with pytest.raises(ZeroDivisionError), DecodePipeline(encoder, IndexOptions(batch=1)) as crew:
         [*crew.encoded([(1, np.zeros((0, 0), np.uint8))])]
     assert not [t for t in threading.enumerate() if t.name.startswith("soutu-")]
 
 
 def test_the_gate_lets_a_large_picture_in_alone():
-    gate, inside, most = Gate(100), 0, 0
+    gate, inside, most = PixelBudget(100), 0, 0
     lock = threading.Lock()
 
     def enter(pixels):
@@ -182,7 +189,7 @@ def test_reduced_scale_changes_next_to_nothing_in_a_vector(tmp_path, encoder):
     file = saved(tmp_path, photograph(2400, 1800))
     others = encoder.encode_images([picture(i, 300, 200) for i in range(6)])
     vectors = encoder.encode_images(
-        [decode(file).rgb, decode(file, least=int(ROOM * encoder.card.image_size)).rgb]
+        [decode(file).rgb, decode(file, least=int(ROOM * encoder.info.image_size)).rgb]
     )
     between = np.median((1 - others @ others.T)[np.triu_indices(6, 1)])
     assert 1 - vectors[0] @ vectors[1] < 0.05 * between

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soutu.encoders.preprocess import preprocess
-from soutu.types import ModelCard
+from soutu.models.preprocess import preprocess
+from soutu.types import ModelInfo
 
-CARD = ModelCard(
+CARD = ModelInfo(
     "m", 8, 8, 77, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", "shortest", (), "", "s", "f"
 )
 

@@ -14,8 +14,8 @@ from soutu.errors import (
     RemoteUnavailable,
     SoutuError,
 )
-from soutu.server import problems
-from soutu.server.problems import Busy, NotFound, Refused, Unauthorized
+from soutu.server import exceptions
+from soutu.server.exceptions import Busy, HttpError, NotFound, Unauthorized
 
 
 @pytest.mark.parametrize(
@@ -33,24 +33,24 @@ from soutu.server.problems import Busy, NotFound, Refused, Unauthorized
     ],
 )
 def test_each_kind_has_its_status(fault, status):
-    assert problems.status_of(fault) == status
+    assert exceptions.status_of(fault) == status
 
 
 def test_the_shape_and_the_language():
-    said = problems.problem(BadQuery("query-k", k=0), "zh")["error"]
+    said = exceptions.problem(BadQuery("query-k", k=0), "zh")["error"]
     assert (said["status"], said["code"], said["fields"]) == (400, "query-k", {"k": 0})
     assert said["message"] == BadQuery("query-k", k=0).message("zh")
 
 
 def test_a_field_that_is_no_json_is_said_as_text():
     fault = MissingIndex("index-missing", folder=Path("a"))
-    assert problems.problem(fault)["error"]["fields"] == {"folder": "a"}
+    assert exceptions.problem(fault)["error"]["fields"] == {"folder": "a"}
 
 
 def test_what_goes_with_a_refusal():
     assert Busy("x", retry_after=2).headers == {"Retry-After": "2"}
     assert Unauthorized("x").headers == {"WWW-Authenticate": "Bearer"}
-    assert Refused("x").headers == {}
+    assert HttpError("x").headers == {}
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_what_goes_with_a_refusal():
     ],
 )
 def test_language(accepted, lang):
-    assert problems.language_of(accepted) == lang
+    assert exceptions.language_of(accepted) == lang

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from soutu.errors import BadQuery
-from soutu.query.parse import format_query, parse_query
+from soutu.query.parser import format_query, parse_query
 from soutu.types import Term
 
 

@@ -9,15 +9,13 @@ import pytest
 
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
-from soutu.assemble import build_encoder, create_store
-from soutu.distributed.cluster import Encoders
-from soutu.distributed.embed import Work, decode_chunk
-from soutu.distributed.fill import fill_folder, fill_records, missing_files
-from soutu.distributed.folders import FolderSource
-from soutu.distributed.items import Item
-from soutu.distributed.job import embed
-from soutu.distributed.shards import Embedded, Letter, ShardFolder
+from soutu.distributed.ingest import fill_folder, fill_records, missing_files
+from soutu.distributed.job import Encoders, embed
+from soutu.distributed.shards import DeadLetter, EmbeddedRow, Item, ShardFolder
+from soutu.distributed.sources import FolderSource
+from soutu.distributed.worker import WorkerOptions, decode_chunk
 from soutu.errors import BadImage, BadInput, ModelMismatch
+from soutu.factory import build_encoder, create_store
 from tests.records import jpegs, write_folder
 
 PICTURES = jpegs(6)
@@ -29,9 +27,9 @@ def encoder():
 
 
 def embedded(encoder, items):
-    chunk = decode_chunk(list(items), encoder.card, 10**7)
+    chunk = decode_chunk(list(items), encoder.info, 10**7)
     vectors = encoder.encode_images([*chunk.pixels])
-    return Embedded(chunk.rows, chunk.captions, vectors, chunk.letters)
+    return EmbeddedRow(chunk.rows, chunk.captions, vectors, chunk.letters)
 
 
 def named(pictures, captions=()):
@@ -82,7 +80,7 @@ def test_a_shard_of_nothing_but_bad_items(tmp_path, encoder):
 
 def test_bad_items_become_lines(tmp_path):
     folder = ShardFolder(str(tmp_path))
-    letter = Letter.of("坏.jpg", BadImage("image-empty", path="坏.jpg"))
+    letter = DeadLetter.of("坏.jpg", BadImage("image-empty", path="坏.jpg"))
     assert folder.write_letters(iter([letter, letter])) == 2
     lines = (tmp_path / "dead-letters.jsonl").read_text().splitlines()
     told = json.loads(lines[0])
@@ -91,7 +89,7 @@ def test_bad_items_become_lines(tmp_path):
 
 
 def test_shards_of_another_model_source_or_form_are_refused(tmp_path, encoder):
-    folder, card = ShardFolder(str(tmp_path)), encoder.card
+    folder, card = ShardFolder(str(tmp_path)), encoder.info
     folder.begin("/photos", "tiny", card)
     folder.begin("/photos", "tiny", card)
     for other in (replace(card, space="x"), replace(card, fingerprint="x")):
@@ -130,7 +128,7 @@ def test_records_fill_an_index_once(tmp_path, encoder):
     twice = {**PICTURES, "copy.jpg": PICTURES["00000.jpg"]}
     folder = ShardFolder(str(tmp_path / "out"))
     folder.write("a", embedded(encoder, named(twice, captions)))
-    with create_store(tmp_path / "index", encoder.card) as store:
+    with create_store(tmp_path / "index", encoder.info) as store:
         first = fill_records(store, encoder, folder, ["a"])
         state = store.state()
         assert (first.added, first.captions, state.images, state.captions) == (7, 2, 6, 2)
@@ -152,7 +150,7 @@ def test_a_folder_is_filled_with_what_is_new_alone(tmp_path, encoder):
     twice = {**PICTURES, "z-copy.jpg": PICTURES["00000.jpg"]}
     photos = write_folder(tmp_path / "photos", twice)
     folder = ShardFolder(str(tmp_path / "out"))
-    with create_store(tmp_path / "index", encoder.card) as store:
+    with create_store(tmp_path / "index", encoder.info) as store:
         (shard,) = FolderSource(str(photos), missing_files(photos, store)).shards()
         folder.write(shard.name, embedded(encoder, shard.items()))
         assert fill_folder(store, folder, [shard.name]) == 6
@@ -175,7 +173,7 @@ def test_a_source_that_has_become_empty_leaves_the_shards(tmp_path, encoder):
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     ShardFolder(str(out)).write("a", embedded(encoder, named(PICTURES)))
-    work = Work(lambda: encoder, encoder.card, str(out))
+    work = WorkerOptions(lambda: encoder, encoder.info, str(out))
     with pytest.raises(BadInput) as caught:
         embed(FolderSource(str(photos)), work, model="tiny", encoders=Encoders(1))
     assert caught.value.code == "source-empty"
@@ -197,7 +195,7 @@ def test_a_place_that_cannot_be_used_is_said(tmp_path, encoder, monkeypatch, rem
         monkeypatch.setattr(type(fs), "pipe_file", refuse)
     folder = ShardFolder(place)
     with pytest.raises(BadInput) as caught:
-        folder.begin("source", "tiny", encoder.card)
+        folder.begin("source", "tiny", encoder.info)
     assert caught.value.code == "shards-unwritable"
     assert place in str(caught.value)
     if remote:

@@ -10,11 +10,8 @@ import pytest
 pytest.importorskip("ray.data", reason="needs the extra ray")
 fsspec = pytest.importorskip("fsspec")
 
-from soutu.distributed.folders import FolderSource
-from soutu.distributed.parquet import parquet_shards
-from soutu.distributed.places import listed, read_image, write_whole
-from soutu.distributed.sources import open_source
-from soutu.distributed.tars import tar_shards
+from soutu.distributed.filesystem import listed, read_image, write_whole
+from soutu.distributed.sources import FolderSource, open_source, parquet_shards, tar_shards
 from soutu.errors import BadImage, BadInput
 from tests.records import jpegs, samples, write_folder, write_parquet, write_tar
 
@@ -101,7 +98,7 @@ def test_parquet_of_bytes_and_of_paths(tmp_path):
 
 
 def test_parquet_is_cut_by_rows_whatever_its_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("soutu.distributed.parquet.shard_size", lambda _: 2)
+    monkeypatch.setattr("soutu.distributed.sources.shard_size", lambda _: 2)
     paths = {"image_path": [*PICTURES]}
     file = write_parquet(tmp_path / "p.parquet", paths, row_group_size=3)
     shards = parquet_shards([str(file)])
@@ -215,8 +212,8 @@ def test_remote_storage_that_stumbles_is_asked_again(bucket, monkeypatch):
             raise fails.pop()
         return inner(*given, **how)
 
-    monkeypatch.setattr("soutu.distributed.places.PAUSE", 0)
-    monkeypatch.setattr("soutu.distributed.places.fsspec.open", stumbling)
+    monkeypatch.setattr("soutu.distributed.filesystem.PAUSE", 0)
+    monkeypatch.setattr("soutu.distributed.filesystem.fsspec.open", stumbling)
     assert read_image("memory://photos/a.jpg", "a.jpg") == b"whole"
     fails += [OSError("reset")] * 3
     with pytest.raises(BadImage, match="reset"):

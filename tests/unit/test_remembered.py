@@ -4,31 +4,31 @@ import json
 
 import pytest
 
-from soutu.query.remembered import Remembered
+from soutu.query.llm import AnswerCache
 
 
 def test_what_was_said_is_found_again(tmp_path):
     file = tmp_path / "cache"
-    Remembered(file).put("a", ["猫"])
-    Remembered(file).put("b", [])
-    again = Remembered(file)
+    AnswerCache(file).put("a", ["猫"])
+    AnswerCache(file).put("b", [])
+    again = AnswerCache(file)
     assert (again.get("a"), again.get("b"), again.get("c")) == (["猫"], [], None)
 
 
 def test_the_last_word_counts(tmp_path):
     file = tmp_path / "cache"
     for said in (1, 2):
-        Remembered(file).put("a", said)
-    assert Remembered(file).get("a") == 2
+        AnswerCache(file).put("a", said)
+    assert AnswerCache(file).get("a") == 2
 
 
 def test_it_stays_bounded_and_keeps_the_newest(tmp_path):
     file = tmp_path / "cache"
-    kept = Remembered(file, most=5)
+    kept = AnswerCache(file, most=5)
     for number in range(100):
         kept.put(str(number), number)
         assert file.read_text().count("\n") < 10
-    again = Remembered(file, most=5)
+    again = AnswerCache(file, most=5)
     assert again.get("99") == 99
     assert again.get("95") == 95
     assert again.get("80") is None
@@ -38,10 +38,10 @@ def test_it_stays_bounded_and_keeps_the_newest(tmp_path):
 
 def test_two_that_write_lose_no_line(tmp_path):
     file = tmp_path / "cache"
-    first, second = Remembered(file), Remembered(file)
+    first, second = AnswerCache(file), AnswerCache(file)
     for number in range(20):
         (first if number % 2 else second).put(str(number), number)
-    again = Remembered(file)
+    again = AnswerCache(file)
     assert [again.get(str(number)) for number in range(20)] == list(range(20))
 
 
@@ -50,21 +50,21 @@ def test_two_that_write_lose_no_line(tmp_path):
 def test_lines_that_are_none_are_left_aside(tmp_path, content):
     file = tmp_path / "cache"
     file.write_bytes(content + b"\n" + json.dumps({"key": "b", "said": 1}).encode() + b"\n")
-    assert Remembered(file).get("b") == 1
+    assert AnswerCache(file).get("b") == 1
 
 
 def test_a_line_that_was_cut_short_does_not_swallow_the_next(tmp_path):
     file = tmp_path / "cache"
     file.write_bytes(b'{"key": "a", "sa')
-    Remembered(file).put("b", 1)
-    assert Remembered(file).get("b") == 1
+    AnswerCache(file).put("b", 1)
+    assert AnswerCache(file).get("b") == 1
 
 
 def test_a_file_that_is_far_too_large_is_begun_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr("soutu.query.remembered._LARGEST", 10)
+    monkeypatch.setattr("soutu.query.llm._LARGEST", 10)
     file = tmp_path / "cache"
     file.write_bytes(b"x" * 11)
-    kept = Remembered(file)
+    kept = AnswerCache(file)
     assert kept.get("a") is None
     kept.put("a", 1)
     assert json.loads(file.read_text())["said"] == 1
@@ -72,6 +72,6 @@ def test_a_file_that_is_far_too_large_is_begun_anew(tmp_path, monkeypatch):
 
 def test_without_a_file_or_a_place_to_write_it_only_remembers_for_now(tmp_path):
     for file in (None, tmp_path / "nowhere" / "cache", tmp_path):
-        kept = Remembered(file)
+        kept = AnswerCache(file)
         kept.put("a", 1)
         assert kept.get("a") == 1

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from soutu.errors import IndexCorrupt
-from soutu.store.examine import examine
-from soutu.store.flipped import restored
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.notes import Notes
-from soutu.store.pages import records
-from soutu.store.rows import SCHEMA_VERSION, TABLES, checksum, connect, counter
-from soutu.store.sealed import Text, is_sealed, select, stored_types
-from soutu.store.verify import connect_raw
-from soutu.types import Finding
+from soutu.fs import DATABASE
+from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.flipped import restored
+from soutu.store.sqlite.notes import Notes
+from soutu.store.sqlite.pages import records
+from soutu.store.sqlite.schema import SCHEMA_VERSION, TABLES, checksum, connect, get_counter
+from soutu.store.sqlite.sealed import Text, is_sealed, select, stored_types
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.sqlite.verify import connect_raw
+from soutu.types import IntegrityIssue
 from tests.damaged import bring_up_to_date, edit, everything, mended
 from tests.store_samples import DIM, picture, unit
 
@@ -33,7 +33,7 @@ def home(tmp_path) -> Path:
     return home
 
 
-def found(home: Path) -> list[Finding]:
+def found(home: Path) -> list[IntegrityIssue]:
     return examine(home)[0]
 
 
@@ -83,7 +83,7 @@ def test_two_flipped_bits_are_not_guessed(table, fields):
 
 def test_a_text_that_is_stored_as_bytes_is_damage_and_is_put_right(home):
     edit(home, "UPDATE captions SET text = CAST(text AS BLOB) WHERE id = 3")
-    assert found(home) == [Finding("doctor-captions", "captions", "3")]
+    assert found(home) == [IntegrityIssue("doctor-captions", "captions", "3")]
     assert (mended(home).restored, found(home)) == (1, [])
 
 
@@ -108,7 +108,7 @@ def test_pages_tell_what_the_trees_tell(home, table):
 def test_a_row_over_many_pages_is_read_as_a_whole(home):
     long = "很长的说明 " * 5000
     with LocalStore.open(home) as store:
-        store.remember("long", long)
+        store.set_meta("long", long)
     assert (Text(b"long"), long.encode()) in {row[:2] for row in of_file(home / DATABASE, "meta")}
 
 
@@ -142,7 +142,7 @@ def test_vectors_of_one_place_are_both_made_anew(home):
         seal = checksum("image_vectors", 1, 6, slot, vector)
         sql = "UPDATE image_vectors SET slot = ?, checksum = ? WHERE owner = 6"
         connection.execute(sql, (slot, seal))
-    assert Finding("doctor-shared", "image_vectors", "space 1 owner 5") in found(home)
+    assert IntegrityIssue("doctor-shared", "image_vectors", "space 1 owner 5") in found(home)
     assert mended(home).vectors == 2
     bring_up_to_date(home)
     assert everything(home) == before
@@ -160,9 +160,9 @@ def test_numbers_are_not_given_twice_after_their_counters_are_lost(home):
     }  # fmt: skip
     mended(home)
     with closing(connect(home)) as connection:
-        assert counter(connection, "image") == counter(connection, "caption") == 60
-        assert counter(connection, "slots/1/image") == size // (DIM * 4) == 64
-        assert counter(connection, "generation") == 3
+        assert get_counter(connection, "image") == get_counter(connection, "caption") == 60
+        assert get_counter(connection, "slots/1/image") == size // (DIM * 4) == 64
+        assert get_counter(connection, "generation") == 3
     with LocalStore.open(home) as store, store.writer() as writer:
         assert writer.add_images([picture("neu.jpg")], unit(1, DIM)) == [61]
     assert slab.stat().st_size == size + DIM * 4
@@ -172,7 +172,7 @@ def test_a_damaged_counter_does_not_go_back(home):
     edit(home, "UPDATE counters SET value = 4000 WHERE name = 'caption'")
     mended(home)
     with closing(connect(home)) as connection:
-        assert counter(connection, "caption") == 4000
+        assert get_counter(connection, "caption") == 4000
 
 
 def test_folders_that_no_row_refers_to_go_and_strangers_stay(home):
@@ -180,7 +180,7 @@ def test_folders_that_no_row_refers_to_go_and_strangers_stay(home):
         (home / "spaces" / name).mkdir(mode=0o700)
         (home / "spaces" / name / "images.f32").write_bytes(content)
         (home / "spaces" / name / "images.f32").chmod(0o600)
-    gone = Finding("doctor-folder", "spaces/0123456789abcdef", harm=False)
+    gone = IntegrityIssue("doctor-folder", "spaces/0123456789abcdef", harm=False)
     assert found(home) == [gone], "an empty one may be a space in the making"
     os.utime(home / "spaces" / "fedcba9876543210", (0, 0))
     assert len(found(home)) == 2

@@ -5,28 +5,27 @@ from dataclasses import replace
 
 import pytest
 
-from soutu import journal
-from soutu.journal import Setup
-from soutu.journal.reading import parse
-from soutu.replay.again import EXACT, ROUGH, _tolerance
-from soutu.replay.causes import Now
+from soutu import searchlog
+from soutu.searchlog.reader import parse_record
+from soutu.searchlog.record import Provenance
+from soutu.searchlog.replay import EXACT, ROUGH, Now, _tolerance
 from soutu.store.base import Change
 from soutu.types import IndexState
 from tests.unit.test_journal import CARD, made
 
-SETUP = Setup(
+SETUP = Provenance(
     {"fusion": "mean", "llm": None, "expansions": None},
     {"package": "p", "rules": "", "lexicon": ""},
     {"images": "float32", "texts": "float32"},
 )
 LINE = json.loads(
-    journal.to_json(journal.entry(replace(made(), k=1, reference="t-50-a"), setup=SETUP))
+    searchlog.to_json(searchlog.to_record(replace(made(), k=1, reference="t-50-a"), setup=SETUP))
 )
 NOW = Now(CARD, IndexState(7, "space", 50, 50), "t-50-a", SETUP, lambda after: [])
 
 
 def logged(**changed):
-    return parse(json.dumps({**LINE, **changed}).encode(), "j:1")
+    return parse_record(json.dumps({**LINE, **changed}).encode(), "j:1")
 
 
 def found(now, line=None):
@@ -40,8 +39,8 @@ def test_nothing_has_changed():
 @pytest.mark.parametrize(
     ("now", "cause"),
     [
-        (replace(NOW, card=replace(CARD, space="other")), ("model", "space")),
-        (replace(NOW, card=replace(CARD, fingerprint="0" * 64)), ("model", "weights")),
+        (replace(NOW, info=replace(CARD, space="other")), ("model", "space")),
+        (replace(NOW, info=replace(CARD, fingerprint="0" * 64)), ("model", "weights")),
         (replace(NOW, state=IndexState(6, "space", 50, 50)), ("index", "older")),
         (replace(NOW, state=IndexState(7, "space", 51, 50)), ("index", "other")),
         (replace(NOW, setup=replace(SETUP, words={**SETUP.words, "rules": "r"})),

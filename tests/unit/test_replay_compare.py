@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soutu.replay.causes import origins
-from soutu.replay.compare import correlation, kendall, overlap
+from soutu.searchlog.replay import correlation, kendall, origins, overlap
 from soutu.types import Variant
 
 

@@ -11,12 +11,13 @@ import pytest
 
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
-from soutu.assemble import build_encoder
-from soutu.evaluation import METRICS, Evaluation, How, Outcome, evaluate, open_collection
-from soutu.evaluation.judged import Collection, Text
-from soutu.evaluation.report import Report, write_report
-from soutu.evaluation.report.content import content, rates
-from soutu.evaluation.report.drawing import Bar, Line, bars, curves
+from soutu.evaluation.dataset import Dataset, DatasetText
+from soutu.evaluation.evaluate import Evaluation, QueryOutcomes, evaluate
+from soutu.evaluation.loaders import open_dataset
+from soutu.evaluation.metrics import METRICS
+from soutu.evaluation.report import Bar, Line, Report, bars, content, curves, rates, write_report
+from soutu.evaluation.vectors import EncodeOptions
+from soutu.factory import build_encoder
 
 HERE = Path(__file__).parents[1] / "collection"
 HOSTILE = "<script>alert(1)</script>\"'&|`*\x00\u202e\ud800 猫"
@@ -24,8 +25,8 @@ HOSTILE = "<script>alert(1)</script>\"'&|`*\x00\u202e\ud800 猫"
 
 @pytest.fixture(scope="module")
 def judged():
-    scenes = open_collection(HERE).first(60)
-    return scenes, evaluate(scenes, build_encoder("tiny", "cpu"), How())
+    scenes = open_dataset(HERE).first(60)
+    return scenes, evaluate(scenes, build_encoder("tiny", "cpu"), EncodeOptions())
 
 
 def written(folder, collection, named, lang="en", differences=()):
@@ -127,7 +128,9 @@ def test_thumbnails_are_small_pictures(judged, tmp_path):
 def test_rates_are_counted():
     values = np.zeros((5, len(METRICS)))
     values[:, -1] = [1, 3, 3, 100, 0]
-    one = Outcome("text-to-image", "en", "w", ("a", "b", "c", "d", "e"), (1,) * 5, values, 500, 0)
+    one = QueryOutcomes(
+        "text-to-image", "en", "w", ("a", "b", "c", "d", "e"), (1,) * 5, values, 500, 0
+    )
     found = rates(one)
     assert len(found) == 100
     assert (found[0], found[1], found[2], found[98], found[99]) == (0.2, 0.2, 0.6, 0.6, 0.8)
@@ -161,10 +164,10 @@ def test_hostile_names_stay_letters(judged, tmp_path):
     picture = scenes.pictures[0]
     values = np.zeros((1, len(METRICS)))
     values[:, -1] = 2
-    text = Text("q", HOSTILE, HOSTILE, HOSTILE, {picture.id: 1})
-    outcome = Outcome("text-to-image", HOSTILE, HOSTILE, ("q",), (1,), values, 2, 0,
+    text = DatasetText("q", HOSTILE, HOSTILE, HOSTILE, {picture.id: 1})
+    outcome = QueryOutcomes("text-to-image", HOSTILE, HOSTILE, ("q",), (1,), values, 2, 0,
                       best=((picture.id,),))  # fmt: skip
-    hostile = Collection(HOSTILE, HOSTILE, "", (picture,), (text,))
+    hostile = Dataset(HOSTILE, HOSTILE, "", (picture,), (text,))
     named = {name: Evaluation((outcome,), {HOSTILE: HOSTILE}) for name in (HOSTILE, "b" + HOSTILE)}
     files = written(tmp_path / "r", hostile, named)
     page = Page(files["report.html"])

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from soutu.errors import IndexCorrupt, MissingIndex
-from soutu.store import fts
+from soutu.fs import DATABASE
+from soutu.store import text_search
 from soutu.store.base import NewCaption
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.rows import (
+from soutu.store.sqlite.schema import (
     TABLES,
-    advance,
     checksum,
     connect,
-    counter,
     create_tables,
+    get_counter,
+    next_ids,
     select_in,
     transaction,
 )
-from soutu.store.verify import Damage, verify
+from soutu.store.sqlite.store import LocalStore
+from soutu.store.sqlite.verify import Damage, verify
 from tests.store_samples import DIM, card, pictures, unit
 
 
@@ -38,7 +38,7 @@ def home(tmp_path: Path) -> Path:
             writer.replace_captions([NewCaption(i, f"a grey cat {i}", {"地点": "家"}) for i in ids])
             rows = writer.captions_without_vector()
             writer.set_caption_vectors([row.id for row in rows], unit(3, DIM, seed=1))
-        store.remember("root", "/pictures/of/cats")
+        store.set_meta("root", "/pictures/of/cats")
     return home
 
 
@@ -163,7 +163,7 @@ def test_every_table_ends_in_a_checksum_and_is_listed(home):
     with closing(connect(home)) as connection:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         # The text index is derived, and checked by itself.
-        assert {name for (name,) in names if not name.startswith(fts.TABLE)} == set(TABLES)
+        assert {name for (name,) in names if not name.startswith(text_search.TABLE)} == set(TABLES)
         for table, columns in TABLES.items():
             info = connection.execute(f"PRAGMA table_info({table})").fetchall()
             assert tuple(row[1] for row in info) == (*columns, "checksum")
@@ -188,7 +188,7 @@ def test_a_newer_format_is_refused(home):
     attempts = (
         lambda: LocalStore.open(home),
         lambda: LocalStore.create_or_open(home, card()),
-        lambda: LocalStore.peek(home, "root"),
+        lambda: LocalStore.read_meta(home, "root"),
     )
     for attempt in attempts:
         with pytest.raises(IndexCorrupt) as caught:
@@ -203,7 +203,7 @@ def test_an_index_whose_making_was_cut_short_is_missing_and_can_be_made(tmp_path
     (home / DATABASE).touch()
     with pytest.raises(MissingIndex):
         LocalStore.open(home)
-    assert LocalStore.peek(home, "root") is None
+    assert LocalStore.read_meta(home, "root") is None
     LocalStore.create_or_open(home, card()).close()
     LocalStore.open(home).close()
 
@@ -218,11 +218,11 @@ def test_rows_are_written_ahead_and_synced(home):
 def test_counters_go_on_and_a_rolled_back_one_does_not_count(home):
     with closing(connect(home, writing=True)) as connection:
         with transaction(connection):
-            assert advance(connection, "new", 5) == 0
-            assert advance(connection, "new", 0) == 5
+            assert next_ids(connection, "new", 5) == 0
+            assert next_ids(connection, "new", 0) == 5
         with pytest.raises(ZeroDivisionError), transaction(connection):
-            advance(connection, "new", 3 // (advance(connection, "new", 3) - 5))
-        assert counter(connection, "new") == 5
+            next_ids(connection, "new", 3 // (next_ids(connection, "new", 3) - 5))
+        assert get_counter(connection, "new") == 5
 
 
 def test_any_number_of_values_can_be_looked_up(home):

@@ -3,8 +3,7 @@
 import pytest
 
 from soutu.errors import BadConfig
-from soutu.query.expand import RuleExpander, variants
-from soutu.query.rules import load_rules
+from soutu.query.expansion import RuleExpander, load_rules, variants
 from soutu.types import Variant
 
 ORIGINAL = {

@@ -6,14 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.onnx import OnnxEncoder
 from soutu.errors import BadQuery
-from soutu.query.chain import Chain
-from soutu.query.expand import RuleExpander
-from soutu.query.parse import parse_query
-from soutu.search import Asking, Searcher
-from soutu.store.arrays import ArrayStore
+from soutu.models.bundle import read_bundle
+from soutu.models.onnx import OnnxEncoder
+from soutu.query.expansion import ExpanderPipeline, RuleExpander
+from soutu.query.parser import parse_query
+from soutu.search.searcher import Searcher, SearchParams
+from soutu.store.memory import ArrayStore
 from soutu.types import Variant
 from tests.conftest import picture, write_bundle
 
@@ -32,7 +31,7 @@ def store(encoder):
     images = encoder.encode_images([picture(i) for i in range(COUNT)])
     texts = [f"caption {'abcdefghijkl'[i]}" for i in range(COUNT)]
     paths = [f"images/{i:03d}.jpg" for i in range(COUNT)]
-    return ArrayStore(images, encoder.encode_texts(texts), paths, texts, encoder.card)
+    return ArrayStore(images, encoder.encode_texts(texts), paths, texts, encoder.info)
 
 
 def test_text_finds_the_nearest_images(encoder, store):
@@ -59,11 +58,12 @@ def test_an_expanded_query_searches_the_mean_of_all_its_variants(encoder, store)
 
 @pytest.mark.parametrize("fusion", ["mean", "auto"])
 @pytest.mark.parametrize(
-    "asking", [Asking(), Asking(expand=False), Asking(variants=(Variant("gray cat"),))]
+    "asking",
+    [SearchParams(), SearchParams(expand=False), SearchParams(variants=(Variant("gray cat"),))],
 )
 def test_what_a_search_will_encode_is_known_before(encoder, store, fusion, asking, monkeypatch):
     rules = RuleExpander({"猫": [Variant("gray cat", 2.0, "mine"), Variant("kitten")]})
-    searcher = Searcher(encoder, store, Chain((rules,)), fusion=fusion)
+    searcher = Searcher(encoder, store, ExpanderPipeline((rules,)), fusion=fusion)
     query = parse_query("猫 + 2:snow - 水")
     foreseen, asked = searcher.texts(query, asking), []
     real = encoder.encode_texts
@@ -72,14 +72,14 @@ def test_what_a_search_will_encode_is_known_before(encoder, store, fusion, askin
     assert [foreseen] == asked
     assert foreseen == [one.text for one in found.variants if not one.unused]
     with pytest.raises(BadQuery):
-        searcher.texts(query, Asking(variants=(Variant("x", term=3),)))
+        searcher.texts(query, SearchParams(variants=(Variant("x", term=3),)))
 
 
 def test_what_others_say_is_not_asked_beforehand(encoder, store):
     rules = RuleExpander({"猫": [Variant("gray cat")]})
-    asked = Searcher(encoder, store, Chain((), (rules,)))
-    assert asked.texts(parse_query("猫"), Asking()) == []
-    assert asked.texts(parse_query("猫"), Asking(expand=False)) == ["猫"]
+    asked = Searcher(encoder, store, ExpanderPipeline((), (rules,)))
+    assert asked.texts(parse_query("猫"), SearchParams()) == []
+    assert asked.texts(parse_query("猫"), SearchParams(expand=False)) == ["猫"]
 
 
 def test_an_image_finds_itself_and_its_caption_ranking(encoder, store):
@@ -120,8 +120,8 @@ def test_the_same_search_gives_the_same_answer(encoder, store):
 
 def test_saved_arrays_refuse_a_filter():
     from soutu.errors import BadQuery
-    from soutu.filters import Compare
-    from soutu.store.arrays import ArrayStore
+    from soutu.store.memory import ArrayStore
+    from soutu.types import Compare
     from tests.store_samples import DIM, card, unit
 
     store = ArrayStore(unit(2, DIM), unit(2, DIM), ("a", "b"), ("x", "y"), card())
@@ -160,9 +160,9 @@ def test_terms_that_cancel_are_told(encoder, store):
 
 def test_auto_searches_what_the_model_reads_and_tells_the_rest(encoder, store):
     rules = RuleExpander({"猫": [Variant("cat", 1.0, "mine")]})
-    card = replace(encoder.card, languages=("en",))
+    card = replace(encoder.info, languages=("en",))
     english = SimpleNamespace(
-        card=card, encode_texts=encoder.encode_texts, encode_images=encoder.encode_images
+        info=card, encode_texts=encoder.encode_texts, encode_images=encoder.encode_images
     )
     result = Searcher(english, store, rules, fusion="auto").search("猫", k=3)
     np.testing.assert_allclose(result.vector, encoder.encode_texts(["cat"])[0], atol=1e-6)

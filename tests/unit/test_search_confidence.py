@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from soutu.filters import Compare
-from soutu.query.confidence import ANY, THIS
-from soutu.query.hubs import ALPHA, SKEWED
-from soutu.query.standing import REFERENCE, Level, Reference, to_text
-from soutu.search import Searcher
-from soutu.store.arrays import ArrayStore
-from soutu.store.local import LocalStore
+from soutu.search.calibration import (
+    ALPHA,
+    ANY,
+    BASELINE_KEY,
+    SKEWNESS_THRESHOLD,
+    THIS,
+    BaselineLevel,
+    ScoreBaseline,
+    baseline_to_json,
+)
+from soutu.search.searcher import Searcher
+from soutu.store.memory import ArrayStore
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Compare
 from tests.store_samples import DIM, card, pictures, unit
 from tests.unit.test_indexing_reference import Texts
 
@@ -19,9 +26,9 @@ COUNT = 50
 CENTRE = unit(1, DIM, seed=9)[0] * np.float32(0.5)
 
 
-def reference(skewness: float = 0.0) -> Reference:
-    levels = (Level(12, 0.4, 0.1), Level(COUNT, 0.5, 0.1))
-    return Reference("some", COUNT, levels, skewness, CENTRE)
+def reference(skewness: float = 0.0) -> ScoreBaseline:
+    levels = (BaselineLevel(12, 0.4, 0.1), BaselineLevel(COUNT, 0.5, 0.1))
+    return ScoreBaseline("some", COUNT, levels, skewness, CENTRE)
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def local(tmp_path):
 
 
 def measure(store: LocalStore, skewness: float = 0.0) -> LocalStore:
-    store.remember(REFERENCE + store.card.space, to_text(reference(skewness)))
+    store.set_meta(BASELINE_KEY + store.info.space, baseline_to_json(reference(skewness)))
     return store
 
 
@@ -58,7 +65,7 @@ def test_nothing_is_said_where_nothing_was_measured_and_of_pictures(local):
             return unit(len(images), DIM, seed=3)
 
     image = np.zeros((2, 2, 3), np.uint8)
-    searcher = Searcher(Pictures(), measure(local, SKEWED), correction="on")
+    searcher = Searcher(Pictures(), measure(local, SKEWNESS_THRESHOLD), correction="on")
     found = searcher.search_by_image(image, "x.jpg")
     assert (found.confidence, found.correction) == (None, 0.0)
     assert found.hits[0].score == found.hits[0].cosine
@@ -86,7 +93,9 @@ def test_corrected_scores_rank_and_plain_cosines_are_told(local):
     encoder = Texts()
     query = encoder.encode_texts(["cat"])[0]
     vectors = local.image_vectors([row.id for row in local.images(range(1, COUNT + 1))])
-    result = Searcher(encoder, measure(local, SKEWED), correction="auto").search("cat", k=COUNT)
+    result = Searcher(encoder, measure(local, SKEWNESS_THRESHOLD), correction="auto").search(
+        "cat", k=COUNT
+    )
     assert result.correction == ALPHA
     scores = vectors @ (query - ALPHA * CENTRE)
     assert [hit.path for hit in result.hits] == [f"图/{i:04d}.jpg" for i in np.argsort(-scores)]
@@ -97,7 +106,9 @@ def test_corrected_scores_rank_and_plain_cosines_are_told(local):
 
 
 def test_without_hubs_scores_are_cosines(local):
-    result = Searcher(Texts(), measure(local, SKEWED - 1), correction="auto").search("cat")
+    result = Searcher(Texts(), measure(local, SKEWNESS_THRESHOLD - 1), correction="auto").search(
+        "cat"
+    )
     assert result.correction == 0
     assert [hit.score for hit in result.hits] == [hit.cosine for hit in result.hits]
 

@@ -7,14 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from soutu.journal.lines import Setup, entry, to_json
-from soutu.journal.reading import Logged, parse
-from soutu.query.expand import RuleExpander
-from soutu.query.fuse import by_sense
-from soutu.query.sought import CLEAR, PENALTY
-from soutu.replay.again import run_again
-from soutu.replay.causes import Now
-from soutu.search import Searcher
+from soutu.query.expansion import RuleExpander
+from soutu.search.fusion import pool_by_sense
+from soutu.search.searcher import CLEAR, PENALTY, Searcher
+from soutu.searchlog.reader import LogRecord, parse_record
+from soutu.searchlog.record import Provenance, to_json, to_record
+from soutu.searchlog.replay import Now, replay_record
 from soutu.types import Variant
 from tests.unit.test_indexing_reference import Texts
 from tests.unit.test_search_confidence import COUNT, local, measure, reference  # noqa: F401
@@ -69,7 +67,7 @@ def test_senses_are_searched_for_side_by_side(local):  # noqa: F811
 def test_a_word_of_one_sense_has_one_vector():
     said = [Variant("a"), Variant("b", 1.0, "x:one")]
     vectors = Texts().encode_texts(["a", "b"])
-    assert by_sense(vectors, said).shape == (1, vectors.shape[1])
+    assert pool_by_sense(vectors, said).shape == (1, vectors.shape[1])
 
 
 def test_several_terms_keep_no_senses_apart(local):  # noqa: F811
@@ -86,15 +84,17 @@ def test_senses_and_penalties_come_back_from_the_log(local):  # noqa: F811
     )  # fmt: skip
     for query in ("apple", "cat - snow"):
         result = searcher.search(query, k=10)
-        logged = parse(to_json(entry(result)).encode(), "here:1")
-        assert isinstance(logged, Logged)
+        logged = parse_record(to_json(to_record(result)).encode(), "here:1")
+        assert isinstance(logged, LogRecord)
         found = searcher.again(
             replace(result, hits=(), senses=logged.senses, penalties=logged.penalties)
         )
         assert [(hit.id, hit.score) for hit in found.hits] == [
             (hit.id, hit.score) for hit in result.hits
         ]
-        now = Now(searcher.encoder.card, local.state(), result.reference, Setup(), lambda _: [])
-        told = run_again(logged, searcher, now)
+        now = Now(
+            searcher.encoder.info, local.state(), result.reference, Provenance(), lambda _: []
+        )
+        told = replay_record(logged, searcher, now)
         assert told.same
         assert told.scores == pytest.approx(0, abs=1e-6)

@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from soutu import Gallery, IndexCorrupt
-from soutu.gallery import Use
+from soutu.errors import IndexCorrupt
+from soutu.gallery import Gallery, Use
 from soutu.server.app import create_app, create_server
-from soutu.server.guard import Guard
-from soutu.server.settings import ServerSettings
-from soutu.server.work import Work
+from soutu.server.service import SearchExecutor
+from soutu.server.settings import GuardSettings, ServerSettings
 from tests.conftest import heeding_ctrl_c, picture
 from tests.serving import MAIN, ROOT
 
@@ -164,12 +163,12 @@ def test_counts_for_prometheus(api):
 def test_a_queue_that_is_full_and_a_search_that_takes_too_long():
     import asyncio
 
-    from soutu.server.problems import Busy, TimedOut
+    from soutu.server.exceptions import Busy, TimedOut
 
     go = threading.Event()
 
     async def run():
-        work = Work("t", 1, 1, 0.2)
+        work = SearchExecutor("t", 1, 1, 0.2)
         first = asyncio.create_task(work(lambda: go.wait(10)))
         second = asyncio.create_task(work(lambda: 1))
         await asyncio.sleep(0)
@@ -216,7 +215,9 @@ def test_the_page_and_its_files(api):
 
 def test_the_server_is_the_app_behind_its_guard(folder):
     token = "a-token-of-some-length"
-    server = create_server(Gallery.open(folder, use=Use.SHARED), ServerSettings(Guard(token=token)))
+    server = create_server(
+        Gallery.open(folder, use=Use.SHARED), ServerSettings(GuardSettings(token=token))
+    )
     with TestClient(server, base_url="http://127.0.0.1") as client:
         assert client.get(f"{BASE}/search?q=cat").status_code == 401
         client.headers["Authorization"] = f"Bearer {token}"

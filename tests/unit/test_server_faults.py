@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient
 
-from soutu import Gallery
+from soutu.gallery import Gallery
 from soutu.server.app import create_app
 
 BASE = "/api/v1"

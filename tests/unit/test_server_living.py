@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
-from soutu import Gallery
-from soutu.gallery import Use
+from soutu.gallery import Gallery, Use
 from soutu.server.app import create_app
 from soutu.server.settings import ServerSettings
 

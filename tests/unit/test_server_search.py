@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from soutu import Gallery
-from soutu.gallery import Use
+from soutu.gallery import Gallery, Use
 from soutu.server.app import create_app
 from soutu.server.settings import ServerSettings
 from tests.serving import ROOT

@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from soutu.gallery import Gallery
-from soutu.gallery.several import fused
+from soutu.gallery import Gallery, fuse_models
 from soutu.types import Hit, IndexState, Query, SearchResult, Term
 from tests.conftest import write_bundle
 from tests.store_samples import card
@@ -28,7 +27,7 @@ def result(ids: list[int], name: str = "tiny") -> SearchResult:
 
 
 def test_places_add_up_as_reciprocal_ranks():
-    found = fused([result([1, 2, 3]), result([3, 1, 4], "other")], 3)
+    found = fuse_models([result([1, 2, 3]), result([3, 1, 4], "other")], 3)
     expected = {1: 1 / 61 + 1 / 62, 3: 1 / 63 + 1 / 61, 2: 1 / 62, 4: 1 / 63}
     best = sorted(expected, key=lambda id_: -expected[id_])[:3]
     assert [hit.id for hit in found.hits] == best
@@ -40,13 +39,13 @@ def test_places_add_up_as_reciprocal_ranks():
 
 
 def test_what_only_one_has_is_told_by_that_one():
-    found = fused([result([1]), result([2], "other")], 5)
+    found = fuse_models([result([1]), result([2], "other")], 5)
     assert {hit.id: hit.caption for hit in found.hits} == {1: "tiny", 2: "other"}
 
 
 def test_nothing_from_any_is_nothing():
     empty = replace(result([1]), hits=())
-    assert fused([empty, empty], 5).hits == ()
+    assert fuse_models([empty, empty], 5).hits == ()
 
 
 def test_a_gallery_of_two_models_is_searched_with_both(photos, tmp_path, soutu):
@@ -64,7 +63,7 @@ def test_a_gallery_of_two_models_is_searched_with_both(photos, tmp_path, soutu):
         assert len(gallery.search("cat", k=1, also=[models[1]]).hits) == 1
     with Gallery.open(photos, model=models[1]) as gallery:
         second = gallery.search("cat", k=50)
-    expected = fused([first, second], 5)
+    expected = fuse_models([first, second], 5)
     assert [hit["path"] for hit in shown["hits"]] == [hit.path for hit in expected.hits]
     lines = (photos / ".soutu" / "journal.jsonl").read_text("utf-8").splitlines()
     logged = [json.loads(line)["model"]["name"] for line in lines[:2]]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from soutu.errors import IndexCorrupt
-from soutu.store import slab as slab_module
-from soutu.store.slab import Slab, SlabWriter
+from soutu.store.sqlite import vectors as slab_module
+from soutu.store.sqlite.vectors import VectorFile, VectorFileWriter
 from tests.store_samples import DIM, unit
 
 
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def put(path: Path, first: int, rows) -> None:
-    writer = SlabWriter(path, DIM)
+    writer = VectorFileWriter(path, DIM)
     writer.write(first, rows)
     writer.close()
 
@@ -32,7 +32,7 @@ def ids(*values: int):
 
 def test_rows_come_back_and_an_open_reader_sees_more(path):
     rows = unit(10, DIM)
-    reader = Slab(path, DIM)
+    reader = VectorFile(path, DIM)
     assert reader.rows(0).shape == (0, DIM)
     put(path, 0, rows[:4])
     np.testing.assert_array_equal(reader.rows(4), rows[:4])
@@ -47,14 +47,14 @@ def test_rows_come_back_and_an_open_reader_sees_more(path):
 def test_the_mapping_cannot_be_written(path):
     put(path, 0, unit(2, DIM))
     with pytest.raises(ValueError, match="read-only"):
-        Slab(path, DIM).rows(2)[0, 0] = 1
+        VectorFile(path, DIM).rows(2)[0, 0] = 1
 
 
 def test_a_file_that_is_too_short_is_named(path):
     put(path, 0, unit(2, DIM))
     for file, found in ((path, 2), (path.with_name("gone.f32"), 0)):
         with pytest.raises(IndexCorrupt) as caught:
-            Slab(file, DIM).rows(3)
+            VectorFile(file, DIM).rows(3)
         assert caught.value.code == "index-slab-short"
         assert (caught.value.fields["found"], caught.value.fields["expected"]) == (found, 3)
 
@@ -66,7 +66,7 @@ def test_scanning_dense_gappy_and_scattered_slots_is_exact(path, monkeypatch, bl
     rows, query = unit(200, DIM), unit(DIM, seed=1)
     put(path, 0, rows)
     slots = np.arange(3, 200, stride, dtype=np.int64)
-    reader = Slab(path, DIM)
+    reader = VectorFile(path, DIM)
     np.testing.assert_allclose(reader.scan(query, slots), rows[slots] @ query, atol=1e-6)
     np.testing.assert_allclose(
         reader.exact(query, slots[::-1]), rows[slots[::-1]] @ query, atol=1e-6
@@ -77,4 +77,4 @@ def test_scanning_dense_gappy_and_scattered_slots_is_exact(path, monkeypatch, bl
 def test_a_row_is_where_its_slot_says(path):
     put(path, 5, unit(1, DIM))
     assert path.stat().st_size == 6 * DIM * 4
-    np.testing.assert_array_equal(Slab(path, DIM).rows(6)[5], unit(1, DIM)[0])
+    np.testing.assert_array_equal(VectorFile(path, DIM).rows(6)[5], unit(1, DIM)[0])

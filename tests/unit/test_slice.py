@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from soutu.assemble import build_encoder
-from soutu.sources.captions import read_captions
+from soutu.factory import build_encoder
+from soutu.images.captions import read_captions
 from training.evaluate import collection
 
 SLICE = Path(__file__).parents[1] / "collection"

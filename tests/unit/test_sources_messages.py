@@ -10,7 +10,7 @@ from string import Formatter
 
 import pytest
 
-import soutu.sources
+import soutu.images
 from soutu.errors import wording
 
 WORDINGS: dict[str, dict[str, str]] = json.loads(
@@ -23,7 +23,7 @@ def fields(sentence: str) -> set[str]:
 
 
 def raised() -> set[str]:
-    folder = Path(next(iter(soutu.sources.__path__)))
+    folder = Path(next(iter(soutu.images.__path__)))
     source = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
     return set(re.findall(r'"((?:image|folder|captions)-[a-z0-9-]+)"', source))
 

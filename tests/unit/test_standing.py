@@ -3,15 +3,22 @@
 import numpy as np
 import pytest
 
-from soutu.query.standing import FEWEST, Reference, from_text, measure, skewness, to_text
+from soutu.search.calibration import (
+    FEWEST,
+    ScoreBaseline,
+    baseline_from_json,
+    baseline_to_json,
+    measure_baseline,
+    skewness,
+)
 from tests.store_samples import unit
 
 DIM = 16
 
 
-def measured(count: int = 600, images: int | None = None) -> tuple[Reference, np.ndarray]:
+def measured(count: int = 600, images: int | None = None) -> tuple[ScoreBaseline, np.ndarray]:
     vectors, bank = unit(count, DIM, seed=1), unit(50, DIM, seed=2)
-    return measure(vectors, bank, images=images or count, texts="some"), bank @ vectors.T
+    return measure_baseline(vectors, bank, images=images or count, texts="some"), bank @ vectors.T
 
 
 def test_the_top_level_is_what_the_texts_reach_among_all():
@@ -67,7 +74,7 @@ def test_one_level_serves_for_all_sizes():
 
 def test_what_is_kept_comes_back_to_the_bit():
     reference, _ = measured(images=12_345)
-    again = from_text(to_text(reference))
+    again = baseline_from_json(baseline_to_json(reference))
     assert again.levels == reference.levels
     assert (again.texts, again.images, again.skewness) == ("some", 12_345, reference.skewness)
     assert np.array_equal(again.centre, reference.centre)

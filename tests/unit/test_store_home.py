@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from soutu import fs as home_module
 from soutu.errors import IndexCorrupt
-from soutu.store import home as home_module
-from soutu.store.home import find_home, refuse_network_storage
-from soutu.store.local import LocalStore
+from soutu.fs import find_home, refuse_network_storage
+from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, make, unit
 
 posix = pytest.mark.skipif(os.name == "nt", reason="permissions and mounts as POSIX has them")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from soutu.query.templates import Templates
+from soutu.query.expansion import Templates
 
 
 def said(text: str) -> list[str]:

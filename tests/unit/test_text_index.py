@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from soutu.errors import Missing
-from soutu.filters import Compare
-from soutu.store import fts, text_index
+from soutu.fs import DATABASE
+from soutu.store import text_search
 from soutu.store.base import NewCaption
-from soutu.store.examine import examine
-from soutu.store.home import DATABASE
-from soutu.store.local import LocalStore
-from soutu.store.repair import repair
+from soutu.store.sqlite import schema
+from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.repair import repair
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Compare
 from tests.store_samples import DIM, card, pictures, unit
 
 CAPTIONS = [
@@ -29,7 +30,9 @@ CAPTIONS = [
 ]
 
 with closing(sqlite3.connect(":memory:")) as probe:
-    pytestmark = pytest.mark.skipif(not fts.available(probe), reason="this SQLite has no FTS5")
+    pytestmark = pytest.mark.skipif(
+        not text_search.available(probe), reason="this SQLite has no FTS5"
+    )
 
 
 @pytest.fixture
@@ -58,8 +61,8 @@ def harm(home: Path) -> list[str]:
 
 @pytest.fixture
 def without_fts5(monkeypatch):
-    monkeypatch.setattr(text_index, "available", lambda connection: False)
-    monkeypatch.setattr(fts, "available", lambda connection: False)
+    monkeypatch.setattr(schema, "available", lambda connection: False)
+    monkeypatch.setattr(text_search, "available", lambda connection: False)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_a_filter_holds_and_only_this_space_counts(home):
 
 def test_without_fts5_all_else_works_and_one_that_has_it_catches_up(home, monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
-        patched.setattr(text_index, "available", lambda connection: False)
+        patched.setattr(schema, "available", lambda connection: False)
         write(home, ["白猫", *CAPTIONS[1:]])
         with LocalStore.open(home) as store, pytest.raises(Missing, match="FTS5"):
             store.search_text("灰猫", 1)

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.layouts import TextRules
-from soutu.encoders.tokenize import TextTokenizer
 from soutu.errors import BadConfig
+from soutu.models.bundle import TextConfig, read_bundle
+from soutu.models.onnx import TextTokenizer
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 
@@ -28,10 +27,10 @@ def rules(folder, text_cfg, pad="<unk>"):
 @pytest.mark.parametrize(
     ("text_cfg", "expected"),
     [
-        (CLIP, TextRules(77, clean="lower")),
-        (XLM, TextRules(77, pad="<unk>", clean="whitespace")),
-        (SIGLIP, TextRules(64, pad="<unk>", whole=True, clean="whitespace")),
-        (SIGLIP2, TextRules(64, pad="<unk>", whole=True, clean="canonicalize")),
+        (CLIP, TextConfig(77, clean="lower")),
+        (XLM, TextConfig(77, pad="<unk>", clean="whitespace")),
+        (SIGLIP, TextConfig(64, pad="<unk>", whole=True, clean="whitespace")),
+        (SIGLIP2, TextConfig(64, pad="<unk>", whole=True, clean="canonicalize")),
     ],
     ids=["clip", "xlm-r", "siglip", "siglip2"],
 )
@@ -42,7 +41,7 @@ def test_rules_follow_from_the_description(bundle_folder, text_cfg, expected):
 
 
 def test_padding_is_to_the_longest_where_it_changes_nothing(bundle_folder):
-    tokenizer = TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextRules(12))
+    tokenizer = TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextConfig(12))
     ids, real = tokenizer(["ab", "abcd"])
     assert ids.shape == (2, 6)
     assert ids[0].tolist() == [2, 4, 5, 3, 0, 0]
@@ -51,7 +50,7 @@ def test_padding_is_to_the_longest_where_it_changes_nothing(bundle_folder):
 
 def test_a_tower_that_sees_its_padding_gets_all_of_it(bundle_folder):
     file = bundle_folder / "textual" / "tokenizer.json"
-    ids, real = TextTokenizer(file, TextRules(12, pad="<unk>", whole=True))(["ab", "abcd"])
+    ids, real = TextTokenizer(file, TextConfig(12, pad="<unk>", whole=True))(["ab", "abcd"])
     assert real.sum(axis=1).tolist() == [4, 6]
     assert ids.shape == (2, 12)
     assert ids[0].tolist() == [2, 4, 5, 3] + [1] * 8
@@ -59,11 +58,11 @@ def test_a_tower_that_sees_its_padding_gets_all_of_it(bundle_folder):
 
 def test_texts_are_prepared_as_the_model_was_trained(bundle_folder):
     file = bundle_folder / "textual" / "tokenizer.json"
-    plain, canonical = (TextTokenizer(file, TextRules(12, clean=c)) for c in ("", "canonicalize"))
+    plain, canonical = (TextTokenizer(file, TextConfig(12, clean=c)) for c in ("", "canonicalize"))
     assert np.array_equal(canonical(["A, b_c!"])[0], plain(["a b c"])[0])
     assert not np.array_equal(plain(["A, b_c!"])[0], plain(["a b c"])[0])
 
 
 def test_a_pad_token_that_is_not_there_is_named(bundle_folder):
     with pytest.raises(BadConfig, match="<nothing>"):
-        TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextRules(12, pad="<nothing>"))
+        TextTokenizer(bundle_folder / "textual" / "tokenizer.json", TextConfig(12, pad="<nothing>"))

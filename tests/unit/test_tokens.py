@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from soutu.errors import BadConfig
-from soutu.server.tokens import is_loopback, token_for
+from soutu.server.auth import is_loopback, token_for
 
 GOOD = "a-token-of-some-length"
 

@@ -10,13 +10,16 @@ import pytest
 
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
-from soutu.assemble import build_encoder, build_expander
-from soutu.config import Config
 from soutu.errors import BadConfig
-from soutu.evaluation import How, against_first, evaluate, open_collection, parse_trials, read_grid
-from soutu.evaluation.vectors import encode
-from soutu.query.hubs import strength
-from soutu.query.reference import reference_texts
+from soutu.evaluation.evaluate import evaluate
+from soutu.evaluation.loaders import open_dataset
+from soutu.evaluation.results import compare_to_first
+from soutu.evaluation.variants import parse_variants, read_grid
+from soutu.evaluation.vectors import EncodeOptions, encode_dataset
+from soutu.factory import build_encoder, build_expander
+from soutu.query.probes import probe_texts
+from soutu.search.calibration import correction_alpha
+from soutu.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "tests" / "collection"
@@ -24,7 +27,7 @@ EN = ROOT / "benchmarks" / "bundles" / "tiny-en"
 
 
 def test_ways_on_one_line():
-    trials = parse_trials("raw, expand,expand+nnn,expand+templates+fusion=balanced,raw+nnn")
+    trials = parse_variants("raw, expand,expand+nnn,expand+templates+fusion=balanced,raw+nnn")
     assert [trial.name for trial in trials] == [
         "raw", "expand", "expand+nnn", "expand+templates+fusion=balanced", "raw+nnn"
     ]  # fmt: skip
@@ -46,7 +49,7 @@ def test_ways_on_one_line():
 ])  # fmt: skip
 def test_what_is_no_way_is_named(text, told):
     with pytest.raises(BadConfig, match=told.replace("+", r"\+")):
-        parse_trials(text)
+        parse_variants(text)
 
 
 def test_a_grid_is_every_combination(tmp_path):
@@ -85,14 +88,14 @@ def test_what_is_wrong_with_a_grid_is_named(text, told, tmp_path):
 
 def test_the_correction_takes_the_similarity_to_reference_texts_away():
     """By the pictures' means over all texts, written out, instead of by a moved query."""
-    scenes, encoder = open_collection(HERE), build_encoder("tiny", "cpu")
-    how = How(expander=build_expander(Config()), correction="on")
+    scenes, encoder = open_dataset(HERE), build_encoder("tiny", "cpu")
+    how = EncodeOptions(expander=build_expander(Settings()), correction="on")
     found = evaluate(scenes, encoder, how)
-    vectors = encode(scenes, encoder, how)
-    texts = reference_texts(encoder.card.languages)
+    vectors = encode_dataset(scenes, encoder, how)
+    texts = probe_texts(encoder.info.languages)
     bank = np.concatenate([encoder.encode_texts(texts[at : at + 64]) for at in range(0, 2048, 64)])
     bias = (bank @ vectors.pictures.T).mean(axis=0)
-    alpha = strength(vectors.reference, "on")
+    alpha = correction_alpha(vectors.reference, "on")
     assert found.settings["correction"]["alpha"] == alpha > 0
     (words,) = [
         one for one in found.outcomes
@@ -113,10 +116,10 @@ def test_the_correction_takes_the_similarity_to_reference_texts_away():
 
 
 def test_what_each_has_more_than_the_first():
-    scenes, encoder = open_collection(HERE), build_encoder("tiny", "cpu")
-    found = evaluate(scenes, encoder, How()).outcomes
+    scenes, encoder = open_dataset(HERE), build_encoder("tiny", "cpu")
+    found = evaluate(scenes, encoder, EncodeOptions()).outcomes
     worse = tuple(replace(one, values=one.values * 0.5) for one in found)
-    differences = against_first({"whole": found, "half": worse, "same": found}, ["mAP"])
+    differences = compare_to_first({"whole": found, "half": worse, "same": found}, ["mAP"])
     assert {one.direction for one in differences} == {"text-to-image"}
     assert [one.other for one in differences] == ["half"] * 6 + ["same"] * 6
     for one, outcome in zip(differences[:6], found[::2], strict=True):

@@ -8,17 +8,25 @@ import pytest
 
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
-from soutu.assemble import build_encoder
 from soutu.errors import BadConfig, BadInput
-from soutu.evaluation import METRICS, How, evaluate, open_collection
-from soutu.evaluation.presence import Answers, fit, refitted, threshold
+from soutu.evaluation.absence import CalibrationData, fit, refitted, threshold
+from soutu.evaluation.evaluate import evaluate
+from soutu.evaluation.loaders import open_dataset
+from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.statistics import intervals, ratio
-from soutu.evaluation.tuning import ALPHAS, halves, reciprocal, tune
-from soutu.evaluation.vectors import encode
-from soutu.query.confidence import Calibration
-from soutu.query.expand import LexiconExpander, Weights
-from soutu.query.hubs import Hubs, strength
-from soutu.query.tuned import UNTUNED, Tuned, read_tuned, to_yaml
+from soutu.evaluation.tuning import ALPHAS, reciprocal, split_half, tune
+from soutu.evaluation.vectors import EncodeOptions, encode_dataset
+from soutu.factory import build_encoder
+from soutu.query.expansion import LexiconExpander, Weights
+from soutu.search.calibration import (
+    UNTUNED,
+    Calibration,
+    HubCorrection,
+    TunedParams,
+    correction_alpha,
+    read_tuned,
+    to_yaml,
+)
 from soutu.types import Variant
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +36,7 @@ EN = ROOT / "benchmarks" / "bundles" / "tiny-en"
 
 @pytest.fixture(scope="module")
 def parts():
-    return halves(open_collection(HERE, lang="zh"))
+    return split_half(open_dataset(HERE, lang="zh"))
 
 
 class Doubtful:
@@ -48,7 +56,7 @@ class Doubtful:
 @pytest.fixture(scope="module")
 def found(parts, tmp_path_factory):
     encoder, work = build_encoder(str(EN), "cpu"), tmp_path_factory.mktemp("work")
-    how = How(work=work)
+    how = EncodeOptions(work=work)
     return tune(*parts, encoder, how, Doubtful, 0.8), encoder, how
 
 
@@ -61,7 +69,7 @@ def test_halves_share_no_query_and_all_kinds(parts):
         assert {kind: kinds.count(kind) for kind in kinds} == {
             "word": 30, "phrase": 30, "sentence": 30
         }  # fmt: skip
-    again = halves(open_collection(HERE, lang="zh"))
+    again = split_half(open_dataset(HERE, lang="zh"))
     assert [p.texts for p in again] == [p.texts for p in parts]
 
 
@@ -69,7 +77,7 @@ def test_what_helps_weighs_most_and_what_harms_least(found):
     tuning, encoder, _ = found
     weights = tuning.tuned.weights
     assert (weights.listed, weights.later) == (1.0, 0.25)
-    assert tuning.tuned.space == encoder.card.space
+    assert tuning.tuned.space == encoder.info.space
     gains = {gain.metric: gain for gain in tuning.gains}
     assert gains["hit@1"].queries == gains["MRR"].queries == 90
     assert gains["MRR"].more.value > 0.02
@@ -113,26 +121,28 @@ def test_test_figures_are_those_of_an_evaluation(found, parts):
 def test_the_correction_in_force_is_the_one_that_was_best(found, parts):
     tuning, encoder, how = found
     asked = replace(how, expander=Doubtful(tuning.tuned.weights), correction="on")
-    vectors = encode(parts[0], encoder, asked)
+    vectors = encode_dataset(parts[0], encoder, asked)
     means = [np.mean([g.mean() for g in reciprocal(parts[0], vectors, a)]) for a in ALPHAS]
-    assert strength(vectors.reference, "auto", tuning.tuned.hubs) == ALPHAS[np.argmax(means)]
+    assert (
+        correction_alpha(vectors.reference, "auto", tuning.tuned.hubs) == ALPHAS[np.argmax(means)]
+    )
 
 
 def test_nothing_to_weigh_keeps_the_defaults(parts, found):
     _, encoder, how = found
     tuning = tune(*parts, encoder, how, lambda _: None, 0.9)
     assert tuning.tuned.weights == Weights()
-    assert len(reciprocal(parts[0], encode(parts[0], encoder, how), 0.0)) == 3
+    assert len(reciprocal(parts[0], encode_dataset(parts[0], encoder, how), 0.0)) == 3
 
 
 def test_too_little_is_refused(parts):
-    whole = open_collection(HERE)
+    whole = open_dataset(HERE)
     one = replace(whole, texts=whole.texts[:1])
     with pytest.raises(BadInput, match="too few queries"):
-        halves(one)
+        split_half(one)
     small = [part.first(20) for part in parts]
     with pytest.raises(BadInput, match="fewer than 32"):
-        tune(*small, None, How(), Doubtful, 0.9)
+        tune(*small, None, EncodeOptions(), Doubtful, 0.9)
 
 
 def test_a_fit_finds_what_the_answers_were_made_with():
@@ -145,9 +155,11 @@ def test_a_fit_finds_what_the_answers_were_made_with():
     assert (made.scale, made.growth, made.offset) == (
         pytest.approx(1.5, abs=0.1), pytest.approx(0.6, abs=0.1), pytest.approx(-2, abs=0.25)
     )  # fmt: skip
-    assert refitted(Answers(standing, images, right, np.arange(20_000)), truth) == made
+    assert refitted(CalibrationData(standing, images, right, np.arange(20_000)), truth) == made
     near = images < 1000
-    some = Answers(standing[near], np.maximum(images[near], 100), right[near], np.flatnonzero(near))
+    some = CalibrationData(
+        standing[near], np.maximum(images[near], 100), right[near], np.flatnonzero(near)
+    )
     kept = refitted(some, truth)
     assert kept.growth == truth.growth, "two sizes so near each other tell nothing of growth"
     assert kept.scale == pytest.approx(1.5, abs=0.1)
@@ -167,12 +179,18 @@ def test_the_threshold_is_the_least_that_is_precise_enough():
 
 def test_a_file_reads_back(tmp_path):
     file = tmp_path / "tuned.yaml"
-    tuned = Tuned("a/b", Weights(1.0, 0.25, 0.5), Hubs(0.2, 4.0), Calibration(1.0, -0.5, 0.25),
-                  Calibration(2.0, 0.5, -3.0), 0.7)  # fmt: skip
+    tuned = TunedParams(
+        "a/b",
+        Weights(1.0, 0.25, 0.5),
+        HubCorrection(0.2, 4.0),
+        Calibration(1.0, -0.5, 0.25),
+        Calibration(2.0, 0.5, -3.0),
+        0.7,
+    )
     file.write_text(to_yaml(tuned), "utf-8")
     assert read_tuned(file) == tuned
     file.write_text("correction: {alpha: 0.2}\n", "utf-8")
-    assert read_tuned(file) == replace(UNTUNED, hubs=Hubs(0.2))
+    assert read_tuned(file) == replace(UNTUNED, hubs=HubCorrection(0.2))
 
 
 @pytest.mark.parametrize(("text", "told"), [
@@ -197,5 +215,5 @@ def test_a_ratio_counts_whole_queries():
     assert once == twice
     assert vars(once) == pytest.approx(vars(mean), abs=0.01)
     assert ratio(np.zeros(3), np.zeros(3)) is None
-    answers = Answers(right, right, right > 0, np.array([7, 3] * 100))
+    answers = CalibrationData(right, right, right > 0, np.array([7, 3] * 100))
     assert answers.by_query(right).tolist() == [right[1::2].sum(), right[::2].sum()]

@@ -10,9 +10,9 @@ import time
 import pytest
 from PIL import Image
 
-from soutu import Gallery
 from soutu.errors import IndexCorrupt, MissingExtra
-from soutu.store.lock import write_lock
+from soutu.fs import write_lock
+from soutu.gallery import Gallery
 from tests.conftest import heeding_ctrl_c, picture, write_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")

@@ -65,8 +65,8 @@ def test_features_are_512_d_float32_in_the_order_of_the_csv(extracted):
 
 
 def test_row_i_belongs_to_row_i(extracted):
-    from soutu.assemble import build_encoder
-    from soutu.sources.decode import decode
+    from soutu.factory import build_encoder
+    from soutu.images.decode import decode
 
     encoder = build_encoder("tiny", "cpu")
     for row in (0, 4, 49):

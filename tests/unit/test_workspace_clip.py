@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from soutu.encoders.catalog import DEFAULT, catalogue
+from soutu.models.catalog import DEFAULT, load_catalog
 from tests.conftest import picture
 from tests.hub import Hub, serve
 from tests.unit.test_workspace import ROOT, run
@@ -15,8 +15,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("open_clip", reason="needs open_clip")
 pytest.importorskip("onnx", reason="needs onnx")
 
-from soutu.encoders.export.compare import Samples
-from soutu.encoders.export.export import export
+from soutu.models.export import Samples, export
 from tests.golden.clip import load
 
 
@@ -65,7 +64,7 @@ def all_three(workspace, *options):
 def test_from_a_hub_and_from_a_checkpoint_file_the_same(made, tmp_path, monkeypatch):
     folder, file = made
     monkeypatch.setenv("SOUTU_MODELS", str(tmp_path / "models"))
-    with serve(Hub(catalogue()[DEFAULT].repositories[0], folder)) as endpoint:
+    with serve(Hub(load_catalog()[DEFAULT].repositories[0], folder)) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         from_hub = all_three(workspace_at(tmp_path / "a"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from soutu.assemble import EMBEDDED
-from soutu.cli.language import say
-from soutu.cli.render import plain, show
-from soutu.sources.demo import demo_data, sample_queries
+from soutu.cli.render import plain, show_result
+from soutu.i18n import tr
+from soutu.images.scan import demo_data, sample_queries
+from soutu.models.catalog import EMBEDDED
 
 PICTURE = "images/005.jpg"
 
@@ -33,7 +33,7 @@ def _play(folder: Path) -> int:
     shutil.copyfile(demo_data() / "captions.csv", folder / "captions.csv")
     with Gallery.open(folder, model=EMBEDDED, index=folder / ".soutu") as gallery:
         report = gallery.index(folder / "captions.csv")
-        click.echo(say("demo-indexed", found=report.found, model=gallery.model))
+        click.echo(tr("demo-indexed", found=report.found, model=gallery.model))
         right = 0
         queries = sample_queries()
         for query, answers in queries:
@@ -41,10 +41,10 @@ def _play(folder: Path) -> int:
             hit = result.hits[0].path in answers
             right += hit
             click.secho(f"\n{'✓' if hit else '✗'} {plain(query)}", bold=True)
-            show(result)
+            show_result(result)
         click.secho(f"\n{PICTURE} →", bold=True)
-        show(gallery.captions(folder / PICTURE, k=3))
-        click.echo("\n" + say("demo-result", right=right, total=len(queries)))
+        show_result(gallery.captions(folder / PICTURE, k=3))
+        click.echo("\n" + tr("demo-result", right=right, total=len(queries)))
         log = (gallery.home / JOURNAL).read_text(encoding="utf-8").splitlines()
-        click.echo(say("demo-log", lines=len(log), start=log[-1][:150]))
+        click.echo(tr("demo-log", lines=len(log), start=log[-1][:150]))
     return 0

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.language import say
 from soutu.cli.options import (
     device_option,
     gallery_option,
@@ -15,10 +14,11 @@ from soutu.cli.options import (
     json_option,
     model_option,
     open_gallery,
+    progress_bar,
 )
-from soutu.cli.progress import progress_bar
 from soutu.cli.render import show_record
-from soutu.store.exchange import EXPORTS, FORMATS
+from soutu.exchange import EXPORTS, FORMATS
+from soutu.i18n import tr
 
 _imported = click.option(
     "--format", "form", type=click.Choice(FORMATS), help="What lies there, if not recognised."
@@ -51,16 +51,16 @@ def import_(
         progress_bar("importing") as progress,
     ):
         report = opened.import_embeddings(path, form=form, progress=progress)
-        captions_file = opened.store.recall("captions_file")
+        captions_file = opened.store.get_meta("captions_file")
     counts = asdict(report)
     folder = opened.root
-    click.echo(say("imported", folder=folder, model=opened.model, **counts), err=True)
+    click.echo(tr("imported", folder=folder, model=opened.model, **counts), err=True)
     if report.absent:
-        click.echo(say("imported-absent", folder=folder, absent=report.absent), err=True)
+        click.echo(tr("imported-absent", folder=folder, absent=report.absent), err=True)
     if report.silent:
-        click.echo(say("imported-silent", folder=folder, silent=report.silent), err=True)
+        click.echo(tr("imported-silent", folder=folder, silent=report.silent), err=True)
     if report.captions and captions_file:
-        click.echo(say("imported-file", file=captions_file), err=True)
+        click.echo(tr("imported-file", file=captions_file), err=True)
     if as_json:
         show_record(counts)
 
@@ -86,10 +86,10 @@ def export(
         report = opened.export_embeddings(Path(folder), form=form)
         model = opened.model
     files = ", ".join(report.files)
-    click.echo(say("exported", folder=folder, rows=report.rows, model=model, files=files), err=True)
+    click.echo(tr("exported", folder=folder, rows=report.rows, model=model, files=files), err=True)
     if report.uncaptioned:
-        click.echo(say("exported-uncaptioned", count=report.uncaptioned), err=True)
+        click.echo(tr("exported-uncaptioned", count=report.uncaptioned), err=True)
     if report.not_encoded:
-        click.echo(say("exported-not-encoded", count=report.not_encoded), err=True)
+        click.echo(tr("exported-not-encoded", count=report.not_encoded), err=True)
     if as_json:
         show_record(report)

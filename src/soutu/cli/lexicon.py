@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.language import say
 from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import plain, show_record
+from soutu.i18n import tr
 
 NOTHING_FOUND = 1
 
@@ -38,7 +38,7 @@ def lookup(text: str, gallery: str | None, index_dir: str | None, as_json: bool)
         if not found.senses and found.caption:
             click.echo(f"{' | '.join(plain(word) for word in found.words)} → {found.caption}")
     if not found.senses and not found.caption:
-        click.echo(say("lexicon-unknown", text=plain(text)), err=True)
+        click.echo(tr("lexicon-unknown", text=plain(text)), err=True)
         return NOTHING_FOUND
     return 0
 
@@ -52,7 +52,7 @@ def add(word: str, english: tuple[str, ...], gallery: str | None, index_dir: str
     """Teach WORD its ENGLISH (several are allowed) · 添加词条"""
     file = open_gallery(gallery, index_dir, {}).add_word(word, list(english))
     click.echo(
-        say("lexicon-added", word=plain(word), english=", ".join(english), file=file), err=True
+        tr("lexicon-added", word=plain(word), english=", ".join(english), file=file), err=True
     )
 
 
@@ -60,6 +60,6 @@ def add(word: str, english: tuple[str, ...], gallery: str | None, index_dir: str
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
     """Check a FILE of words of one's own · 检查自己的词典文件"""
-    from soutu.assemble import check_words
+    from soutu.factory import validate_words
 
-    click.echo(say("lexicon-checked", file=file, count=check_words(file)))
+    click.echo(tr("lexicon-checked", file=file, count=validate_words(file)))

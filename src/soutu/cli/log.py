@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from soutu.cli.language import say
 from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import show_record, visible
+from soutu.i18n import tr
 
 if TYPE_CHECKING:
-    from soutu.journal.reading import Broken, Logged
-    from soutu.journal.stats import Stats
+    from soutu.searchlog.reader import BadLine, LogRecord, LogStats
 
 NOTHING_FOUND = 1
 PAUSE = 0.3  # seconds between two looks at a log that is followed
@@ -103,7 +102,7 @@ def grep(
     try:
         wanted = re.compile(pattern, re.IGNORECASE)
     except re.error as fault:
-        raise click.UsageError(say("log-pattern", pattern=pattern, fault=fault)) from fault
+        raise click.UsageError(tr("log-pattern", pattern=pattern, fault=fault)) from fault
     count = 0
     for line in _from(_searches(_read(_files(file, gallery, index_dir))), since):
         if any(wanted.search(text) for text in _texts(line)):
@@ -126,7 +125,7 @@ def stats(
     as_json: bool,
 ) -> int:
     """Show what is searched for most, in vain, and slowly · 搜索统计"""
-    from soutu.journal.stats import stats as figures
+    from soutu.searchlog.reader import log_stats as figures
 
     found = figures(_from(_read(_files(file, gallery, index_dir)), since))
     if as_json:
@@ -147,19 +146,19 @@ def _files(file: Path | None, gallery: str | None, index_dir: str | None) -> lis
     return found
 
 
-def _read(files: list[Path]) -> Iterator[Logged | Broken]:
-    from soutu.journal.reading import read
+def _read(files: list[Path]) -> Iterator[LogRecord | BadLine]:
+    from soutu.searchlog.reader import read_records
 
-    return read(files)
+    return read_records(files)
 
 
-def _searches(lines: Iterable[Logged | Broken]) -> Iterator[Logged]:
+def _searches(lines: Iterable[LogRecord | BadLine]) -> Iterator[LogRecord]:
     """The searches among ``lines``; what else there was is said at the end."""
-    from soutu.journal.reading import Broken
+    from soutu.searchlog.reader import BadLine
 
     broken: Counter[str] = Counter()
     for line in lines:
-        if isinstance(line, Broken):
+        if isinstance(line, BadLine):
             broken[line.why] += 1
         else:
             yield line
@@ -168,22 +167,22 @@ def _searches(lines: Iterable[Logged | Broken]) -> Iterator[Logged]:
 
 def _tell_broken(broken: Counter[str]) -> None:
     for why, count in sorted(broken.items()):
-        click.echo(say(BROKEN[why], count=count), err=True)
+        click.echo(tr(BROKEN[why], count=count), err=True)
 
 
-def _from(lines: Iterable[Logged | Broken], since: datetime | None) -> Iterator[Any]:
-    from soutu.journal.reading import Logged
+def _from(lines: Iterable[LogRecord | BadLine], since: datetime | None) -> Iterator[Any]:
+    from soutu.searchlog.reader import LogRecord
 
     first = since.astimezone() if since else None
     for line in lines:
-        if first is None or not isinstance(line, Logged) or line.time >= first:
+        if first is None or not isinstance(line, LogRecord) or line.time >= first:
             yield line
 
 
-def _followed(path: Path, last: int) -> Iterator[Logged | Broken]:
+def _followed(path: Path, last: int) -> Iterator[LogRecord | BadLine]:
     """The ``last`` lines of ``path``, and whatever is appended, also after the file was set aside
     and another begun."""
-    from soutu.journal.reading import parse
+    from soutu.searchlog.reader import parse_record
 
     file: BinaryIO | None = None
     rest, first = b"", True
@@ -197,7 +196,7 @@ def _followed(path: Path, last: int) -> Iterator[Logged | Broken]:
         *whole, rest = (rest + file.read()).split(b"\n")
         if first:
             whole, first = whole[len(whole) - min(last, len(whole)) :], False
-        yield from (parse(line, path.name) for line in whole if line.strip())
+        yield from (parse_record(line, path.name) for line in whole if line.strip())
         if set_aside:
             file.close()
             file, rest = None, b""
@@ -212,49 +211,47 @@ def _names(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def _texts(line: Logged) -> list[str]:
+def _texts(line: LogRecord) -> list[str]:
     variants = [variant.text for variant in line.variants]
     hits = [text for hit in line.hits for text in (hit.path, *hit.also, hit.caption)]
     return [line.query.raw, *line.query.filters, *variants, *hits]
 
 
-def _json(line: Logged) -> str:
-    from soutu.journal import to_json
+def _json(line: LogRecord) -> str:
+    from soutu.searchlog.record import to_json
 
     return to_json({name: value for name, value in line.record.items() if name != "vector"})
 
 
-def _block(line: Logged) -> str:
+def _block(line: LogRecord) -> str:
     """In the form of the original's ``search_log.txt``."""
-    from soutu.journal.lines import block
+    from soutu.searchlog.record import block
 
     hits = [(hit.rank, hit.score, visible(hit.path), visible(hit.caption)) for hit in line.hits]
     variants = [visible(variant.text) for variant in line.variants]
     return block(line.time, visible(line.query.raw), variants, hits)
 
 
-def _short(line: Logged) -> str:
+def _short(line: LogRecord) -> str:
     when = line.time.strftime("%Y-%m-%d %H:%M:%S")
     where = "".join(f" [{visible(text)}]" for text in line.query.filters)
     best = line.hits[0] if line.hits else None
-    found = (
-        f"{visible(best.path)} {best.score:.4f} ({len(line.hits)})" if best else say("log-empty")
-    )
+    found = f"{visible(best.path)} {best.score:.4f} ({len(line.hits)})" if best else tr("log-empty")
     return f"{when}  {visible(line.query.raw)}{where}  → {found}"
 
 
-def _show_stats(found: Stats) -> None:
+def _show_stats(found: LogStats) -> None:
     targets = ", ".join(f"{name} {count}" for name, count in found.by_target.items())
     models = ", ".join(f"{visible(name)} {count}" for name, count in found.by_model.items())
     told = {"first": found.first, "last": found.last, "targets": targets, "models": models}
-    click.echo(say("log-stats", count=found.searches, **told))
+    click.echo(tr("log-stats", count=found.searches, **told))
     for step, times in found.times.items():
         figures = {
             "p50": f"{times.p50:.2f}",
             "p95": f"{times.p95:.2f}",
             "most": f"{times.most:.2f}",
         }
-        click.echo(say("log-times", step=f"{step.removesuffix('_ms'):<7}", **figures))
+        click.echo(tr("log-times", step=f"{step.removesuffix('_ms'):<7}", **figures))
     for code, rows, form in (
         ("log-top", found.top, "{:>8.0f}"),
         ("log-nothing", found.nothing, "{:>8.0f}"),
@@ -263,11 +260,11 @@ def _show_stats(found: Stats) -> None:
         ("log-unsure", found.unsure, "{:>8.2f}"),
     ):
         if rows:
-            click.echo(say(code))
+            click.echo(tr(code))
         for query, number in rows:
             click.echo(f"{form.format(number)}  {visible(query)}")
 
 
 def _nothing() -> int:
-    click.echo(say("log-nothing-found"), err=True)
+    click.echo(tr("log-nothing-found"), err=True)
     return NOTHING_FOUND

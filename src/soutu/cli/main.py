@@ -11,29 +11,29 @@ from importlib import import_module
 
 import click
 
-from soutu.cli.language import choose_language, say
 from soutu.errors import SoutuError
+from soutu.i18n import choose_language, tr
 
 CRASH = 70
 COMMANDS = {
-    "caption": "searching:caption",
-    "compact": "upkeep:compact",
+    "caption": "search:caption",
+    "compact": "maintenance:compact",
     "demo": "demo:demo",
-    "doctor": "doctor:doctor",
+    "doctor": "maintenance:doctor",
     "eval": "evaluate:evaluate",
-    "explain": "explain:explain",
+    "explain": "search:explain",
     "export": "exchange:export",
     "import": "exchange:import_",
-    "index": "commands:index",
-    "info": "upkeep:info",
+    "index": "index:index",
+    "info": "maintenance:info",
     "lexicon": "lexicon:lexicon",
     "log": "log:log",
     "models": "models:models",
-    "plan": "plan:plan",
+    "plan": "index:plan",
     "replay": "replay:replay",
-    "search": "searching:search",
+    "search": "search:search",
     "serve": "serve:serve",
-    "tune": "tune:tune",
+    "tune": "evaluate:tune",
 }
 """Where each command is: its module in ``soutu.cli`` and its name there."""
 
@@ -99,19 +99,19 @@ def _run(arguments: list[str] | None) -> int:
         code = cli.main(args=arguments, prog_name="soutu", standalone_mode=False)
         sys.stdout.flush()
     except SoutuError as error:
-        click.echo(say("error", message=error), err=True)
+        click.echo(tr("error", message=error), err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo(say("stopped"), err=True)
+        click.echo(tr("stopped"), err=True)
         return 130
     except BrokenPipeError:
         raise
     except Exception as error:
         if os.environ.get("SOUTU_DEBUG"):
             raise
-        click.echo(say("crash", fault=f"{type(error).__name__}: {error}"), err=True)
+        click.echo(tr("crash", fault=f"{type(error).__name__}: {error}"), err=True)
         return CRASH
     return code if isinstance(code, int) else 0

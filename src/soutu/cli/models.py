@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.language import say
 from soutu.cli.render import show_record
+from soutu.i18n import tr
 
 if TYPE_CHECKING:
-    from soutu.encoders.catalog import Listed
-    from soutu.encoders.export.compare import Agreement
+    from soutu.models.catalog import CatalogEntry
+    from soutu.models.export import Agreement
 
 DIFFERENT = 1
 SUITS_CHINESE = 30.0  # hit rate@1 in % from which a model is said to read Chinese by itself
@@ -40,11 +40,11 @@ def models() -> None:
 @_json
 def list_models(as_json: bool) -> None:
     """All known models: what they cost, and which read Chinese · 列出模型"""
-    from soutu.assemble import catalogue
-    from soutu.assemble.models import installed_models
+    from soutu.factory import installed_models
+    from soutu.models.catalog import load_catalog
 
     there = {*installed_models()}
-    rows = sorted(catalogue().values(), key=_chinese, reverse=True)
+    rows = sorted(load_catalog().values(), key=_chinese, reverse=True)
     if as_json:
         for row in rows:
             show_record({**_record(row), "installed": row.name in there})
@@ -54,9 +54,9 @@ def list_models(as_json: bool) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for code, right in COLUMNS.items():
-        table.add_column(say(code), justify="right" if right else "left")
+        table.add_column(tr(code), justify="right" if right else "left")
     # A name is there to be typed: whatever is cut off in a narrow window, it is not.
-    table.columns[0].min_width = max(map(len, catalogue()))
+    table.columns[0].min_width = max(map(len, load_catalog()))
     for row in rows:
         recall, mark = row.recall, "✓" if row.name in there else ""
         figures = (_figure(recall.zh if recall else None), _figure(recall.en if recall else None))
@@ -67,12 +67,12 @@ def list_models(as_json: bool) -> None:
     if not console.is_terminal:
         console.width = 120  # a pipe has no width; 80 would break lines
     console.print(table)
-    if others := ", ".join(sorted(there - {*catalogue()})):
-        click.echo(say("models-others", names=others))
-    click.echo(say("models-hint"))
+    if others := ", ".join(sorted(there - {*load_catalog()})):
+        click.echo(tr("models-others", names=others))
+    click.echo(tr("models-hint"))
 
 
-def _chinese(model: Listed) -> float:
+def _chinese(model: CatalogEntry) -> float:
     return model.recall.zh or 0.0 if model.recall else -1.0
 
 
@@ -80,7 +80,7 @@ def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _record(model: Listed) -> dict[str, object]:
+def _record(model: CatalogEntry) -> dict[str, object]:
     recall = model.recall
     return {
         "name": model.name,
@@ -102,12 +102,13 @@ def _record(model: Listed) -> dict[str, object]:
 @_json
 def info(name: str, as_json: bool) -> None:
     """What is known of the model NAME, and where it lies · 模型信息"""
-    from soutu.assemble import catalogue, describe_model
     from soutu.errors import MissingModel
+    from soutu.factory import describe_model
+    from soutu.models.catalog import load_catalog
 
-    listed, card, folder = catalogue().get(name), *describe_model(name)
+    listed, card, folder = load_catalog().get(name), *describe_model(name)
     if listed is None and card is None:
-        raise MissingModel("model-unknown", name=name, known=", ".join(sorted(catalogue())))
+        raise MissingModel("model-unknown", name=name, known=", ".join(sorted(load_catalog())))
     record: dict[str, object] = _record(listed) if listed else {"name": name}
     if card is not None:
         record |= {
@@ -130,7 +131,7 @@ def info(name: str, as_json: bool) -> None:
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
         click.echo(f"{field:<20} {'-' if value is None else value}")
     if listed and listed.recall and (listed.recall.zh or 0) < SUITS_CHINESE:
-        click.echo(say("models-no-chinese"))
+        click.echo(tr("models-no-chinese"))
 
 
 @models.command()
@@ -139,10 +140,10 @@ def info(name: str, as_json: bool) -> None:
 @click.option("--name", "called", metavar="NAME", help="For a folder: the name to install it as.")
 def pull(name: str, revision: str | None, called: str | None) -> None:
     """Fetch the model NAME from a hub, or copy one from ./FOLDER · 获取模型"""
-    from soutu.assemble.models import pull_model
+    from soutu.factory import pull_model
 
     card, folder = pull_model(name, revision=revision, called=called)
-    click.echo(say("models-pulled", name=card.name, folder=folder, fingerprint=card.fingerprint))
+    click.echo(tr("models-pulled", name=card.name, folder=folder, fingerprint=card.fingerprint))
 
 
 _gallery = click.option(
@@ -170,27 +171,27 @@ def export(
     as_json: bool,
 ) -> None:
     """Make a fast ONNX model of the open_clip model NAME · 导出模型"""
-    from soutu.assemble.models import export_model
+    from soutu.factory import export_model
 
     made = export_model(
         name, pretrained, called=called or name, precision=precision, folder=gallery
     )
-    card, agreement = made.bundle.card, made.agreement
+    card, agreement = made.bundle.info, made.agreement
     if as_json:
         told = {"name": card.name, "folder": str(made.bundle.folder), "space": card.space}
         show_record({**told, "images": made.images, "texts": made.texts, "agreement": agreement})
         return
     towers = (("models-tower-images", made.images), ("models-tower-texts", made.texts))
     for code, tower in towers:
-        click.echo(say(code, precision=tower.precision, kept=len(tower.kept)))
+        click.echo(tr(code, precision=tower.precision, kept=len(tower.kept)))
     _show_agreement(agreement)
     where = {"name": card.name, "folder": made.bundle.folder, "fingerprint": card.fingerprint}
-    click.echo(say("models-pulled", **where))
+    click.echo(tr("models-pulled", **where))
 
 
 def _show_agreement(found: Agreement) -> None:
     lowest = {"images": f"{found.images.lowest:.6f}", "texts": f"{found.texts.lowest:.6f}"}
-    click.echo(say("models-agreement", **lowest, overlap=f"{found.overlap * 10:.1f}"))
+    click.echo(tr("models-agreement", **lowest, overlap=f"{found.overlap * 10:.1f}"))
 
 
 @models.command()
@@ -206,7 +207,7 @@ def verify(
 
     With --torch or --pretrained its vectors are compared with PyTorch's as well: at least
     cosine 0.9999 in float32, 0.99 in int8."""
-    from soutu.assemble.models import compare_model, verify_model
+    from soutu.factory import compare_model, verify_model
 
     found = verify_model(name)
     compared = compare_model(name, pretrained, gallery) if against or pretrained else None
@@ -215,14 +216,14 @@ def verify(
         show_record(found if compared is None else {"files": found, "agreement": compared})
         return 0 if found.whole and agrees else DIFFERENT
     for file in found.changed:
-        click.echo(say("models-changed", file=file), err=True)
+        click.echo(tr("models-changed", file=file), err=True)
     for file in found.absent:
-        click.echo(say("models-absent", file=file), err=True)
+        click.echo(tr("models-absent", file=file), err=True)
     code = "models-whole" if found.whole else "models-damaged"
-    click.echo(say(code, name=name, count=len(found.intact)))
+    click.echo(tr(code, name=name, count=len(found.intact)))
     if compared is not None:
         _show_agreement(compared)
-        click.echo(say("models-agrees" if agrees else "models-disagrees", name=name))
+        click.echo(tr("models-agrees" if agrees else "models-disagrees", name=name))
     return 0 if found.whole and agrees else DIFFERENT
 
 
@@ -230,8 +231,8 @@ def verify(
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete the installed model NAME · 移除模型"""
-    from soutu.assemble.models import remove_model
+    from soutu.factory import remove_model
 
     freed = remove_model(name)
     where = Path(name).name
-    click.echo(say("models-removed", name=where, size=f"{freed / 1e6:.1f}"))
+    click.echo(tr("models-removed", name=where, size=f"{freed / 1e6:.1f}"))

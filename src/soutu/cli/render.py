@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.language import say
-from soutu.journal import Setup, entry, to_json
+from soutu.i18n import tr
+from soutu.searchlog.record import Provenance, to_json, to_record
 from soutu.types import Hit, SearchResult
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -28,7 +28,7 @@ def visible(text: str) -> str:
     return _LONE.sub("�", plain(text))
 
 
-def show(result: SearchResult) -> None:
+def show_result(result: SearchResult) -> None:
     """The hits, best first, with the variants that were searched above them."""
     used = [variant.text for variant in result.variants if not variant.unused]
     # In signs: words would cost each search the reading of all messages, 13 ms from a cold start.
@@ -65,12 +65,12 @@ def show_faults(result: SearchResult) -> None:
     """What helped no search, and why, beside the results."""
     for ran in result.expanders:
         if ran.fault:
-            click.echo(plain(say("expander-fault", name=ran.name, message=ran.fault)), err=True)
+            click.echo(plain(tr("expander-fault", name=ran.name, message=ran.fault)), err=True)
 
 
-def show_json(result: SearchResult, setup: Setup) -> None:
+def show_json(result: SearchResult, setup: Provenance) -> None:
     """One JSON object on one line: what the journal keeps, without the vectors."""
-    kept = entry(result, setup=setup)
+    kept = to_record(result, setup=setup)
     for name in ("vector", "penalties", "senses"):
         kept.pop(name)
     click.echo(to_json(kept))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.language import say
 from soutu.cli.log import BROKEN
 from soutu.cli.options import (
     device_option,
@@ -18,9 +17,10 @@ from soutu.cli.options import (
     open_gallery,
 )
 from soutu.cli.render import show_record, visible
+from soutu.i18n import tr
 
 if TYPE_CHECKING:
-    from soutu.replay import Again, Cause, Replay
+    from soutu.searchlog.replay import Cause, Replay, ReplayedSearch
     from soutu.types import IndexState
 
 DIFFERENT = 1
@@ -95,40 +95,40 @@ def replay(
         _show(done)
     for why, count in done.left_out.items():
         places = ", ".join(map(visible, done.places[why]))
-        click.echo(say(_LEFT_OUT[why], count=count) + f" ({places})", err=True)
+        click.echo(tr(_LEFT_OUT[why], count=count) + f" ({places})", err=True)
     if not done.searches:
-        click.echo(say("replay-none"), err=True)
+        click.echo(tr("replay-none"), err=True)
     return DIFFERENT if done.different or not done.searches else 0
 
 
 def _show(done: Replay) -> None:
     figures = {"count": done.searches, "same": done.same, "drift": _figure(done.drift, "{:.1e}")}
-    click.echo(say("replay-done", **figures))
+    click.echo(tr("replay-done", **figures))
     if done.different:
         moved = {"overlap": _figure(done.overlap), "correlation": _figure(done.correlation)}
-        click.echo(say("replay-moved", **moved))
+        click.echo(tr("replay-moved", **moved))
     for counted in done.causes:
         click.echo(_cause(counted.cause, counted.searches))
     for one in done.different[:SHOWN]:
         click.echo(_line(one))
     if len(done.different) > SHOWN:
-        click.echo(say("replay-more", count=len(done.different) - SHOWN))
+        click.echo(tr("replay-more", count=len(done.different) - SHOWN))
 
 
 def _show_models(done: Replay, model: str) -> None:
     moved = {"overlap": _figure(done.overlap), "correlation": _figure(done.correlation)}
     names = {"model": model, "against": done.against}
-    click.echo(say("replay-models", count=done.searches, same=done.same, **names, **moved))
+    click.echo(tr("replay-models", count=done.searches, same=done.same, **names, **moved))
     for one in sorted(done.different, key=lambda one: one.overlap or 0)[:SHOWN]:
         click.echo(_line(one))
 
 
 def _cause(cause: Cause, searches: int) -> str:
-    what = say(_WHAT[cause.what], count=cause.count) if cause.what in _WHAT else cause.what
+    what = tr(_WHAT[cause.what], count=cause.count) if cause.what in _WHAT else cause.what
     told = {"what": what, "before": _state(cause.before), "now": _state(cause.now)}
     paths = ", ".join(map(visible, cause.paths)) + (", …" if cause.count > len(cause.paths) else "")
-    text = say(_CAUSES[cause.kind], **told) + (f" ({paths})" if paths else "")
-    effect = say("replay-effect", count=searches) if searches else say("replay-no-effect")
+    text = tr(_CAUSES[cause.kind], **told) + (f" ({paths})" if paths else "")
+    effect = tr("replay-effect", count=searches) if searches else tr("replay-no-effect")
     return f"- {text} — {effect}"
 
 
@@ -136,13 +136,13 @@ def _state(told: str | IndexState) -> str:
     if isinstance(told, str):
         return visible(told)
     counts = {"generation": told.generation, "images": told.images, "captions": told.captions}
-    return say("replay-state", **counts)
+    return tr("replay-state", **counts)
 
 
-def _line(one: Again) -> str:
+def _line(one: ReplayedSearch) -> str:
     moved = {"overlap": _figure(one.overlap), "correlation": _figure(one.correlation)}
     kinds = ", ".join(dict.fromkeys(cause.kind for cause in one.causes))
-    told = say("replay-line", query=visible(one.query), place=visible(one.place), **moved)
+    told = tr("replay-line", query=visible(one.query), place=visible(one.place), **moved)
     return f"  {told}" + (f"  [{kinds}]" if kinds else "")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.language import say
 from soutu.cli.options import device_option, index_option, model_option, open_gallery
+from soutu.i18n import tr
 
 PORT = 8765
 
@@ -46,36 +46,36 @@ def serve(
     **settings: object,
 ) -> None:
     """Search FOLDER on a web page, and by HTTP · 打开搜图网页和接口"""
-    from soutu.assemble import no_index, recall
     from soutu.errors import MissingExtra
-    from soutu.server.tokens import is_loopback, token_for
+    from soutu.factory import missing_index_error, read_meta
+    from soutu.server.auth import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
     with open_gallery(folder, index_dir, settings, "apart" if no_batching else "shared") as gallery:
-        if recall(gallery.place, "root") is None:
-            raise no_index(gallery.place, gallery.root)
+        if read_meta(gallery.place, "root") is None:
+            raise missing_index_error(gallery.place, gallery.root)
         try:
-            from soutu.server.guard import Guard
+            from soutu.server.settings import GuardSettings
         except ImportError as fault:
             raise MissingExtra("server-extra") from fault
-        from soutu.server.fetch import Fetcher
         from soutu.server.serve import listen
         from soutu.server.serve import serve as run
         from soutu.server.settings import ServerSettings
+        from soutu.server.url_fetch import Fetcher
 
         per_second = rate if rate is not None else 0.0 if is_loopback(host) else 20.0
-        guard = Guard(token, allow_host, per_second)
+        guard = GuardSettings(token, allow_host, per_second)
         how = ServerSettings(guard, fetch=Fetcher() if fetch_urls else None)
         taken = listen(host, port)
         url = f"http://{_shown(host)}:{taken.getsockname()[1]}"
-        asks = say("serving-token") if token else ""
+        asks = tr("serving-token") if token else ""
 
         def ready() -> None:
-            click.echo(say("serving", folder=gallery.root, url=url) + asks, err=True)
+            click.echo(tr("serving", folder=gallery.root, url=url) + asks, err=True)
 
         with suppress(KeyboardInterrupt):  # which is how this is meant to end
             run(gallery, how, taken, ready)
-    click.echo(say("served"), err=True)
+    click.echo(tr("served"), err=True)
 
 
 def _shown(host: str) -> str:

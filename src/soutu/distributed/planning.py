@@ -11,10 +11,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from soutu.distributed.slices import shard_size
+from soutu.distributed.sources import shard_size
 from soutu.errors import BadInput
 from soutu.store.ann import EXACT_BELOW
-from soutu.store.codes import RECIPE, lists_for
+from soutu.store.ann_build import RECIPE, lists_for
 
 ONE_MACHINE = 10_000_000
 """Beyond this a local search takes longer than a person likes to wait (its time grows with the

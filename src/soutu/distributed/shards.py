@@ -7,19 +7,89 @@ and bad items of a shard become final in the same moment.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from soutu.distributed.places import exists, join, listed, opened, remove, write_whole
-from soutu.errors import BadInput, ModelMismatch, SoutuError
+from soutu.distributed.filesystem import (
+    exists,
+    join,
+    listed,
+    open_file,
+    read_image,
+    remove,
+    write_whole,
+)
+from soutu.errors import BadImage, BadInput, ModelMismatch, SoutuError
 from soutu.store.base import NewImage
-from soutu.types import Floats, ModelCard
+from soutu.types import Floats, ModelInfo
+
+# A picture on its way to a worker, and shards: the parts that a job is done in.
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a source. ``key`` names it in the index; its bytes are ``data``, or are read
+    from ``place`` by whoever decodes it. ``size`` in bytes; ``mtime_ns`` 0 where nothing tells
+    it; ``fault`` where it is known already that it cannot be read."""
+
+    key: str
+    place: str = ""
+    data: bytes | None = None
+    caption: str = ""
+    size: int = 0
+    mtime_ns: int = 0
+    fault: BadImage | None = None
+
+    def read(self) -> bytes:
+        """Raises BadImage."""
+        if self.fault is not None:
+            raise self.fault
+        return read_image(self.place, self.key) if self.data is None else self.data
+
+
+class Shard(Protocol):
+    """A part of a source that one worker embeds and that is finished as a whole; picklable."""
+
+    @property
+    def name(self) -> str:
+        """The same for the same pictures, another when they change; a file's name."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """How many items it has; None where only reading it would tell."""
+        ...
+
+    def items(self) -> Iterator[Item]:
+        """Its pictures in a fixed order. Raises BadInput where the source as a whole cannot be
+        read from this machine."""
+        ...
+
+
+class Source(Protocol):
+    """Where pictures come from."""
+
+    @property
+    def place(self) -> str: ...
+
+    def shards(self) -> list[Shard]: ...
+
+
+def shard_name(label: str, facts: Iterable[object]) -> str:
+    """``label`` as far as every storage takes it, and 64 bits of what ``facts`` say."""
+    digest = hashlib.blake2b(digest_size=8)
+    for fact in facts:
+        digest.update(repr(fact).encode("utf-8", "surrogateescape") + b"\0")
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in label)
+    return f"{kept[:48]}-{digest.hexdigest()}"
+
 
 MANIFEST, LETTERS = "manifest.json", "dead-letters.jsonl"
 SUFFIX = ".parquet"
@@ -28,7 +98,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """An item that could not be embedded: its key, the error's code and its English wording;
     ``fields`` are the error's own, as texts."""
 
@@ -38,23 +108,23 @@ class Letter:
     fields: dict[str, Any]
 
     @classmethod
-    def of(cls, key: str, error: SoutuError) -> Letter:
+    def of(cls, key: str, error: SoutuError) -> DeadLetter:
         fields = {k: v if isinstance(v, (int, float)) else str(v) for k, v in error.fields.items()}
         return cls(key, error.code, error.message(), fields)
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedRow:
     """What a finished shard holds: rows, their captions ("" for none) and vectors (n, dim), in the
     source's order, and its bad items."""
 
     images: list[NewImage]
     captions: list[str]
     vectors: Floats
-    letters: list[Letter]
+    letters: list[DeadLetter]
 
 
-def to_bytes(shard: Embedded) -> bytes:
+def to_bytes(shard: EmbeddedRow) -> bytes:
     """The shard's Parquet file."""
     rows, dim = shard.images, shard.vectors.shape[1]
     flat = pa.array(shard.vectors.reshape(-1), pa.float32())
@@ -85,7 +155,7 @@ class ShardFolder:
     def __init__(self, place: str) -> None:
         self.place = place
 
-    def begin(self, source: str, model: str, card: ModelCard) -> None:
+    def begin(self, source: str, model: str, card: ModelInfo) -> None:
         """Say what the shards are of, or check that it is what they are of. Raises ModelMismatch
         for another model, BadInput for another source or a newer form."""
         mine = {
@@ -110,7 +180,7 @@ class ShardFolder:
             raise BadInput("shards-source", folder=self.place, known=told["source"], source=source)
 
     def _manifest(self, path: str) -> dict[str, Any]:
-        with opened(path) as stream:
+        with open_file(path) as stream:
             try:
                 told = json.load(stream)
                 if not {"format", "source", "model", "space", "fingerprint"} <= {*told}:
@@ -130,13 +200,13 @@ class ShardFolder:
     def path(self, name: str) -> str:
         return join(self.place, name + SUFFIX)
 
-    def write(self, name: str, shard: Embedded) -> None:
+    def write(self, name: str, shard: EmbeddedRow) -> None:
         write_whole(self.path(name), to_bytes(shard))
 
-    def read(self, name: str) -> Embedded:
+    def read(self, name: str) -> EmbeddedRow:
         """Raises BadInput for a file that is not as it was written."""
         path = self.path(name)
-        with opened(path) as stream:
+        with open_file(path) as stream:
             try:
                 table = pq.read_table(stream)
                 letters = _letters(table.schema.metadata)
@@ -145,16 +215,16 @@ class ShardFolder:
                 rows = table.drop_columns(["vector"]).to_pylist()
             except (pa.ArrowException, OSError, KeyError, ValueError) as fault:
                 raise BadInput("shards-damaged", file=path, fault=fault) from fault
-        return Embedded(
+        return EmbeddedRow(
             [_row(row) for row in rows],
             [row["caption"] for row in rows],
             np.asarray(vectors, np.float32),
             letters,
         )
 
-    def counted(self, name: str) -> tuple[int, list[Letter]]:
+    def counted(self, name: str) -> tuple[int, list[DeadLetter]]:
         """How many pictures a finished shard holds, and its bad items; its vectors stay unread."""
-        with opened(self.path(name)) as stream:
+        with open_file(self.path(name)) as stream:
             try:
                 told = pq.ParquetFile(stream)
                 return int(told.metadata.num_rows), _letters(told.schema_arrow.metadata)
@@ -168,7 +238,7 @@ class ShardFolder:
             if left or (name.endswith(SUFFIX) and name.removesuffix(SUFFIX) not in names):
                 remove(join(self.place, name))
 
-    def write_letters(self, letters: Iterator[Letter]) -> int:
+    def write_letters(self, letters: Iterator[DeadLetter]) -> int:
         """Write all bad items to one file, a JSON object a line; returns how many there are."""
         kept = ({"key": x.key, "code": x.code, "message": x.message} for x in letters)
         lines = [json.dumps(row) + "\n" for row in kept]
@@ -188,5 +258,5 @@ def _row(told: dict[str, Any]) -> NewImage:
     )
 
 
-def _letters(metadata: dict[bytes, bytes] | None) -> list[Letter]:
-    return [Letter(**row) for row in json.loads((metadata or {}).get(BAD, b"[]"))]
+def _letters(metadata: dict[bytes, bytes] | None) -> list[DeadLetter]:
+    return [DeadLetter(**row) for row in json.loads((metadata or {}).get(BAD, b"[]"))]

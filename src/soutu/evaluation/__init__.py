@@ -1,43 +1,46 @@
 """How well a model finds what a judged collection says is right."""
 
-from soutu.evaluation.comparison import Difference, against_first, check_metrics, compare
-from soutu.evaluation.judged import Collection
-from soutu.evaluation.judging import Evaluation, Outcome, evaluate
-from soutu.evaluation.layouts import LAYOUTS, open_collection
+from soutu.evaluation.dataset import Dataset
+from soutu.evaluation.evaluate import Evaluation, QueryOutcomes, evaluate
+from soutu.evaluation.loaders import LAYOUTS, open_dataset
 from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.results import (
+    Difference,
+    check_metrics,
+    compare,
+    compare_to_first,
     figures,
     folder_of,
     is_result,
     read_outcomes,
     result_folder,
-    write,
     write_comparison,
+    write_result,
 )
-from soutu.evaluation.trials import Trial, parse_trials, read_grid
-from soutu.evaluation.vectors import How
+from soutu.evaluation.variants import SearchVariant, parse_variants, read_grid
+from soutu.evaluation.vectors import EncodeOptions
 
 __all__ = [
     "LAYOUTS",
     "METRICS",
-    "Collection",
+    "Dataset",
     "Difference",
+    "EncodeOptions",
     "Evaluation",
-    "How",
-    "Outcome",
-    "Trial",
-    "against_first",
+    "QueryOutcomes",
+    "SearchVariant",
     "check_metrics",
     "compare",
+    "compare_to_first",
     "evaluate",
     "figures",
     "folder_of",
     "is_result",
-    "open_collection",
-    "parse_trials",
+    "open_dataset",
+    "parse_variants",
     "read_grid",
     "read_outcomes",
     "result_folder",
-    "write",
     "write_comparison",
+    "write_result",
 ]

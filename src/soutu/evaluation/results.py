@@ -21,18 +21,94 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from soutu.errors import BadInput
-from soutu.evaluation.comparison import Difference
-from soutu.evaluation.judging import Evaluation, Outcome
-from soutu.evaluation.metrics import METRICS
-from soutu.evaluation.runs import FILES
-from soutu.store.exchange.places import put_in_place
+from soutu.evaluation.dataset import TEXT_TO_IMAGE
+from soutu.evaluation.evaluate import FILES, Evaluation, QueryOutcomes
+from soutu.evaluation.metrics import LIBRARY, METRICS
+from soutu.evaluation.statistics import Figure, holm, intervals, randomisation_test
+from soutu.exchange.export import put_in_place
+
+# Whether one evaluation is better than others, query by query.
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more one evaluation has than ``other`` by ``metric``, with its 95 % interval
+    (paired bootstrap); ``p`` of the paired randomisation test, ``corrected`` by Holm for all that
+    were compared together."""
+
+    other: str
+    direction: str
+    lang: str
+    kind: str
+    metric: str
+    more: Figure
+    p: float
+    corrected: float
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """BadInput for a name that is none, or the rank's, whose mean says nothing."""
+    for name in names:
+        if name not in LIBRARY:
+            raise BadInput("eval-metric", name=name, known=", ".join(LIBRARY))
+
+
+def compare(
+    outcomes: Sequence[QueryOutcomes],
+    others: Mapping[str, Sequence[QueryOutcomes]],
+    metrics: Sequence[str] = ("hit@1",),
+) -> list[Difference]:
+    """``outcomes`` against each of the ``others`` (by name), by each of ``metrics``, which have
+    means. BadInput where other queries were asked."""
+    found = []
+    for name, there in others.items():
+        known = {_group(outcome): outcome for outcome in there}
+        for outcome in [one for one in outcomes if one.queries]:
+            other = known.get(_group(outcome))
+            if other is None or other.queries != outcome.queries:
+                raise BadInput("eval-other-queries", folder=name, group=" ".join(_group(outcome)))
+            found += [_difference(name, outcome, other, metric) for metric in metrics]
+    corrected = holm([one.p for one in found])
+    return [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def compare_to_first(
+    named: Mapping[str, Sequence[QueryOutcomes]], metrics: Sequence[str] = ("hit@1",)
+) -> list[Difference]:
+    """What each but the first has more than the first, text→image (``other`` is its name)."""
+    first, *_ = named
+    searched = {
+        name: [one for one in outcomes if one.direction == TEXT_TO_IMAGE]
+        for name, outcomes in named.items()
+    }
+    others = {name: outcomes for name, outcomes in searched.items() if name != first}
+    return [_turned(one) for one in compare(searched[first], others, metrics)]
+
+
+def _turned(one: Difference) -> Difference:
+    value, low, high = (0.0 - number for number in vars(one.more).values())
+    return replace(one, more=Figure(value, high, low))
+
+
+def _group(outcome: QueryOutcomes) -> tuple[str, str, str]:
+    return outcome.direction, outcome.lang, outcome.kind
+
+
+def _difference(name: str, outcome: QueryOutcomes, other: QueryOutcomes, metric: str) -> Difference:
+    at = METRICS.index(metric)
+    # As a result folder keeps them, so that one just made is compared as it will be later.
+    one, two = (np.array([float(f"{v:.9g}") for v in o.values[:, at]]) for o in (outcome, other))
+    (more,) = intervals((one - two)[:, None])
+    p = randomisation_test(one, two)
+    return Difference(name, *_group(outcome), metric, more, p, p)
+
 
 CONFIG, FIGURES, QUERIES = "config.json", "metrics.json", "per_query.csv"
 COMPARISON = "comparison.json"
@@ -76,7 +152,7 @@ def _check(target: Path, shown: Path) -> None:
         _check(target / inner, shown / inner)
 
 
-def write(folder: Path, evaluation: Evaluation) -> None:
+def write_result(folder: Path, evaluation: Evaluation) -> None:
     """The same bytes for the same evaluation."""
     _write_json(folder / CONFIG, evaluation.settings)
     _write_json(folder / FIGURES, [figures(outcome) for outcome in evaluation.outcomes])
@@ -100,7 +176,7 @@ def write_comparison(
     """Beside the folders of each, in which its runs lie already."""
     places = {name: folder_of(at, name) for at, name in enumerate(named, 1)}
     for name, evaluation in named.items():
-        write(folder / places[name], evaluation)
+        write_result(folder / places[name], evaluation)
     told = [{"name": name, "folder": place} for name, place in places.items()]
     rounded = [asdict(one) for one in differences]
     for one in rounded:
@@ -108,7 +184,7 @@ def write_comparison(
     _write_json(folder / COMPARISON, {"trials": told, "differences": rounded})
 
 
-def figures(outcome: Outcome) -> dict[str, object]:
+def figures(outcome: QueryOutcomes) -> dict[str, object]:
     """The figures of one outcome as plain values, to six decimals."""
     told = {name: getattr(outcome, name) for name in _GROUP}
     rounded = {
@@ -128,7 +204,7 @@ def is_result(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (CONFIG, FIGURES, QUERIES))
 
 
-def read_outcomes(folder: Path) -> tuple[Outcome, ...]:
+def read_outcomes(folder: Path) -> tuple[QueryOutcomes, ...]:
     """The outcomes of a result folder, from its values by query; BadInput where it is no result
     or cannot be understood."""
     if not is_result(folder):
@@ -144,9 +220,9 @@ def read_outcomes(folder: Path) -> tuple[Outcome, ...]:
         raise BadInput("eval-damaged", file=folder / QUERIES, fault=fault) from fault
 
 
-def _outcome(group: tuple[str, ...], rows: list[dict[str, str]]) -> Outcome:
+def _outcome(group: tuple[str, ...], rows: list[dict[str, str]]) -> QueryOutcomes:
     direction, lang, kind, targets, unanswered = group
-    return Outcome(
+    return QueryOutcomes(
         direction=direction,
         lang=lang,
         kind=kind,

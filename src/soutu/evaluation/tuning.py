@@ -16,19 +16,26 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from soutu.encoders.base import Encoder
 from soutu.errors import BadInput
-from soutu.evaluation.judged import TEXT_TO_IMAGE, Collection, judgements
-from soutu.evaluation.presence import ENOUGH, Answers, answers, refitted, threshold
-from soutu.evaluation.ranking import ranked
+from soutu.evaluation.absence import ENOUGH, CalibrationData, calibration_data, refitted, threshold
+from soutu.evaluation.dataset import TEXT_TO_IMAGE, Dataset, judgements
+from soutu.evaluation.evaluate import ranked
 from soutu.evaluation.statistics import Figure, holm, intervals, randomisation_test, ratio
-from soutu.evaluation.vectors import How, Vectors, encode
-from soutu.indexing.reference import encoded
-from soutu.query.expand import WEIGHTS, Expander, Weights
-from soutu.query.hubs import HUBS, ON, Hubs, corrected, strength
-from soutu.query.reference import reference_texts
-from soutu.query.standing import FEWEST
-from soutu.query.tuned import UNTUNED, Tuned
+from soutu.evaluation.vectors import DatasetVectors, EncodeOptions, encode_dataset
+from soutu.indexing.baseline import encode_probes
+from soutu.models.base import Encoder
+from soutu.query.expansion import WEIGHTS, Expander, Weights
+from soutu.query.probes import probe_texts
+from soutu.search.calibration import (
+    DEFAULT_HUB_CORRECTION,
+    FEWEST,
+    ON,
+    UNTUNED,
+    HubCorrection,
+    TunedParams,
+    correct_query,
+    correction_alpha,
+)
 
 STEPS = (0.25, 0.5, 1.0)
 ALPHAS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7)
@@ -36,7 +43,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Gain:
+class MetricDelta:
     """A ``metric`` of the test part with the defaults and as tuned, the difference, its p by the
     paired randomisation test, and that ``corrected`` by Holm. Of "Brier" less is better: the mean
     squared error of the confidence that something is there, by query."""
@@ -55,13 +62,13 @@ class Tuning:
     """``precision`` of the answers above the threshold, and the share of what is there that is
     above it (``recall``), on the test part; None where no threshold was found."""
 
-    tuned: Tuned
-    gains: tuple[Gain, ...]
+    tuned: TunedParams
+    gains: tuple[MetricDelta, ...]
     precision: Figure | None = None
     recall: Figure | None = None
 
 
-def halves(collection: Collection) -> tuple[Collection, Collection]:
+def split_half(collection: Dataset) -> tuple[Dataset, Dataset]:
     """The queries of each language and kind in two halves, drawn with a fixed seed, asked of the
     same pictures. BadInput where there are too few."""
     rng = np.random.default_rng(_SEED)
@@ -81,10 +88,10 @@ def halves(collection: Collection) -> tuple[Collection, Collection]:
 
 
 def tune(
-    dev: Collection,
-    test: Collection,
+    dev: Dataset,
+    test: Dataset,
     encoder: Encoder,
-    how: How,
+    how: EncodeOptions,
     expander: Callable[[Weights], Expander | None],
     precision: float | None = None,
 ) -> Tuning:
@@ -93,15 +100,15 @@ def tune(
     if min(len(dev.pictures), len(test.pictures)) < FEWEST:
         raise BadInput("tune-small", name=dev.name, fewest=FEWEST)
 
-    def at(part: Collection, weights: Weights) -> Vectors:
+    def at(part: Dataset, weights: Weights) -> DatasetVectors:
         asked = replace(how, expander=expander(weights), correction=ON)
-        return encode(part, encoder, asked)
+        return encode_dataset(part, encoder, asked)
 
     weights, vectors = _weights(dev, at)
     hubs = _hubs(dev, vectors)
-    bank = encoded(encoder, reference_texts(encoder.card.languages))
-    queries, hits = answers(dev, vectors, bank)
-    tuned = Tuned(encoder.card.space, weights, hubs)
+    bank = encode_probes(encoder, probe_texts(encoder.info.languages))
+    queries, hits = calibration_data(dev, vectors, bank)
+    tuned = TunedParams(encoder.info.space, weights, hubs)
     least = None
     if len(queries) >= ENOUGH:
         any_, this = refitted(queries, UNTUNED.any), refitted(hits, UNTUNED.this)
@@ -110,15 +117,17 @@ def tune(
             least = threshold(queries.probabilities(any_), queries.right, precision)
             tuned = replace(tuned, min_confidence=least or 0.0)
     before, after = at(test, WEIGHTS), at(test, weights)
-    judged = _Judged(tuned, answers(test, before, bank)[0], answers(test, after, bank)[0])
+    judged = _Judged(
+        tuned, calibration_data(test, before, bank)[0], calibration_data(test, after, bank)[0]
+    )
     gains = tuple(_gains(test, before, after, judged))
     fair = [replace(g, corrected=p) for g, p in zip(gains, holm([g.p for g in gains]), strict=True)]
     return Tuning(tuned, tuple(fair), *(judged.above(least) if least else (None, None)))
 
 
 def _weights(
-    dev: Collection, at: Callable[[Collection, Weights], Vectors]
-) -> tuple[Weights, Vectors]:
+    dev: Dataset, at: Callable[[Dataset, Weights], DatasetVectors]
+) -> tuple[Weights, DatasetVectors]:
     """Of equals the default; of others the first."""
     best, vectors = WEIGHTS, at(dev, WEIGHTS)
     if at(dev, Weights(*(STEPS[0] for _ in range(3)))).variants == vectors.variants:
@@ -131,21 +140,27 @@ def _weights(
     return best, vectors
 
 
-def _hubs(dev: Collection, vectors: Vectors) -> Hubs:
+def _hubs(dev: Dataset, vectors: DatasetVectors) -> HubCorrection:
     """One gallery tells on which side of its own skewness the threshold should lie, no more."""
     reference = vectors.reference
     assert reference is not None
     means = {alpha: _mean(reciprocal(dev, vectors, alpha)) for alpha in ALPHAS}
     alpha = max(ALPHAS, key=lambda one: (round(means[one], 9), -one))
     if alpha:
-        return Hubs(alpha, min(HUBS.skewed, math.floor(reference.skewness * 10) / 10), growth=0.0)
+        return HubCorrection(
+            alpha,
+            min(DEFAULT_HUB_CORRECTION.skewed, math.floor(reference.skewness * 10) / 10),
+            growth=0.0,
+        )
     above = math.floor(reference.skewness * 10 + 1) / 10
-    return Hubs(HUBS.alpha, max(HUBS.skewed, above))
+    return HubCorrection(DEFAULT_HUB_CORRECTION.alpha, max(DEFAULT_HUB_CORRECTION.skewed, above))
 
 
-def reciprocal(collection: Collection, vectors: Vectors, alpha: float) -> list[NDArray[np.float64]]:
+def reciprocal(
+    collection: Dataset, vectors: DatasetVectors, alpha: float
+) -> list[NDArray[np.float64]]:
     """1 / the rank of each query's first right picture, text→image, by language and kind."""
-    moved = corrected(vectors.texts, vectors.reference, alpha)
+    moved = correct_query(vectors.texts, vectors.reference, alpha)
     found = []
     for group in judgements(collection):
         if group.direction == TEXT_TO_IMAGE and group.queries:
@@ -160,9 +175,9 @@ def _mean(groups: list[NDArray[np.float64]]) -> float:
 
 @dataclass(frozen=True)
 class _Judged:
-    tuned: Tuned
-    before: Answers
-    after: Answers
+    tuned: TunedParams
+    before: CalibrationData
+    after: CalibrationData
 
     def errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         pairs = (self.before, UNTUNED.any), (self.after, self.tuned.any)
@@ -181,9 +196,14 @@ class _Judged:
         return ratio(both, said), ratio(both, there)
 
 
-def _gains(test: Collection, before: Vectors, after: Vectors, judged: _Judged) -> Iterator[Gain]:
+def _gains(
+    test: Dataset, before: DatasetVectors, after: DatasetVectors, judged: _Judged
+) -> Iterator[MetricDelta]:
     hubs = judged.tuned.hubs
-    alphas = (strength(v.reference, "auto", h) for v, h in ((before, HUBS), (after, hubs)))
+    alphas = (
+        correction_alpha(v.reference, "auto", h)
+        for v, h in ((before, DEFAULT_HUB_CORRECTION), (after, hubs))
+    )
     sides = zip((before, after), alphas, strict=True)
     one, two = (np.concatenate(reciprocal(test, vectors, alpha)) for vectors, alpha in sides)
     yield _gain("hit@1", (one == 1).astype(float), (two == 1).astype(float))
@@ -192,10 +212,10 @@ def _gains(test: Collection, before: Vectors, after: Vectors, judged: _Judged) -
         yield _gain("Brier", *judged.errors())
 
 
-def _gain(metric: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> Gain:
+def _gain(metric: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> MetricDelta:
     p = randomisation_test(after, before)
     more = _figure(after - before)
-    return Gain(metric, len(before), _figure(before), _figure(after), more, p)
+    return MetricDelta(metric, len(before), _figure(before), _figure(after), more, p)
 
 
 def _figure(values: NDArray[np.float64]) -> Figure:

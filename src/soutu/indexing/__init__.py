@@ -1,19 +1,17 @@
 """Bringing a store up to date with a folder."""
 
-from soutu.indexing.ann import refresh_ann
-from soutu.indexing.pipeline import Pace
-from soutu.indexing.plan import IndexPlan, plan_index
-from soutu.indexing.reference import refresh_reference
-from soutu.indexing.run import IndexReport, index_folder
-from soutu.indexing.watch import ticks
+from soutu.indexing.baseline import refresh_ann, refresh_baseline
+from soutu.indexing.diff import IndexPlan, plan_index
+from soutu.indexing.indexer import IndexReport, index_folder, watch_changes
+from soutu.indexing.pipeline import IndexOptions
 
 __all__ = [
+    "IndexOptions",
     "IndexPlan",
     "IndexReport",
-    "Pace",
     "index_folder",
     "plan_index",
     "refresh_ann",
-    "refresh_reference",
-    "ticks",
+    "refresh_baseline",
+    "watch_changes",
 ]

@@ -17,10 +17,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from soutu.encoders.base import Encoder
-from soutu.encoders.preprocess import fit_picture
-from soutu.sources.decode import MAX_PIXELS, Decoded, decode
-from soutu.sources.gate import Gate
+from soutu.images.decode import MAX_PIXELS, DecodedImage, PixelBudget, decode
+from soutu.models.base import Encoder
+from soutu.models.preprocess import fit_picture
 from soutu.types import Floats, Rgb
 
 IN_FLIGHT = 64_000_000  # bytes of files that are read and not yet decoded
@@ -33,11 +32,11 @@ ROOM = 1.4
 TOGETHER, WITHIN = 64, 0.5  # pictures, or seconds' worth of them, that are stored at once
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+DecodeResult = TypeVar("DecodeResult")
 
 
 @dataclass(frozen=True)
-class Pace:
+class IndexOptions:
     """``workers`` threads decode, ``batch`` pictures are encoded at once; 0: chosen from the
     machine and the encoder. Pictures of more than ``max_pixels`` are left out."""
 
@@ -49,17 +48,17 @@ class Pace:
         return self.workers or min(32, os.cpu_count() or 1)
 
 
-class Crew:
+class DecodePipeline:
     """The threads of one index run; a context manager that lets go of them, done or not."""
 
-    def __init__(self, encoder: Encoder, pace: Pace) -> None:
+    def __init__(self, encoder: Encoder, pace: IndexOptions) -> None:
         self._encoder, self._pace = encoder, pace
         self._batch = pace.batch or encoder.batch
-        self._gate = Gate()
+        self._gate = PixelBudget()
         self._workers = ThreadPoolExecutor(pace.threads(), "soutu-decode")
-        self._engine = ThreadPoolExecutor(encoder.lanes, "soutu-encode")
+        self._engine = ThreadPoolExecutor(encoder.max_concurrency, "soutu-encode")
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> DecodePipeline:
         return self
 
     def __exit__(
@@ -73,13 +72,13 @@ class Crew:
 
     def ordered(
         self,
-        work: Callable[[Item], Made],
+        work: Callable[[Item], DecodeResult],
         items: Iterable[Item],
         weight: Callable[[Item], int],
-    ) -> Iterator[tuple[Item, Made]]:
+    ) -> Iterator[tuple[Item, DecodeResult]]:
         """Each item with what ``work`` makes of it, in order. So many are worked on ahead that
         one batch can be encoded meanwhile, as long as their ``weight`` is below the bound."""
-        ahead: deque[tuple[Item, Future[Made]]] = deque()
+        ahead: deque[tuple[Item, Future[DecodeResult]]] = deque()
         carried = 0
         for item in items:
             while ahead and (
@@ -94,10 +93,10 @@ class Crew:
             first, future = ahead.popleft()
             yield first, future.result()
 
-    def decode(self, source: bytes, shown: str) -> Decoded:
+    def decode(self, source: bytes, shown: str) -> DecodedImage:
         """A picture with its pixels already cut to the model's size, which is a hundredth of a
         camera's. Raises BadImage."""
-        card = self._encoder.card
+        card = self._encoder.info
         return decode(
             source,
             max_pixels=self._pace.max_pixels,
@@ -109,7 +108,7 @@ class Crew:
 
     def encoded(self, pictures: Iterable[tuple[Item, Rgb]]) -> Iterator[tuple[list[Item], Floats]]:
         """The items in batches, with the vectors of their pictures, (n, dim) float32."""
-        lanes = self._encoder.lanes
+        lanes = self._encoder.max_concurrency
         pending: deque[tuple[list[Item], Future[Floats]]] = deque()
         batch: list[tuple[Item, Rgb]] = []
 
@@ -134,7 +133,7 @@ class Crew:
             yield done, vectors.result()
 
 
-def gathered(
+def coalesce(
     batches: Iterable[tuple[list[Item], Floats]],
 ) -> Iterator[tuple[list[Item], Floats]]:
     """The same items and vectors in fewer, larger batches: each that is stored is a transaction,

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from soutu.errors import BadConfig, MissingExtra, SoutuError
-from soutu.query.expand import TRANSLATION
-from soutu.query.normalize import EN, language
+from soutu.query.expansion import TRANSLATION
+from soutu.text import EN, language
 from soutu.types import Variant
 
 _LONGEST = 300  # characters

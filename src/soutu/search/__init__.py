@@ -1,6 +1,5 @@
 """Search: text → images, image → images, image → captions, over any store and encoder."""
 
-from soutu.search.asked import Asking, Wanted, parsed
-from soutu.search.searcher import Searcher
+from soutu.search.searcher import ParsedFilter, Searcher, SearchParams, parse_filter
 
-__all__ = ["Asking", "Searcher", "Wanted", "parsed"]
+__all__ = ["ParsedFilter", "SearchParams", "Searcher", "parse_filter"]

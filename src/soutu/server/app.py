@@ -19,18 +19,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from soutu.assemble import shown
 from soutu.errors import BadInput, SoutuError
+from soutu.factory import redacted
 from soutu.gallery import Gallery
-from soutu.server.answers import JSON, json_response
-from soutu.server.context import Context
-from soutu.server.examples import PROBLEM
-from soutu.server.guard import guarded
-from soutu.server.problems import NotAllowed, NotFound, Refused, language_of, problem, status_of
-from soutu.server.routes import about, images, page, search
-from soutu.server.routes.asking import invalid
-from soutu.server.schemas import Problem, SearchRequest
-from soutu.server.settings import ServerSettings
+from soutu.server import routes
+from soutu.server.exceptions import HttpError, NotAllowed, NotFound, language_of, problem, status_of
+from soutu.server.routes import invalid
+from soutu.server.schemas import PROBLEM, Problem, SearchRequest
+from soutu.server.serializers import JSON, json_response
+from soutu.server.service import AppState
+from soutu.server.settings import ServerSettings, add_middleware
 from soutu.version import VERSION
 
 if TYPE_CHECKING:
@@ -55,12 +53,12 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         lifespan=_lifespan,
         responses=dict.fromkeys(_TOLD, _FAULT),
     )
-    app.state.context = Context(gallery, settings)
-    for router in (search.router, images.router, about.router):
+    app.state.context = AppState(gallery, settings)
+    for router in (routes.search_router, routes.images_router, routes.about_router):
         app.include_router(router, prefix=BASE)
-    app.include_router(about.metrics_router)
-    app.include_router(page.router)
-    app.add_middleware(Counting, context=app.state.context)
+    app.include_router(routes.metrics_router)
+    app.include_router(routes.page_router)
+    app.add_middleware(RequestMetrics, context=app.state.context)
     for kind in (SoutuError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answered)
     app.openapi = lambda: _schema(app)  # type: ignore[method-assign]
@@ -69,7 +67,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
 
 def create_server(gallery: Gallery, settings: ServerSettings) -> ASGIApp:
     """``create_app`` behind its guard: what is given to the network."""
-    return guarded(create_app(gallery, settings), settings.guard)
+    return add_middleware(create_app(gallery, settings), settings.guard)
 
 
 @asynccontextmanager
@@ -81,23 +79,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _answered(request: Request, met: Exception) -> Response:
     """What went wrong, in the one shape; what nobody foresaw goes to the log, not to the client."""
-    fault = _nowhere_near(_known(request, met), request.app.state.context.gallery)
+    fault = _redact_paths(_known(request, met), request.app.state.context.gallery)
     asked = request.query_params.get("lang", "")
     accepted = request.headers.get("accept-language", "")
     lang = asked if asked in ("zh", "en") else language_of(accepted)
     answer = json_response(problem(fault, lang), status_of(fault))
-    if isinstance(fault, Refused):
+    if isinstance(fault, HttpError):
         answer.headers.update(fault.headers)
     if isinstance(met, HTTPException) and met.headers:
         answer.headers.update(met.headers)  # which methods there are
     return answer
 
 
-def _nowhere_near(fault: SoutuError, gallery: Gallery) -> SoutuError:
+def _redact_paths(fault: SoutuError, gallery: Gallery) -> SoutuError:
     """``fault`` without where the gallery lies, here or elsewhere: that is no client's business."""
     names = {str(place): place.name for place in (gallery.root, gallery.home) if place.name}
     if isinstance(gallery.place, str):
-        address = shown(gallery.place)
+        address = redacted(gallery.place)
         names |= {address: address.rpartition("/")[2], urlsplit(address).netloc or address: "…"}
 
     def told(value: object) -> object:
@@ -147,10 +145,10 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-class Counting:
+class RequestMetrics:
     """Counts each request by its route's template."""
 
-    def __init__(self, app: ASGIApp, context: Context) -> None:
+    def __init__(self, app: ASGIApp, context: AppState) -> None:
         self._app, self._metrics = app, context.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,11 +10,11 @@ from prometheus_client import generate_latest as written
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from soutu.encoders.batching import Batching
 from soutu.errors import SoutuError
+from soutu.models.batching import BatchingEncoder
 
 if TYPE_CHECKING:
-    from soutu.server.context import Context
+    from soutu.server.service import AppState
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
@@ -25,7 +25,7 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: AppState) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "soutu_requests", "Requests answered", ("route", "status"), registry=self._registry
@@ -47,7 +47,7 @@ class Metrics:
 
 
 class _Now(Collector):
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: AppState) -> None:
         self._context = context
 
     def describe(self) -> list[Metric]:
@@ -69,11 +69,11 @@ class _Now(Collector):
         yield GaugeMetricFamily("soutu_index_images", "Pictures that can be found", state.images)
         yield GaugeMetricFamily("soutu_index_captions", "Captions", state.captions)
         yield GaugeMetricFamily("soutu_index_generation", "Index run", state.generation)
-        if isinstance(context.gallery.encoder, Batching):
+        if isinstance(context.gallery.encoder, BatchingEncoder):
             yield from _encoding(context.gallery.encoder)
 
 
-def _encoding(encoder: Batching) -> Iterator[Metric]:
+def _encoding(encoder: BatchingEncoder) -> Iterator[Metric]:
     """Texts or pictures by batches is how many were encoded together."""
     batches = CounterMetricFamily("soutu_encoder_batches", "Runs of a tower", labels=["tower"])
     encoded = CounterMetricFamily("soutu_encoder_items", "Encoded in them", labels=["tower"])

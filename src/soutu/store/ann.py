@@ -7,17 +7,130 @@ choose candidates; scores always come from the stored vectors.
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 from soutu.errors import IndexCorrupt
-from soutu.store.live import Bits
-from soutu.store.manifest import Level, Manifest, read_manifest
-from soutu.types import Floats, Ids
+from soutu.fs import make_private_file, sync_folder
+from soutu.types import Bits, Floats, Ids
+
+# What is known of a derived index: which file it is, what it covers, how much it can be trusted.
+#
+# A manifest is a small JSON file beside the index file that it names, sealed by a checksum over
+# itself. It is renamed into place after the index file: where it is, the index is whole.
+
+
+@dataclass(frozen=True)
+class RecallEstimate:
+    """Mean recall over ``queries`` queries, with its 95 % interval (normal, over queries)."""
+
+    queries: int
+    recall: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SearchEffort:
+    """The effort for up to ``k`` results: ``lists`` are scanned, the best ``candidates`` by code
+    are scored from their vectors. ``reached`` is recall@k by the kind of query."""
+
+    k: int
+    lists: int
+    candidates: int
+    reached: Mapping[str, RecallEstimate]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``file`` holds codes of the vectors at slots 0 to ``slots`` - 1, in ``lists`` lists;
+    ``checksum`` is its CRC-32. ``built`` is UTC, ISO 8601; ``seconds`` is what building took."""
+
+    file: str
+    checksum: int
+    slots: int
+    lists: int
+    recipe: str
+    target: float
+    levels: tuple[SearchEffort, ...]
+    built: str
+    seconds: float
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the index file in ``folder`` is what was written."""
+        try:
+            return file_checksum(folder / self.file) == self.checksum
+        except OSError:
+            return False
+
+
+def manifest_path(folder: Path, kind: str) -> Path:
+    return folder / f"{kind}.ann.json"
+
+
+def read_manifest(folder: Path, kind: str) -> Manifest | None:
+    """None where there is no index. IndexCorrupt for a manifest that is not what was written."""
+    path = manifest_path(folder, kind)
+    try:
+        kept = json.loads(path.read_bytes())
+        body = kept["ann"]
+        if kept["checksum"] != _seal(body):
+            raise ValueError("checksum")
+        return manifest_from(body)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as fault:
+        raise IndexCorrupt("ann-damaged", file=str(path)) from fault
+
+
+def manifest_from(body: Mapping[str, Any]) -> Manifest:
+    """What ``asdict`` made of a manifest. TypeError, KeyError or AttributeError for anything
+    else."""
+    levels = tuple(
+        SearchEffort(
+            **{**row, "reached": {n: RecallEstimate(**r) for n, r in row["reached"].items()}}
+        )
+        for row in body["levels"]
+    )
+    return Manifest(**{**body, "levels": levels})
+
+
+def write_manifest(folder: Path, kind: str, manifest: Manifest) -> None:
+    """Put ``manifest`` in the place of the one before, and wait until it is on disk."""
+    path = manifest_path(folder, kind)
+    body = asdict(manifest)
+    text = json.dumps({"ann": body, "checksum": _seal(body)}, indent=1)
+    beside = path.with_name(path.name + ".new")
+    make_private_file(beside)
+    with open(beside, "r+b") as file:
+        file.truncate()
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_folder(folder)
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file: any single changed byte changes it, and it costs half a millisecond a
+    megabyte."""
+    value = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            value = crc32(block, value)
+    return value
+
+
+def _seal(body: object) -> int:
+    return crc32(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+
 
 EXACT_BELOW = 20_000  # vectors; a scan of so many takes a millisecond or two
 
@@ -74,13 +187,13 @@ class Ann:
         except (OSError, RuntimeError) as fault:  # RuntimeError: what Faiss raises
             raise IndexCorrupt("ann-damaged", file=str(path)) from fault
 
-    def level(self, k: int) -> Level | None:
+    def level(self, k: int) -> SearchEffort | None:
         """The effort that keeps the promise for ``k`` results; None for more than it was made
         for."""
         return next((level for level in self.manifest.levels if k <= level.k), None)
 
     def candidates(
-        self, query: Floats, level: Level, rows: Floats, bits: Bits | None = None
+        self, query: Floats, level: SearchEffort, rows: Floats, bits: Bits | None = None
     ) -> Candidates:
         """The slots that are likely to hold the best answers to ``query`` (dim,), of those whose
         vectors are ``rows`` (slots, dim). ``bits``: only slots whose bit is set count."""
@@ -111,7 +224,7 @@ class Ann:
         return Candidates(found, codes, scores, every)
 
 
-def stamp(folder: Path, kind: str) -> tuple[int, int] | None:
+def file_signature(folder: Path, kind: str) -> tuple[int, int] | None:
     """Changes whenever another index takes the place of this one; None where there is none."""
     try:
         found = os.stat(f"{folder}/{kind}.ann.json")  # noqa: PTH116  (each search asks)

@@ -1,4 +1,4 @@
-"""What every vector store can do. One contract suite runs over all of them."""
+"""What a vector must be before it is searched with or stored."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from soutu.filters import Filter
-from soutu.types import Floats, IndexState, ModelCard, Ranking
+import numpy as np
+
+from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
-    from soutu.store.manifest import Manifest
+    from soutu.store.ann import Manifest
+
+# What every vector store can do. One contract suite runs over all of them.
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Searchable(Protocol):
         """How many of the images that a search can return ``where`` admits."""
         ...
 
-    def recall(self, key: str) -> str | None:
+    def get_meta(self, key: str) -> str | None:
         """What was remembered under ``key`` (``VectorStore.remember``); None for nothing."""
         ...
 
@@ -202,7 +205,7 @@ class Writer(Known, Protocol):
         """Bring what makes large galleries fast up to date, if it is due; returns what was built
         anew. Recall@10 against the exact search shall be ``target`` on text-like queries: the
         gallery's captions, or ``phrases()`` (n, dim) where it has too few; with ``shift``
-        (dim,), on these less ``shift`` too (``query/hubs.py``). ValueError for a
+        (dim,), on these less ``shift`` too (``search/calibration.py``). ValueError for a
         target that is not between 0 and 1."""
         ...
 
@@ -211,7 +214,7 @@ class VectorStore(Searchable, Known, AbstractContextManager["VectorStore"], Prot
     """Reading and writing, in the space of ``card``; closed where a ``with`` ends."""
 
     @property
-    def card(self) -> ModelCard: ...
+    def info(self) -> ModelInfo: ...
 
     def files(self) -> dict[str, StoredFile]:
         """Every known path."""
@@ -225,7 +228,7 @@ class VectorStore(Searchable, Known, AbstractContextManager["VectorStore"], Prot
         """What the runs after generation ``after`` did, oldest first."""
         ...
 
-    def spaces(self) -> list[ModelCard]:
+    def spaces(self) -> list[ModelInfo]:
         """The models that this gallery has vectors of, in the order of first use."""
         ...
 
@@ -248,7 +251,7 @@ class VectorStore(Searchable, Known, AbstractContextManager["VectorStore"], Prot
         and put in order at random, the same ones as long as nothing changes."""
         ...
 
-    def remember(self, key: str, value: str) -> None:
+    def set_meta(self, key: str, value: str) -> None:
         """Keep a text with the index."""
         ...
 
@@ -258,3 +261,24 @@ class VectorStore(Searchable, Known, AbstractContextManager["VectorStore"], Prot
         ...
 
     def close(self) -> None: ...
+
+
+def validate_query_vector(vector: Floats, dim: int) -> Floats:
+    """``vector`` as float32 (dim,); ValueError for another shape or a value that is not finite."""
+    query = np.ascontiguousarray(vector, dtype=np.float32)
+    if query.shape != (dim,):
+        raise ValueError(f"a query vector is ({dim},), not {query.shape}")
+    if not np.isfinite(query).all():
+        raise ValueError("a query vector must be finite")
+    return query
+
+
+def validate_rows(vectors: Floats, count: int, dim: int) -> Floats:
+    """``vectors`` as contiguous float32 (count, dim); ValueError for another shape or a value
+    that is not finite: one NaN in a slab would upset every ranking after it."""
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    if rows.shape != (count, dim):
+        raise ValueError(f"vectors for {count} items are ({count}, {dim}), not {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ValueError("vectors must be finite")
+    return rows

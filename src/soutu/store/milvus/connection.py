@@ -9,15 +9,127 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from soutu.errors import MissingExtra, RemoteUnavailable, SoutuError
-from soutu.store.milvus import lite
-from soutu.store.milvus.address import Address
+from soutu.errors import BadConfig, MissingExtra, RemoteUnavailable, SoutuError
+
+# Where a gallery lies in Milvus: ``milvus://host:19530/photos``, ``milvuss://`` with TLS, or a
+# file of Milvus Lite, ``milvus:///folder/file.db`` or any path that ends in ``.db``.
+
+
+TOKEN = "SOUTU_MILVUS_TOKEN"
+PORT = 19530
+LITE = "soutu"  # what the collections in a file begin with
+_SCHEMES = {"milvus": "http", "milvuss": "https"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """``uri`` is what pymilvus connects to, or the path of a Milvus Lite file (``lite``); the
+    names of all collections begin with ``collection``. ``shown`` names the place without secrets:
+    it may be kept and printed, ``token`` never."""
+
+    uri: str
+    collection: str
+    shown: str
+    lite: bool
+    token: str = field(default="", repr=False, compare=False)
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is meant for Milvus."""
+    return text.startswith(("milvus:", "milvuss:")) or text.endswith(".db")
+
+
+def parse(text: str, environment: Mapping[str, str] | None = None) -> Address:
+    """The address that ``text`` names. A token in ``environment`` counts where the text has no
+    user. BadConfig for what is no address; the message does not repeat what may be a password."""
+    env = os.environ if environment is None else environment
+    if not text.startswith(("milvus:", "milvuss:")):
+        return _lite(text)
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port or PORT
+    except ValueError as error:
+        raise BadConfig("milvus-address", reason="port") from error
+    if parts.query or parts.fragment:
+        raise BadConfig("milvus-address", reason="? #")
+    if not parts.netloc:
+        return _lite(unquote(parts.path))
+    name = parts.path.strip("/")
+    if not host or not _NAME.fullmatch(name):
+        raise BadConfig("milvus-address", reason=name or "collection")
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Address(
+        uri=f"{_SCHEMES[parts.scheme]}://{place}",
+        collection=name,
+        shown=f"{parts.scheme}://{place}/{name}",
+        lite=False,
+        token=_login(parts) or env.get(TOKEN, ""),
+    )
+
+
+def _lite(path: str) -> Address:
+    if not path.endswith(".db"):
+        raise BadConfig("milvus-address", reason=".db")
+    file = os.path.abspath(Path(path).expanduser())  # noqa: PTH100  (resolve() would follow links)
+    return Address(uri=file, collection=LITE, shown=f"milvus://{file}", lite=True)
+
+
+def _login(parts: SplitResult) -> str:
+    if parts.username is None:
+        return ""
+    return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+
+
+# Milvus Lite: a server inside this process, one for each file, for as long as a store uses it.
+#
+# A file belongs to the process that has opened it; another is refused until it is let go.
+
+
+_LOCK = Lock()
+_USED: Counter[str] = Counter()
+
+
+def start(file: str) -> str:
+    """The address of the server of ``file``, which is made where it is not there. MissingExtra
+    without Milvus Lite; RemoteUnavailable where the file cannot be opened."""
+    try:
+        from milvus_lite.server_manager import server_manager_instance as servers
+    except ImportError as error:
+        raise MissingExtra("milvus-missing") from error
+    # Its server runs in this process, and reports each call that it lacks with a traceback.
+    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
+    with _LOCK:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        uri: str | None = servers.start_and_get_uri(file)
+        if uri is None:
+            raise RemoteUnavailable("milvus-lite-busy", file=file)
+        _USED[file] += 1
+        return uri
+
+
+def stop(file: str) -> None:
+    """One store less uses ``file``; the last to leave closes it."""
+    from milvus_lite.server_manager import server_manager_instance as servers
+
+    with _LOCK:
+        _USED[file] -= 1
+        if _USED[file] <= 0:
+            del _USED[file]
+            servers.release_server(file)
+
 
 PATIENCE = 60.0  # seconds that a call is tried for
 SLICE = 20.0  # of them for the first attempt, as a dead connection says nothing; then twice that
@@ -127,7 +239,7 @@ class Connection:
                 self._client.close()
                 self._client = None
                 if self.address.lite:
-                    lite.stop(self.address.uri)
+                    stop(self.address.uri)
 
     def _opened(self) -> Any:  # noqa: ANN401  (pymilvus has half its types)
         with self._lock:
@@ -143,7 +255,7 @@ class Connection:
         for name in ("pymilvus", "milvus_lite"):  # their tracebacks come before our message
             logging.getLogger(name).setLevel(logging.CRITICAL)
         address = self.address
-        uri = lite.start(address.uri) if address.lite else address.uri
+        uri = start(address.uri) if address.lite else address.uri
         try:
             return pymilvus.MilvusClient(
                 uri,
@@ -154,7 +266,7 @@ class Connection:
             )
         except Exception:
             if address.lite:
-                lite.stop(address.uri)
+                stop(address.uri)
             raise
 
     def _unavailable(self, told: str, fault: Exception) -> RemoteUnavailable:

@@ -11,32 +11,85 @@ of one snapshot may be missed by it; and nothing is kept from whoever may write 
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from soutu.errors import MissingIndex, RemoteUnavailable
-from soutu.filters import Filter
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
-from soutu.store.checks import checked_query
-from soutu.store.milvus import reading, spaces, tuning
-from soutu.store.milvus.address import Address
-from soutu.store.milvus.connection import PATIENCE, Connection
-from soutu.store.milvus.head import Head, Lease
-from soutu.store.milvus.nearest import Effort, Searched, taken
-from soutu.store.milvus.spaces import CAPTION, IMAGE, Tables, live
-from soutu.store.milvus.texts import Texts
-from soutu.store.milvus.where import matching
-from soutu.types import Floats, Ids, IndexState, ModelCard, Ranking
+from soutu.errors import Missing, MissingIndex, RemoteUnavailable
+from soutu.store import text_search
+from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, validate_query_vector
+from soutu.store.milvus import ann, epoch, rows
+from soutu.store.milvus.ann import Effort, Searched, taken
+from soutu.store.milvus.connection import PATIENCE, Address, Connection
+from soutu.store.milvus.epoch import CAPTION, IMAGE, Head, Lease, Tables, live
+from soutu.store.milvus.filters import matching
+from soutu.store.milvus.rows import all_captions, live_among
+from soutu.store.sqlite import schema
+from soutu.types import Filter, Floats, Ids, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from soutu.store.manifest import Manifest
-    from soutu.store.milvus.writing import MilvusWriter
+    from soutu.store.ann import Manifest
+    from soutu.store.milvus.writer import MilvusWriter
+
+# Which captions say a text: told here, by the local store's own index (``store/text_search.py``)
+# over all
+# captions, which are fetched once and again when they change. So scores are the same, and so is
+# what
+# is found; Milvus's own text index cuts Chinese otherwise. For more captions than are worth
+# fetching
+# it cannot be told.
+
+
+MOST = 200_000  # captions
+
+
+class Texts:
+    """The index in memory, as old as the captions are; several threads may ask."""
+
+    def __init__(self, tables: Tables, card: ModelInfo) -> None:
+        self._tables, self._card = tables, card
+        self._lock = Lock()
+        self._said = -1
+        self._index: sqlite3.Connection | None = None
+        self._found: Ids = np.empty(0, np.int64)
+
+    def ranked(self, head: Head, text: str, k: int, among: Ids | None, *, exact: bool) -> Ranking:
+        """As ``fts.ranked``, of the images that a search could return. Missing."""
+        if head.told > MOST:
+            place = self._tables.connection.address.shown
+            raise Missing("milvus-text-many", address=place, captions=head.told, most=MOST)
+        with self._lock:
+            if self._index is None or self._said != head.said:
+                self._fill(head)
+            assert self._index is not None
+            admitted = self._found if among is None else np.intersect1d(self._found, among)
+            return text_search.ranked(self._index, text, k, admitted, exact=exact)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._index is not None:
+                self._index.close()
+                self._index, self._said = None, -1
+
+    def _fill(self, head: Head) -> None:
+        rows = all_captions(self._tables, head.epoch)
+        index = schema.of_captions([row.text for row in rows])
+        owners = [(row.image_id, place) for place, row in enumerate(rows)]
+        index.executemany("UPDATE captions SET image_id = ? WHERE id = ?", owners)
+        vectors = self._tables.vectors(self._card, IMAGE)
+        found = live_among(vectors, head.epoch, {owner for owner, _ in owners})
+        if self._index is not None:
+            self._index.close()
+        self._index, self._said = index, head.said
+        self._found = np.array(sorted(found), np.int64)
+
 
 FILTERS = 8  # whose ids are kept, until something changes
 
@@ -47,9 +100,9 @@ class MilvusStore:
     Reading is safe from several threads; writing is one thread's at a time. Usable as a context
     manager."""
 
-    def __init__(self, connection: Connection, card: ModelCard) -> None:
+    def __init__(self, connection: Connection, card: ModelInfo) -> None:
         """Use ``create_or_open`` or ``open``."""
-        self.card = card
+        self.info = card
         self.address = connection.address
         self._connection = connection
         self._tables = Tables(connection, connection.address.collection)
@@ -61,14 +114,14 @@ class MilvusStore:
 
     @classmethod
     def create_or_open(
-        cls, address: Address, card: ModelCard, *, patience: float = PATIENCE
+        cls, address: Address, card: ModelInfo, *, patience: float = PATIENCE
     ) -> MilvusStore:
         """The store for writing: makes the collections and the space of ``card`` where they are not
         there. RemoteUnavailable; ModelMismatch where the space has vectors of another length."""
         with _connected(address, patience) as connection:
             tables = Tables(connection, address.collection)
             tables.make()
-            spaces.add(tables, card)
+            epoch.add(tables, card)
             return cls(connection, card)
 
     @classmethod
@@ -81,15 +134,15 @@ class MilvusStore:
             tables = Tables(connection, address.collection)
             if not tables.exist():
                 raise MissingIndex("milvus-missing-gallery", address=address.shown)
-            return cls(connection, spaces.find(tables, space))
+            return cls(connection, epoch.find(tables, space))
 
     @staticmethod
-    def peek(address: Address, key: str, *, patience: float = PATIENCE) -> str | None:
+    def read_meta(address: Address, key: str, *, patience: float = PATIENCE) -> str | None:
         """What the gallery at ``address`` remembers under ``key``; None where there is none."""
         connection = Connection(address, patience)
         try:
             tables = Tables(connection, address.collection)
-            return tables.meta.recall(key) if tables.exist() else None
+            return tables.meta.get_meta(key) if tables.exist() else None
         finally:
             connection.close()
 
@@ -123,16 +176,16 @@ class MilvusStore:
 
     def state(self) -> IndexState:
         head = self._head()
-        counts = (head.live.get(live(self.card, kind), 0) for kind in (IMAGE, CAPTION))
-        return IndexState(head.generation, self.card.space, *counts)
+        counts = (head.live.get(live(self.info, kind), 0) for kind in (IMAGE, CAPTION))
+        return IndexState(head.generation, self.info.space, *counts)
 
     def search_images(self, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
-        query, head = checked_query(vector, self.card.dim), self._head()
+        query, head = validate_query_vector(vector, self.info.dim), self._head()
         among = None if where is None else self._matching(head, where)
         return self._searched(head, IMAGE).nearest(query, k, among)
 
     def search_captions(self, vector: Floats, k: int) -> Ranking:
-        query = checked_query(vector, self.card.dim)
+        query = validate_query_vector(vector, self.info.dim)
         return self._searched(self._head(), CAPTION).nearest(query, k)
 
     def search_text(
@@ -144,76 +197,76 @@ class MilvusStore:
         return self._texts.ranked(head, text, k, among, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
-        return reading.image_rows(self._tables, self._head().epoch, ids)
+        return rows.image_rows(self._tables, self._head().epoch, ids)
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
-        return reading.caption_rows(self._tables, self._head().epoch, ids)
+        return rows.caption_rows(self._tables, self._head().epoch, ids)
 
     def captions_of(self, image_id: int) -> list[CaptionRow]:
-        return reading.captions_of(self._tables, self._head().epoch, image_id)
+        return rows.captions_of(self._tables, self._head().epoch, image_id)
 
     def image_vectors(self, ids: Sequence[int]) -> Floats:
-        return taken(self._tables.vectors(self.card, IMAGE), ids)
+        return taken(self._tables.vectors(self.info, IMAGE), ids)
 
     def caption_vectors(self, ids: Sequence[int]) -> Floats:
-        return taken(self._tables.vectors(self.card, CAPTION), ids)
+        return taken(self._tables.vectors(self.info, CAPTION), ids)
 
     def count_images(self, where: Filter) -> int:
         head = self._head()
         found = self._matching(head, where)
-        if head.live.get(live(self.card, IMAGE), 0) == head.owners:
+        if head.live.get(live(self.info, IMAGE), 0) == head.owners:
             return len(found)
-        vectors = self._tables.vectors(self.card, IMAGE)
-        return len(reading.live_among(vectors, head.epoch, found.tolist()))
+        vectors = self._tables.vectors(self.info, IMAGE)
+        return len(rows.live_among(vectors, head.epoch, found.tolist()))
 
     def sample_images(self, count: int) -> Floats:
-        vectors = self._tables.vectors(self.card, IMAGE)
-        ids = np.array(sorted(reading.live_owners(vectors, self._head().epoch)), np.int64)
+        vectors = self._tables.vectors(self.info, IMAGE)
+        ids = np.array(sorted(rows.live_owners(vectors, self._head().epoch)), np.int64)
         return taken(vectors, np.random.default_rng(0).permutation(ids)[:count].tolist())
 
     def files(self) -> dict[str, StoredFile]:
-        return reading.stored_files(self._tables, self._head().epoch)
+        return rows.stored_files(self._tables, self._head().epoch)
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
-        return reading.ids_by_content(self._tables.images, contents)
+        return rows.ids_by_content(self._tables.images, contents)
 
     def images_without_vector(self) -> list[int]:
-        return reading.images_without_vector(self._tables, self._head(), self.card)
+        return rows.images_without_vector(self._tables, self._head(), self.info)
 
     def captions_without_vector(self) -> list[CaptionRow]:
-        return reading.captions_without_vector(self._tables, self._head(), self.card)
+        return rows.captions_without_vector(self._tables, self._head(), self.info)
 
     def all_captions(self) -> list[CaptionRow]:
-        return reading.all_captions(self._tables, self._head().epoch)
+        return rows.all_captions(self._tables, self._head().epoch)
 
     def changes(self, after: int = 0) -> list[Change]:
         """What the runs after generation ``after`` did, oldest first."""
-        return reading.change_rows(self._tables, self._head().epoch, after)
+        return rows.change_rows(self._tables, self._head().epoch, after)
 
-    def spaces(self) -> list[ModelCard]:
+    def spaces(self) -> list[ModelInfo]:
         """The models that this gallery has vectors of, in the order of first use."""
-        return spaces.all_cards(self._meta)
+        return epoch.all_cards(self._meta)
 
     def promises(self) -> Mapping[str, Manifest]:
         """How searching images and captions was tuned; only kinds that are not searched exactly."""
-        kept = {kind: tuning.manifest(self._meta, self.card, kind) for kind in spaces.KINDS}
+        kept = {kind: ann.manifest(self._meta, self.info, kind) for kind in epoch.KINDS}
         return {kind: found for kind, found in kept.items() if found}
 
-    def recall(self, key: str) -> str | None:
-        return self._meta.recall(key)
+    def get_meta(self, key: str) -> str | None:
+        return self._meta.get_meta(key)
 
-    def remember(self, key: str, value: str) -> None:
-        self._meta.remember(key, value)
+    def set_meta(self, key: str, value: str) -> None:
+        self._meta.set_meta(key, value)
 
     @contextmanager
     def writer(self) -> Iterator[MilvusWriter]:
         """One index run. IndexCorrupt("index-locked") while another goes on anywhere."""
-        from soutu.store.milvus.writing import MilvusWriter
+        from soutu.store.milvus.writer import MilvusWriter
 
         lease = Lease(self._meta)
         try:
             lease.take()
-            run = MilvusWriter(self._tables, self.card, lease)
+            run = MilvusWriter(self._tables, self.info, lease)
             yield run
             run.finish()
         except RemoteUnavailable:
@@ -240,9 +293,9 @@ class MilvusStore:
         key = head.tuned, kind
         effort = self._efforts.get(key)
         if effort is None:
-            effort = tuning.effort(tuning.manifest(self._meta, self.card, kind))
+            effort = ann.effort(ann.manifest(self._meta, self.info, kind))
             self._efforts[key] = effort
-        return Searched(self._tables.vectors(self.card, kind), head.epoch, effort)
+        return Searched(self._tables.vectors(self.info, kind), head.epoch, effort)
 
 
 @contextmanager

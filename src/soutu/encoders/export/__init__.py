@@ -1,1 +1,0 @@
-"""From the weights of a CLIP model to a bundle: towers → build → quantize → export."""

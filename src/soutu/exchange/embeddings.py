@@ -1,0 +1,115 @@
+"""Rows of embeddings as files hold them, and what they must be before they are stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from soutu.errors import BadInput
+from soutu.types import Floats, Ids
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from soutu.exchange.npy import EmbeddingSource
+
+AnyFloats: TypeAlias = "NDArray[np.floating[Any]]"
+
+# A row whose length differs from 1 by no more than rounding stays as it is, so that what was
+# exported comes back bit for bit.
+ROUNDING = 16 * float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of ``file``, from its row ``first`` on (counted from 0).
+
+    ``captions`` has "" where a row has none. ``images`` is (n, dim), ``texts`` (m, dim), float16,
+    float32 or float64; text vector j belongs to row ``worded[j]`` of these.
+    """
+
+    file: str
+    first: int
+    paths: Sequence[str]
+    captions: Sequence[str]
+    images: AnyFloats
+    texts: AnyFloats
+    worded: Ids
+
+
+class Embeddings(Protocol):
+    """Embeddings that can be read any number of times, from the beginning."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        ...
+
+    @property
+    def described(self) -> EmbeddingSource | None:
+        """The model that made them, where a file says it."""
+        ...
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """All rows, at most ``size`` at once, unchecked. Raises BadInput."""
+        ...
+
+
+def validate_batch(rows: Rows, dim: int) -> Rows:
+    """``rows`` with float32 unit vectors of ``dim`` numbers; vectors of blank captions are left
+    out. BadInput, naming file and row, for a vector that is zero, not finite or of another
+    length, and for a path or caption that no index can hold."""
+    for row, (path, caption) in enumerate(zip(rows.paths, rows.captions, strict=True), rows.first):
+        if not path or "\0" in path or not _is_name(path):
+            raise BadInput("import-path", file=rows.file, row=row, path=ascii(path))
+        if not is_unicode(caption):
+            raise BadInput("import-caption", file=rows.file, row=row, caption=ascii(caption))
+    numbers = rows.first + np.arange(len(rows.paths))
+    kept = np.array([bool(rows.captions[row].strip()) for row in rows.worded], bool)
+    worded = rows.worded[kept]
+    return replace(
+        rows,
+        captions=[caption if caption.strip() else "" for caption in rows.captions],
+        images=_unit(rows.images, dim, rows.file, numbers),
+        texts=_unit(rows.texts[kept], dim, rows.file, numbers[worded]),
+        worded=worded,
+    )
+
+
+def _is_name(path: str) -> bool:
+    """Whether a file system could hold it; bytes that are no text are kept as surrogates."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` has a UTF-8 form: no surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unit(vectors: AnyFloats, dim: int, file: str, numbers: Ids) -> Floats:
+    """``vectors`` (n, dim) at length 1, float32; ``numbers`` (n,) are their rows, for messages."""
+    if vectors.shape[1] != dim:
+        raise BadInput("import-dim", file=file, found=vectors.shape[1], dim=dim)
+    wide = vectors.astype(np.float64)
+    peaks = np.abs(wide).max(axis=1, keepdims=True)
+    for wrong, code in ((~np.isfinite(peaks), "import-not-finite"), (peaks == 0, "import-zero")):
+        if wrong.any():
+            raise BadInput(code, file=file, row=int(numbers[int(np.argmax(wrong))]))
+    # By the largest number first: squares of very large or small ones leave float64's range.
+    scaled = wide / peaks
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        kept = np.abs(peaks * lengths - 1) <= ROUNDING
+    return np.where(kept, wide, scaled / lengths).astype(np.float32)

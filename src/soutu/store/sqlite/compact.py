@@ -1,0 +1,184 @@
+"""Giving back the room of what is gone.
+
+A picture that has lost its last path keeps its row and vectors, so that a file that comes back is
+not encoded again, and a vector that was replaced keeps its slot. Here they go: the vectors that
+are left are written to a new folder, and one transaction makes rows and folder change places.
+Killed before that, the index is as it was; after it, as it shall be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from soutu.errors import IndexCorrupt
+from soutu.fs import make_private_file, make_private_folder, sync_folder
+from soutu.store.sqlite import schema
+from soutu.store.sqlite.schema import (
+    checksum,
+    next_ids,
+    transaction,
+    translate_sqlite_errors,
+    write,
+)
+from soutu.store.sqlite.store import connected
+from soutu.store.sqlite.vectors import (
+    KINDS,
+    REVISION,
+    Space,
+    VectorFile,
+    VectorFileWriter,
+    VectorKind,
+    all_spaces,
+    next_folder,
+    pack,
+    remove_old_generations,
+    slot_counter,
+)
+from soutu.types import Floats, Ids
+
+_BATCH = 4096
+
+_GONE = """id NOT IN (SELECT image_id FROM paths)"""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """``images`` and ``captions`` had no file any more, ``vectors`` belonged to nothing;
+    ``before`` and ``after`` are bytes on disk."""
+
+    images: int
+    captions: int
+    vectors: int
+    before: int
+    after: int
+
+
+def compact(home: Path) -> Compacted:
+    """Under the write lock: drop what has no file, and write the rest without gaps. Readers go on
+    meanwhile. IndexCorrupt where there is no room for it."""
+    before = _size(home)
+    with connected(home, writing=True) as connection:
+        remove_old_generations(connection, home)
+        gone = _count(connection, "images", _GONE)
+        captions = _count(connection, "captions", f"image_id IN (SELECT {_gone_ids()})")
+        idle = sum(_idle(connection, space, kind) for space in all_spaces(connection, home)
+                   for kind in KINDS)  # fmt: skip
+        if gone or idle:
+            _check_room(home)
+            with translate_sqlite_errors(home), transaction(connection):
+                _drop_gone(connection)
+                if captions:
+                    schema.rebuild(connection)
+                for space in all_spaces(connection, home):
+                    _move(connection, space)
+                next_ids(connection, REVISION)
+            pack(connection)
+            connection.execute("VACUUM")
+            if remove_old_generations(connection, home):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return Compacted(gone, captions, idle, before, _size(home))
+
+
+def _gone_ids() -> str:
+    return f"id FROM images WHERE {_GONE}"
+
+
+def _count(connection: sqlite3.Connection, table: str, condition: str) -> int:
+    sql = f"SELECT count(*) FROM {table} WHERE {condition}"
+    return int(connection.execute(sql).fetchone()[0])
+
+
+def _idle(connection: sqlite3.Connection, space: Space, kind: VectorKind) -> int:
+    """Slots of ``kind`` that no row refers to."""
+    name = slot_counter(space.id, kind)
+    found = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+    used = _count(connection, kind.vectors, f"space = {space.id}")
+    return (found[0] if found else 0) - used
+
+
+def _drop_gone(connection: sqlite3.Connection) -> None:
+    lost = f"SELECT {_gone_ids()}"
+    connection.execute(
+        f"""DELETE FROM caption_vectors WHERE owner IN
+            (SELECT id FROM captions WHERE image_id IN ({lost}))"""
+    )
+    connection.execute(f"DELETE FROM captions WHERE image_id IN ({lost})")
+    connection.execute(f"DELETE FROM image_vectors WHERE owner IN ({lost})")
+    connection.execute(f"DELETE FROM images WHERE {_GONE}")
+
+
+def _move(connection: sqlite3.Connection, space: Space) -> None:
+    """Write the vectors of ``space`` to its next folder, in the order in which they lie, and
+    make the rows refer to that. They are on disk before the transaction can end."""
+    folder = next_folder(space)
+    make_private_folder(folder)
+    for kind in KINDS:
+        make_private_file(folder / kind.slab)
+        rows = connection.execute(
+            f"SELECT owner, slot FROM {kind.vectors} WHERE space = ? ORDER BY slot", (space.id,)
+        )
+        pairs: Ids = np.array(rows.fetchall(), dtype=np.int64).reshape(-1, 2)
+        old = VectorFile(space.folder / kind.slab, space.info.dim)
+        new = VectorFileWriter(folder / kind.slab, space.info.dim)
+        try:
+            for first in range(0, len(pairs), _BATCH):
+                part = pairs[first : first + _BATCH]
+                vectors = old.take(part[:, 1])
+                new.write(first, vectors)
+                _refer(connection, space, kind, part, (first, vectors))
+        finally:
+            new.close()
+            old.close()
+        # In a new folder slots begin anew.
+        write(connection, "counters", [(slot_counter(space.id, kind), len(pairs))])
+    sync_folder(folder)
+    row = connection.execute(
+        "SELECT id, space, folder, card, since FROM spaces WHERE id = ?", (space.id,)
+    ).fetchone()
+    write(connection, "spaces", [(*row[:2], folder.name, *row[3:])])
+
+
+def _refer(
+    connection: sqlite3.Connection,
+    space: Space,
+    kind: VectorKind,
+    pairs: Ids,
+    moved: tuple[int, Floats],
+) -> None:
+    """Seal the rows for their new slots; one that was damaged stays one that is seen to be."""
+    first, vectors = moved
+    sealed = []
+    for slot, ((owner, old), vector) in enumerate(zip(pairs.tolist(), vectors, strict=True), first):
+        data = vector.tobytes()
+        seal = connection.execute(
+            f"SELECT checksum FROM {kind.vectors} WHERE space = ? AND owner = ?", (space.id, owner)
+        ).fetchone()[0]
+        whole = seal == checksum(kind.vectors, space.id, owner, old, data)
+        new = checksum(kind.vectors, space.id, owner, slot, data) if whole else bytes(8)
+        sealed.append((slot, new, space.id, owner))
+    connection.executemany(
+        f"UPDATE {kind.vectors} SET slot = ?, checksum = ? WHERE space = ? AND owner = ?", sealed
+    )
+
+
+def _check_room(home: Path) -> None:
+    needed = 2 * _size(home)  # the vectors, and the rows twice while they are packed
+    free = shutil.disk_usage(home).free
+    if free < needed:
+        raise IndexCorrupt(
+            "compact-space", home=str(home), needed=needed // 10**6, free=free // 10**6
+        )
+
+
+def _size(home: Path) -> int:
+    total = 0
+    for place, _, files in os.walk(home):
+        for name in files:
+            total += (Path(place) / name).stat(follow_symlinks=False).st_size
+    return total

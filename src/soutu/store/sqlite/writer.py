@@ -1,0 +1,280 @@
+"""One index run on the local store: every call is one transaction over slab and rows.
+
+The order is what makes it safe to be killed: vectors reach the disk at slots nobody refers to,
+then one SQLite commit makes rows, slots and counters visible together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from soutu.store.ann_build import refresh_codes
+from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile, validate_rows
+from soutu.store.sqlite import schema
+from soutu.store.sqlite.rows import (
+    captions_without_vector,
+    ids_by_content,
+    slots_of,
+    without_vector,
+)
+from soutu.store.sqlite.schema import (
+    casefold_name,
+    connect,
+    next_ids,
+    select_in,
+    set_meta,
+    transaction,
+    translate_sqlite_errors,
+    write,
+)
+from soutu.store.sqlite.vectors import (
+    CAPTIONS,
+    DEFAULT,
+    IMAGES,
+    KINDS,
+    REVISION,
+    Space,
+    VectorFileWriter,
+    VectorKind,
+    folder_of,
+    pack,
+    remove_old_generations,
+    slot_counter,
+)
+from soutu.types import Floats
+
+
+class LocalWriter:
+    """Implements ``Writer``; made by ``LocalStore.writer``, under the write lock."""
+
+    def __init__(self, home: Path, space: Space) -> None:
+        self._home = home
+        self._generation: int | None = None  # of this run, once it has changed something
+        self._noted: list[tuple[str, str, str]] = []  # changes of the transaction under way
+        self._slabs: dict[str, VectorFileWriter] = {}
+        self._connection = connect(home, writing=True)
+        try:
+            remove_old_generations(self._connection, home)
+            with translate_sqlite_errors(home):
+                schema.catch_up(self._connection)
+            # Where its vectors lie now: they may have been compacted since it was opened.
+            self._space = replace(space, folder=folder_of(self._connection, home, space))
+            space = self._space
+            for kind in KINDS:
+                self._slabs[kind.name] = VectorFileWriter(space.folder / kind.slab, space.info.dim)
+        except BaseException:
+            self.close()
+            raise
+
+    def finish(self) -> None:
+        """The run has done what it came for: this space is now the gallery's own."""
+        with translate_sqlite_errors(self._home):
+            with transaction(self._connection):
+                set_meta(self._connection, DEFAULT, self._space.info.space)
+            pack(self._connection)
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        self._connection.close()
+        for slab in self._slabs.values():
+            slab.close()
+
+    def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
+        with translate_sqlite_errors(self._home):
+            return ids_by_content(self._connection, contents)
+
+    def images_without_vector(self) -> list[int]:
+        with translate_sqlite_errors(self._home):
+            return without_vector(self._connection, self._space.id)
+
+    def add_images(self, images: Sequence[NewImage], vectors: Floats) -> list[int]:
+        rows = validate_rows(vectors, len(images), self._space.info.dim)
+        with self._transaction():
+            known = ids_by_content(self._connection, [image.content for image in images])
+            fresh = {i.content: i for i in images if i.content not in known}
+            first = next_ids(self._connection, "image", len(fresh)) + 1
+            known.update((content, id_) for id_, content in enumerate(fresh, first))
+            write(
+                self._connection,
+                "images",
+                [(known[c], c, i.width, i.height, i.taken) for c, i in fresh.items()],
+            )
+            ids = [known[image.content] for image in images]
+            self._put_files(
+                StoredFile(i.path, i.size, i.mtime_ns, id_)
+                for i, id_ in zip(images, ids, strict=True)
+            )
+            stored = slots_of(self._connection, self._space.id, IMAGES, ids)
+            place: dict[int, int] = {}  # the first row of each image that lacks a vector
+            for row, id_ in enumerate(ids):
+                if id_ not in stored:
+                    place.setdefault(id_, row)
+            self._put_vectors(IMAGES, list(place), rows[list(place.values())])
+        return ids
+
+    def set_image_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
+        self._set_vectors(IMAGES, "images", ids, vectors)
+
+    def set_caption_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
+        self._set_vectors(CAPTIONS, "captions", ids, vectors)
+
+    def attach(self, files: Sequence[StoredFile]) -> None:
+        with self._transaction():
+            self._require("images", [file.image_id for file in files])
+            self._put_files(files)
+
+    def detach(self, paths: Sequence[str]) -> None:
+        with self._transaction():
+            for path in sorted(self._stored_paths(paths)):
+                self._drop_path(path)
+                self._noted.append(("removed", path, ""))
+
+    def rename(self, moves: Sequence[tuple[str, StoredFile]]) -> None:
+        with self._transaction():
+            stored = self._stored_paths([old for old, _ in moves])
+            for old, _ in moves:
+                if old not in stored:
+                    raise KeyError(old)
+            self._require("images", [file.image_id for _, file in moves])
+            for old in stored:  # all first: a name may be handed on within the batch
+                self._drop_path(old)
+            write(self._connection, "paths", [_path_row(file) for _, file in moves])
+            self._noted.extend(("renamed", old, file.path) for old, file in moves)
+
+    def replace_captions(self, captions: Sequence[NewCaption]) -> None:
+        wanted: dict[tuple[int, str], tuple[str, int]] = {}
+        for position, caption in enumerate(captions):
+            tags = json.dumps(dict(caption.tags), ensure_ascii=False, sort_keys=True)
+            wanted.setdefault((int(caption.image_id), caption.text), (tags, position))
+        with self._transaction():
+            self._require("images", [image_id for image_id, _ in wanted])
+            rows = self._connection.execute(
+                "SELECT id, image_id, text, tags, position FROM captions"
+            )
+            stored = {(image, text): (id_, tags, at) for id_, image, text, tags, at in rows}
+            gone = [stored[key][0] for key in stored.keys() - wanted.keys()]
+            fresh = [key for key in wanted if key not in stored]
+            first = next_ids(self._connection, "caption", len(fresh)) + 1
+            ids = {key: row[0] for key, row in stored.items()}
+            ids.update((key, id_) for id_, key in enumerate(fresh, first))
+            moved = [
+                (ids[key], *key, *row)
+                for key, row in wanted.items()
+                if key not in stored or stored[key][1:] != row
+            ]
+            schema.follow(self._connection, gone, ((ids[key], key[1]) for key in fresh))
+            self._drop_captions(gone)
+            write(self._connection, "captions", moved)
+            if gone or moved:
+                self._noted.append(("captions", "", f"+{len(fresh)} -{len(gone)}"))
+
+    def captions_without_vector(self) -> list[CaptionRow]:
+        with translate_sqlite_errors(self._home):
+            return captions_without_vector(self._connection, self._space.id)
+
+    def refresh_ann(
+        self,
+        phrases: Callable[[], Floats],
+        *,
+        target: float = 0.99,
+        shift: Floats | None = None,
+    ) -> list[str]:
+        if not 0 < target < 1:
+            raise ValueError(f"a recall to be reached lies between 0 and 1, not at {target}")
+        with translate_sqlite_errors(self._home):
+            return refresh_codes(self._connection, self._space, phrases, target, shift)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One call: its rows, its changes and the counters that tell readers of them."""
+        generation = self._generation
+        self._noted.clear()
+        with translate_sqlite_errors(self._home), transaction(self._connection):
+            yield
+            if self._noted:
+                if generation is None:
+                    generation = next_ids(self._connection, "generation") + 1
+                next_ids(self._connection, REVISION)
+                self._write_changes(generation)
+        self._generation = generation
+
+    def _write_changes(self, generation: int) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        first = next_ids(self._connection, "change", len(self._noted)) + 1
+        write(
+            self._connection,
+            "changes",
+            [
+                (id_, generation, kind, os.fsencode(path), os.fsencode(other), now)
+                for id_, (kind, path, other) in enumerate(self._noted, first)
+            ],
+        )
+
+    def _put_files(self, files: Iterable[StoredFile]) -> None:
+        latest = {file.path: file for file in files}
+        before = self._stored_paths(list(latest))
+        for path, file in latest.items():
+            if path not in before:
+                self._noted.append(("added", path, ""))
+            elif before[path] != file.image_id:
+                self._noted.append(("changed", path, ""))
+        write(self._connection, "paths", [_path_row(file) for file in latest.values()])
+
+    def _set_vectors(
+        self, kind: VectorKind, table: str, ids: Sequence[int], vectors: Floats
+    ) -> None:
+        rows = validate_rows(vectors, len(ids), self._space.info.dim)
+        with self._transaction():
+            self._require(table, ids)
+            self._put_vectors(kind, ids, rows)
+
+    def _put_vectors(self, kind: VectorKind, owners: Sequence[int], rows: Floats) -> None:
+        if not owners:
+            return
+        first = next_ids(self._connection, slot_counter(self._space.id, kind), len(owners))
+        self._slabs[kind.name].write(first, rows)
+        write(
+            self._connection,
+            kind.vectors,
+            [(self._space.id, int(owner), slot) for slot, owner in enumerate(owners, first)],
+            covered=[row.tobytes() for row in rows],
+        )
+        if not self._noted:  # no path or caption says it: vectors for what was there before
+            self._noted.append(("vectors", "", self._space.info.space))
+
+    def _stored_paths(self, paths: Sequence[str]) -> dict[str, int]:
+        """Image ids of those of ``paths`` that are stored."""
+        sql = "SELECT path, image_id FROM paths WHERE path IN ({marks})"
+        rows = select_in(self._connection, sql, [os.fsencode(path) for path in paths])
+        return {os.fsdecode(path): image_id for path, image_id in rows}
+
+    def _drop_path(self, path: str) -> None:
+        self._connection.execute("DELETE FROM paths WHERE path = ?", (os.fsencode(path),))
+
+    def _drop_captions(self, ids: Sequence[int]) -> None:
+        keys = [(id_,) for id_ in ids]
+        self._connection.executemany("DELETE FROM captions WHERE id = ?", keys)
+        self._connection.executemany(
+            """DELETE FROM caption_vectors
+                WHERE space IN (SELECT id FROM spaces) AND owner = ?""",
+            keys,
+        )
+
+    def _require(self, table: str, ids: Sequence[int]) -> None:
+        """KeyError for the first of ``ids`` that ``table`` does not hold."""
+        sql = f"SELECT id FROM {table} WHERE id IN ({{marks}})"
+        present = {row[0] for row in select_in(self._connection, sql, [int(i) for i in ids])}
+        for id_ in ids:
+            if id_ not in present:
+                raise KeyError(id_)
+
+
+def _path_row(file: StoredFile) -> tuple[bytes, int, int, int, str]:
+    numbers = int(file.size), int(file.mtime_ns), int(file.image_id)
+    return os.fsencode(file.path), *numbers, casefold_name(file.path)

@@ -1,0 +1,116 @@
+"""Which captions say a text: SQLite's FTS5 over pieces that we cut (``soutu.text``).
+
+FTS5's own tokenizers find no 灰猫: unicode61 takes a Chinese sentence for one word, trigram needs
+three characters. So a caption goes in as its pieces between spaces, each Chinese character by
+itself, and 灰猫 is the phrase "灰 猫". Porter's stemmer folds English endings; what is not ASCII
+passes it and the tokenizer ``ascii`` as it is.
+
+The table keeps no copy of the captions (``content=''``): what is taken out of it must be told again
+with the words that went in, which SQLite understands since 3.9.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+
+import numpy as np
+
+from soutu.store.top_k import top_k
+from soutu.text import Piece, pieces
+from soutu.types import Floats, Ids, Ranking
+
+TABLE = "captions_text"
+CREATE_FTS = f"CREATE VIRTUAL TABLE {TABLE} USING fts5(pieces, content='', tokenize='porter ascii')"
+STEPS = 3
+MAX_MATCHES = 64  # pieces of a query that are looked for; further ones tell little and cost much
+
+# They are in every other caption: to look for them takes long and tells nothing.
+_EMPTY = frozenset("的了着在和与是有里上") | {
+    "a", "an", "and", "at", "in", "is", "of", "on", "the", "to", "with",
+}  # fmt: skip
+
+
+def available(connection: sqlite3.Connection) -> bool:
+    """Whether this build of SQLite has FTS5."""
+    try:
+        connection.execute("SELECT fts5_source_id()")
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
+def indexed(text: str) -> str:
+    """A caption as FTS5 is given it."""
+    return " ".join(character for piece in pieces(text) for character in piece)
+
+
+def matches(connection: sqlite3.Connection, text: str) -> Iterator[tuple[Ids, Floats]]:
+    """Captions that say ``text``, in up to ``STEPS`` steps: each run of Chinese characters as a
+    phrase and all words; all characters and words, in any order; any two characters or word. Each
+    gives the captions' owners, int64 (n,), by a table ``captions`` of (id, image_id), and BM25 as
+    FTS5 computes it (k₁ = 1.2, b = 0.75), 0 and above, float32 (n,)."""
+    for expression in _expressions(list(pieces(text))):
+        rows = connection.execute(
+            f"""SELECT c.image_id, -t.rank FROM {TABLE} t JOIN captions c ON c.id = t.rowid
+                WHERE t.{TABLE} MATCH ?""",
+            (expression,),
+        ).fetchall()
+        found = np.array(rows, np.float64).reshape(-1, 2)
+        yield found[:, 0].astype(np.int64), found[:, 1].astype(np.float32)
+
+
+def _expressions(said: Sequence[Piece]) -> Iterator[str]:
+    """FTS5 queries, the strictest first, without repeats. Every part is quoted and holds letters
+    and digits only, so that nothing a person types is syntax."""
+    phrases = list(dict.fromkeys(piece[:MAX_MATCHES] for piece in said))[:MAX_MATCHES]
+    telling = [piece for phrase in phrases for piece in _telling(phrase)] or phrases
+    words = [piece for piece in phrases if piece[1:] or piece[0] not in _EMPTY] or phrases
+    singles = dict.fromkeys((letter,) for piece in telling for letter in piece)
+    pairs = dict.fromkeys(
+        pair for piece in telling for pair in (pairwise(piece) if piece[1:] else [piece])
+    )
+    steps = (
+        " AND ".join(map(_quoted, words)),
+        " AND ".join(map(_quoted, list(singles)[:MAX_MATCHES])),
+        " OR ".join(map(_quoted, list(pairs)[:MAX_MATCHES])),
+    )
+    yield from filter(None, dict.fromkeys(steps))
+
+
+def _telling(piece: Piece) -> Iterator[Piece]:
+    """What lies between its empty characters: 灰色的猫 → 灰色, 猫."""
+    for empty, group in groupby(piece, _EMPTY.__contains__):
+        if not empty:
+            yield tuple(group)
+
+
+def _quoted(piece: Piece) -> str:
+    return '"' + " ".join(piece) + '"'
+
+
+def ranked(
+    connection: sqlite3.Connection, text: str, k: int, admitted: Ids, *, exact: bool = False
+) -> Ranking:
+    """The best ``k`` images of ``admitted``, int64 (n,) ascending, whose captions say ``text``,
+    each by its best caption. Scores are between 0 and 1: thirds for the step that found it, the
+    strictest highest, and within them BM25 b as b / (1 + b). ``exact``: by the first step alone."""
+    ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    for step, (owners, relevance) in enumerate(matches(connection, text) if k > 0 else ()):
+        place = np.searchsorted(admitted, owners)
+        fresh = place < len(admitted)
+        fresh[fresh] = admitted[place[fresh]] == owners[fresh]
+        known = set(ids.tolist())
+        fresh &= np.array([owner not in known for owner in owners.tolist()], bool)
+        owners, relevance = owners[fresh], relevance[fresh]
+        order = np.lexsort((-relevance, owners))
+        owners, relevance = owners[order], relevance[order]
+        first = np.ones(len(owners), bool)
+        first[1:] = owners[1:] != owners[:-1]
+        owners, best = owners[first], relevance[first]
+        score = ((STEPS - 1 - step) + best / (1 + best)) / STEPS
+        ids, scores = np.concatenate([ids, owners]), np.concatenate([scores, score])
+        if exact or len(ids) >= k:
+            break
+    return top_k(scores.astype(np.float32), ids, k)

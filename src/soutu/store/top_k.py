@@ -1,0 +1,71 @@
+"""Picking the best of many scores: exact, in an order that depends on nothing but the scores."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from soutu.types import Floats, Ids, Ranking
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Positions: TypeAlias = "NDArray[np.intp]"
+
+_EPS = float(np.finfo(np.float32).eps)
+_FEW = 1000  # scores that are sorted in less time than it takes to pick the best of them
+_BLOCK_VALUES = 1 << 20  # float64 values in flight while rescoring: 8 MiB
+
+
+def top_k(scores: Floats, ids: Ids, k: int) -> Ranking:
+    """The ``k`` highest ``scores`` (n,), descending, ties by ``ids`` (n,) ascending, also where
+    ties straddle the k-th place. All of them if ``k`` exceeds n, none if it is below 1.
+    Scores must not be NaN."""
+    count = len(scores)
+    if k < 1 or count == 0:
+        return Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
+    if k < count > _FEW:
+        # A partition may keep any of the rows that tie at its edge: settle those by id.
+        edge = np.partition(scores, count - k)[count - k]
+        above = np.flatnonzero(scores > edge)
+        tied = np.flatnonzero(scores == edge)
+        wanted = k - len(above)
+        tied = tied[np.argpartition(ids[tied], wanted - 1)[:wanted]]
+        chosen = np.concatenate([above, tied])
+        scores, ids = scores[chosen], ids[chosen]
+    order = np.lexsort((ids, -scores))[:k]
+    return Ranking(
+        ids[order].astype(np.int64, copy=False), scores[order].astype(np.float32, copy=False)
+    )
+
+
+def rescoring_candidates(scores: Floats, k: int, vector: Floats) -> Positions:
+    """Positions of all rows that may be among the best ``k`` >= 1, given float32 ``scores`` (n,)
+    of unit rows with ``vector`` (dim,).
+
+    A float32 product of a row depends in its last digits on the row's place in the block and
+    on the number of threads. What may have changed places by that is kept, to be settled by
+    ``exact_scores``.
+    """
+    count = len(scores)
+    if k >= count:
+        return np.arange(count)
+    slack = _EPS * len(vector) * math.sqrt(float(vector @ vector))
+    edge = np.partition(scores, count - k)[count - k]
+    return np.flatnonzero(scores >= edge - slack)
+
+
+def exact_scores(rows: Floats, vector: Floats) -> Floats:
+    """Inner products of ``rows`` (n, dim) with ``vector`` (dim,), summed in float64 row by row:
+    equal rows have equal scores wherever they stand."""
+    wide = vector.astype(np.float64)
+    step = max(1, _BLOCK_VALUES // len(vector))
+    if len(rows) <= step:
+        few: Floats = (rows * wide).sum(axis=1).astype(np.float32)
+        return few
+    scores = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), step):
+        scores[start : start + step] = (rows[start : start + step] * wide).sum(axis=1)
+    return scores
