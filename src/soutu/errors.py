@@ -2,7 +2,7 @@
 
     SoutuError
     ├── BadInput            exit 2   the user's input is at fault
-    │   ├── BadImage                 a file is no picture we can read
+    │   ├── BadImage                 a file that cannot be read as an image
     │   ├── BadCaptions              a captions file, or one line of it
     │   ├── BadQuery
     │   └── BadConfig
@@ -14,35 +14,27 @@
     ├── IndexCorrupt        exit 5   damaged, locked, or on storage we cannot trust
     └── RemoteUnavailable   exit 6
 
-An error carries a code and fields; the wording lives in ``messages/*.json`` in
-English and Chinese, so that the library raises facts and the CLI picks a
-language. ``str(error)`` is English.
+An error carries a code and fields. Its text is in ``messages/*.json`` in English and Chinese, so
+the library raises facts and the command line chooses a language. ``str(error)`` is English.
 """
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib import resources
 from typing import ClassVar
 
-
-@cache
-def _wordings() -> dict[str, dict[str, str]]:
-    # Read by nearly every command: JSON takes a millisecond, YAML and its parser took twenty.
-    merged: dict[str, dict[str, str]] = {}
-    for part in resources.files("soutu").joinpath("messages").iterdir():
-        merged.update(json.loads(part.read_text(encoding="utf-8")))
-    return merged
-
-
-def wording(code: str, lang: str = "en", **fields: object) -> str:
-    """The sentence for ``code`` in ``lang`` ("en" or "zh"), its fields filled in."""
-    return _wordings()[code][lang].format_map(fields)
+from soutu.i18n import format_message
 
 
 class SoutuError(Exception):
-    """Base of all errors. ``code`` names the wording, ``fields`` fill it."""
+    """Base of all errors.
+
+    Parameters
+    ----------
+    code : str
+        Names the message.
+    **fields : object
+        Fill the placeholders of the message.
+    """
 
     exit_code: ClassVar[int] = 70
 
@@ -52,7 +44,8 @@ class SoutuError(Exception):
         self.fields = fields
 
     def message(self, lang: str = "en") -> str:
-        return wording(self.code, lang, **self.fields)
+        """Return the message in ``lang`` ("en" or "zh")."""
+        return format_message(self.code, lang, **self.fields)
 
     def __str__(self) -> str:
         return self.message()
@@ -61,53 +54,63 @@ class SoutuError(Exception):
         return _rebuild, (type(self), self.code, self.fields)
 
 
-def _rebuild(kind: type[SoutuError], code: str, fields: dict[str, object]) -> SoutuError:
-    return kind(code, **fields)
+def _rebuild(cls: type[SoutuError], code: str, fields: dict[str, object]) -> SoutuError:
+    return cls(code, **fields)
 
 
 class BadInput(SoutuError):
+    """The user's input is at fault."""
+
     exit_code = 2
 
 
 class BadImage(BadInput):
-    pass
+    """A file cannot be read as an image."""
 
 
 class BadCaptions(BadInput):
-    pass
+    """A captions file, or one line of it, cannot be read."""
 
 
 class BadQuery(BadInput):
-    pass
+    """A query, a filter or a parameter of a search is not valid."""
 
 
 class BadConfig(BadInput):
-    pass
+    """A setting is unknown or has a value that is not valid."""
 
 
 class Missing(SoutuError):
+    """Something needed is not there."""
+
     exit_code = 3
 
 
 class MissingModel(Missing):
-    pass
+    """No such model is installed or known."""
 
 
 class MissingIndex(Missing):
-    pass
+    """The folder has no index."""
 
 
 class MissingExtra(Missing):
-    pass
+    """An optional dependency is not installed."""
 
 
 class ModelMismatch(SoutuError):
+    """The index holds no vectors of the model."""
+
     exit_code = 4
 
 
 class IndexCorrupt(SoutuError):
+    """The index is damaged, locked, or on storage that cannot be trusted."""
+
     exit_code = 5
 
 
 class RemoteUnavailable(SoutuError):
+    """A server does not answer, or refuses."""
+
     exit_code = 6

@@ -91,7 +91,7 @@ def test_info(indexed, soutu):
 
 def test_info_shows_the_promise_and_how_far_it_is_kept(indexed, soutu, monkeypatch):
     pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
-    monkeypatch.setattr("soutu.store.ann.EXACT_BELOW", 30)
+    monkeypatch.setattr("soutu.store.ann_build.EXACT_BELOW", 30)
     monkeypatch.setattr("soutu.store.ann_build.lists_for", lambda slots: 1)
     monkeypatch.setattr("soutu.store.ann_build.DEPTHS", (1,))
     for number in range(40):  # Faiss wants more than three

@@ -204,7 +204,7 @@ def test_from_python(gallery):
 
 def test_damaged_codes_are_built_anew_by_repair_and_by_the_next_run(gallery, soutu, monkeypatch):
     pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
-    monkeypatch.setattr("soutu.store.ann.EXACT_BELOW", 30)
+    monkeypatch.setattr("soutu.store.ann_build.EXACT_BELOW", 30)
     monkeypatch.setattr("soutu.store.ann_build.lists_for", lambda slots: 1)
     for number in range(40):
         Image.fromarray(picture(10 + number)).save(gallery / f"{number}.png")

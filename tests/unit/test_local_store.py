@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soutu.errors import MissingIndex, ModelMismatch, wording
+from soutu.errors import MissingIndex, ModelMismatch
+from soutu.i18n import format_message
 from soutu.store.base import NewCaption, StoredFile
 from soutu.store.sqlite.store import LocalStore
 from soutu.store.sqlite.verify import verify
@@ -192,4 +193,4 @@ def test_every_wording_takes_the_same_fields_in_both_languages():
             for lang in ("en", "zh")
         )
         assert english == chinese, code
-        assert wording(code, "zh", **dict.fromkeys(english, "x"))
+        assert format_message(code, "zh", **dict.fromkeys(english, "x"))

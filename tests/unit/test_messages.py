@@ -10,7 +10,8 @@ import pytest
 
 import soutu.errors
 import soutu.server.exceptions  # its refusals are errors too
-from soutu.errors import BadImage, MissingIndex, SoutuError, _wordings
+from soutu.errors import BadImage, MissingIndex, SoutuError
+from soutu.i18n import load_messages
 
 SOURCE = Path(soutu.errors.__file__).parent
 FORMATTER = string.Formatter()
@@ -21,8 +22,8 @@ def fields_of(text: str) -> set[str]:
 
 
 def raised() -> list[tuple[str, str, set[str] | None]]:
-    """(place, code, fields) of every error built and every sentence said in the source."""
-    kinds = {kind.__name__ for kind in _all_kinds(SoutuError)} | {"say", "wording"}
+    """(place, code, fields) of every error raised and every message used in the source."""
+    kinds = {kind.__name__ for kind in _all_kinds(SoutuError)} | {"tr", "format_message"}
     found = []
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -47,21 +48,21 @@ def test_codes_are_found_at_all():
 
 def test_every_code_has_a_wording_with_just_its_fields():
     for place, code, fields in raised():
-        assert code in _wordings(), f"{place} says {code}, which has no wording"
+        assert code in load_messages(), f"{place} says {code}, which has no wording"
         if fields is not None:
-            wanted = fields_of(_wordings()[code]["en"]) | fields_of(_wordings()[code]["zh"])
+            wanted = fields_of(load_messages()[code]["en"]) | fields_of(load_messages()[code]["zh"])
             assert wanted <= fields, f"{place}: {code} lacks {wanted - fields}"
 
 
 def test_no_wording_is_left_over():
     said = "\n".join(path.read_text("utf-8") for path in SOURCE.rglob("*.py"))
-    for code in _wordings():
+    for code in load_messages():
         assert f'"{code}"' in said, f"nothing says {code}"
 
 
-@pytest.mark.parametrize("code", sorted(_wordings()))
+@pytest.mark.parametrize("code", sorted(load_messages()))
 def test_both_languages_name_the_same_things(code):
-    both = _wordings()[code]
+    both = load_messages()[code]
     assert set(both) == {"en", "zh"}
     assert fields_of(both["en"]) == fields_of(both["zh"])
     assert any(ord(c) > 0x3000 for c in both["zh"])

@@ -11,7 +11,7 @@ from string import Formatter
 import pytest
 
 import soutu.images
-from soutu.errors import wording
+from soutu.i18n import format_message
 
 WORDINGS: dict[str, dict[str, str]] = json.loads(
     resources.files("soutu").joinpath("messages", "sources.json").read_text(encoding="utf-8")
@@ -38,4 +38,4 @@ def test_both_languages_say_the_same(code: str) -> None:
     assert fields(WORDINGS[code]["en"]) == fields(WORDINGS[code]["zh"])
     assert re.search("[\u4e00-\u9fff]", WORDINGS[code]["zh"])
     values = dict.fromkeys(fields(WORDINGS[code]["en"]), "x")
-    assert "{" not in wording(code, "zh", **values)
+    assert "{" not in format_message(code, "zh", **values)

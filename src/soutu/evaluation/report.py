@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from soutu.errors import wording
 from soutu.evaluation.dataset import DIRECTIONS, TEXT_TO_IMAGE, Dataset, DatasetImage, DatasetText
 from soutu.evaluation.evaluate import Evaluation, QueryOutcomes
 from soutu.evaluation.metrics import METRICS, RANK
 from soutu.evaluation.results import Difference
+from soutu.i18n import format_message
 from soutu.images.decode import decode
 
 # Plots as SVG: curves and bars, in the page's own font, so that Chinese is drawn where it is read.
@@ -247,7 +247,7 @@ class Report:
     lang: str
 
     def say(self, code: str, **fields: object) -> str:
-        return wording(code, self.lang, **fields)
+        return format_message(code, self.lang, **fields)
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class Content:
     settings: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=())
 
     def say(self, code: str, **fields: object) -> str:
-        return wording(code, self.lang, **fields)
+        return format_message(code, self.lang, **fields)
 
 
 def content(report: Report) -> Content:
