@@ -23,7 +23,6 @@ from benchmarks.cones import Cones, cones
 from benchmarks.record import RESULTS, save
 from soutu.gallery import Gallery
 from soutu.store.base import NewImage, VectorStore
-from soutu.store.milvus.connection import parse
 from soutu.store.milvus.store import MilvusStore
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Floats, ModelInfo
@@ -90,7 +89,7 @@ def on_cones(count: int, queries: int, work: Path) -> Figures:
     made = cones(count, queries, captions=False)
     tuning = cones(count, 640, seed=1, captions=False).texts
     local = LocalStore.create_or_open(work / "cones" / ".soutu", card())
-    lite = MilvusStore.create_or_open(parse(str(work / "lite.db")), card())
+    lite = MilvusStore.create_or_open(str(work / "lite.db"), card())
     with local, lite:
         ours, first = measured(local, made, tuning)
         theirs, second = measured(lite, made, tuning)

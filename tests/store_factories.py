@@ -9,7 +9,6 @@ from typing import Protocol
 
 from soutu.store.base import NewCaption, Searchable, VectorStore
 from soutu.store.memory import ArrayStore
-from soutu.store.milvus.connection import parse
 from soutu.store.milvus.store import MilvusStore
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Floats, Ranking
@@ -22,7 +21,7 @@ def local_store(folder: Path) -> VectorStore:
 
 def milvus_store(folder: Path) -> VectorStore:
     """A file of Milvus Lite, through the client that speaks to clusters."""
-    return MilvusStore.create_or_open(parse(str(folder / "gallery.db")), card())
+    return MilvusStore.create_or_open(str(folder / "gallery.db"), card())
 
 
 WRITERS: dict[str, Callable[[Path], VectorStore]] = {"local": local_store}

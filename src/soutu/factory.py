@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 from soutu.errors import BadConfig, BadInput, MissingIndex, MissingModel
 from soutu.fs import REMEMBERED, make_private_file, make_private_folder
@@ -37,6 +39,63 @@ if TYPE_CHECKING:
     from soutu.store.sqlite.compact import Compacted
     from soutu.types import ModelInfo
 
+# Plug points: what installed packages, Soutu's own among them, register as entry points of the
+# groups ``soutu.stores``, ``soutu.encoders`` and ``soutu.expanders``.
+
+_PREFIX = re.compile(r"([a-z][a-z0-9_+.-]+):")  # of two letters at least: C: is a drive
+
+
+class StoreType(Protocol):
+    """What an entry point of the group ``soutu.stores`` names.
+
+    The entry point's name is the scheme of the addresses that it takes, or the extension of files
+    (``db``). An address without a host is trusted as a file of this machine.
+    """
+
+    def create_or_open(self, address: str, card: ModelInfo, /) -> VectorStore:
+        """Open the store for writing; make it where it is not there."""
+
+    def open(self, address: str, space: str | None = None, /) -> VectorStore:
+        """Open the store for reading; raise MissingIndex where there is none."""
+
+    def read_meta(self, address: str, key: str, /) -> str | None:
+        """Return the value of ``key``; None where there is no store."""
+
+    def redact(self, address: str, /) -> str:
+        """Return ``address`` as a URL without secrets; raise BadConfig for what is none."""
+
+
+def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401  (a class or function of its group)
+    """Load the entry point ``name`` of the group ``soutu.GROUP``.
+
+    Entry points are read here and not before: that takes longer than a cold start may.
+
+    Raises
+    ------
+    BadConfig
+        No installed package registers that name.
+    """
+    from importlib.metadata import entry_points
+
+    points = {point.name: point for point in entry_points(group=f"soutu.{group}")}
+    if name not in points:
+        known = ", ".join(sorted(points)) or "-"
+        raise BadConfig("plugin-missing", group=f"soutu.{group}", name=name, known=known)
+    return points[name].load()
+
+
+def plugin_prefix(name: str) -> str | None:
+    """Return what stands before the colon of ``torch:NAME`` or ``milvus://HOST``, if anything."""
+    match = _PREFIX.match(name)
+    return match[1] if match else None
+
+
+def _store_type(address: str) -> StoreType:
+    scheme = plugin_prefix(address) or Path(address).suffix.removeprefix(".")
+    store: StoreType = load_plugin("stores", scheme)
+    return store
+
+
 # Which store a gallery has: the one in its folder, or one elsewhere that it was told of.
 #
 # An address counts in this order: flag, environment, settings, the file ``.soutu/store`` that an
@@ -63,20 +122,14 @@ def create_store(place: StoreLocation, card: ModelInfo) -> VectorStore:
     """The index at ``place`` for writing, made where it is not there."""
     if isinstance(place, Path):
         return LocalStore.create_or_open(place, card)
-    from soutu.store.milvus.connection import parse
-    from soutu.store.milvus.store import MilvusStore
-
-    return MilvusStore.create_or_open(parse(place), card)
+    return _store_type(place).create_or_open(place, card)
 
 
 def open_store(place: StoreLocation, space: str | None = None) -> VectorStore:
     """The index at ``place`` for reading, in ``space`` or the one last indexed with."""
     if isinstance(place, Path):
         return LocalStore.open(place, space)
-    from soutu.store.milvus.connection import parse
-    from soutu.store.milvus.store import MilvusStore
-
-    return MilvusStore.open(parse(place), space)
+    return _store_type(place).open(place, space)
 
 
 def compact_store(home: Path) -> Compacted:
@@ -89,26 +142,21 @@ def read_meta(place: StoreLocation, key: str) -> str | None:
     """What the index at ``place`` remembers under ``key``; None where there is no index."""
     if isinstance(place, Path):
         return LocalStore.read_meta(place, key)
-    from soutu.store.milvus.connection import parse
-    from soutu.store.milvus.store import MilvusStore
-
-    return MilvusStore.read_meta(parse(place), key)
+    return _store_type(place).read_meta(place, key)
 
 
 def missing_index_error(place: StoreLocation, root: Path) -> MissingIndex:
     """The error for a place that has none."""
     if isinstance(place, Path):
         return MissingIndex("index-missing", folder=root)
-    return MissingIndex("milvus-missing-gallery", address=redacted(place))
+    return MissingIndex("store-missing-gallery", address=redacted(place))
 
 
 def redacted(place: StoreLocation) -> str:
     """The place without secrets."""
     if isinstance(place, Path):
         return str(place)
-    from soutu.store.milvus.connection import parse
-
-    return parse(place).shown
+    return _store_type(place).redact(place)
 
 
 def require_local(place: StoreLocation, what: str) -> Path:
@@ -148,9 +196,9 @@ def _remembered(home: Path) -> str | None:
         address = (home / REMEMBERED).read_text("utf-8").strip()
     except FileNotFoundError:
         return None
-    from soutu.store.milvus.connection import parse
-
-    if not (parse(address).lite or is_loopback_url(address) or address in _trusted()):
+    parts = urlsplit(redacted(address))
+    is_local = not parts.netloc and parts.path.startswith("/")
+    if not (is_local or is_loopback_url(address) or address in _trusted()):
         raise BadConfig("store-unknown", address=address, file=home / REMEMBERED)
     return address
 
@@ -167,19 +215,16 @@ RULES = "expansions.yaml"
 LLM_CACHE = "llm-cache.jsonl"
 
 
-TORCH = "torch:"  # before the name of a model that is to run on PyTorch
-
-
 def build_encoder(
     model: str, device: str = "auto", *, threads: int = 0, use: str = "some"
 ) -> Encoder:
     """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
-    ``torch:NAME`` or ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
+    ``PLUGIN:NAME`` for an entry point of ``soutu.encoders``, such as ``torch:NAME`` or
+    ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
     ``use``: what for (``gallery.Use``); ``threads``: see ``OnnxEncoder``."""
-    if model.startswith(TORCH):
-        from soutu.models.open_clip import open_encoder
-
-        encoder: Encoder = open_encoder(model.removeprefix(TORCH), device=device)
+    if prefix := plugin_prefix(model):
+        open_encoder = load_plugin("encoders", prefix)
+        encoder: Encoder = open_encoder(model.removeprefix(f"{prefix}:"), device=device)
     else:
         waiting = use not in ("shared", "apart")  # at full speed: not beside other searches
         once = use == "once"
@@ -283,7 +328,7 @@ def precision(name: str) -> dict[str, str]:
     """What a model's towers were exported in, "images" and "texts"; empty where nothing says so."""
     from soutu.models.bundle import CARD_FILE, read_json
 
-    folder = None if name.startswith(TORCH) else describe_model(name)[1]
+    folder = None if plugin_prefix(name) else describe_model(name)[1]
     if folder is None or not (folder / CARD_FILE).is_file():
         return {}
     told = read_json(folder / CARD_FILE).get("precision")
@@ -315,13 +360,13 @@ def _card(name: str, said: EmbeddingSource | None) -> ModelInfo:
     """The card of the model ``name``: as it is installed, or as a file says. MissingModel."""
     told = said.info if said and name in (said.model, said.info.name) else None
     try:
-        card = None if name.startswith(TORCH) else describe_model(name)[0]
+        card = None if plugin_prefix(name) else describe_model(name)[0]
     except MissingModel:
         if told is None:
             raise
         card = None
     card = card or told
-    if card is None and name.startswith(TORCH):
+    if card is None and plugin_prefix(name):
         card = build_encoder(name).info
     if card is None:
         raise MissingModel("import-model-unknown", model=name)

@@ -214,7 +214,7 @@ class Opened:
         if self.place != self.home:
             if not is_remembered(self.home, self.place):  # else the folder has been moved
                 told = {"address": redacted(self.place), "known": known, "folder": self.root}
-                raise BadInput("milvus-other-root", **told)
+                raise BadInput("store-other-root", **told)
         elif self.home.parent != self.root:
             raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from soutu.errors import IndexCorrupt, MissingModel, SoutuError
 from soutu.factory import (
-    TORCH,
     StoreLocation,
     compact_store,
     describe_model,
     installed_models,
     load_tuned_params,
     open_store,
+    plugin_prefix,
     read_meta,
     redacted,
 )
@@ -225,5 +225,5 @@ def _model(home: Path) -> Iterator[IntegrityIssue]:
             spaces = {card.space for card in store.spaces()}
         if name is None:
             yield IntegrityIssue("doctor-model-forgotten", "meta", "model", harm=False)
-        elif not name.startswith(TORCH):
+        elif not plugin_prefix(name):
             yield from check_model(name, spaces)

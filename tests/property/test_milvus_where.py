@@ -8,7 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from soutu.store.base import NewCaption, NewImage
-from soutu.store.milvus.connection import parse
 from soutu.store.milvus.filters import EVERY, NONE, translated
 from soutu.store.milvus.store import MilvusStore
 from soutu.store.sqlite.store import LocalStore
@@ -57,7 +56,7 @@ def stores(tmp_path_factory):
     """The same rows in both; one picture has two paths, and one is gone."""
     folder = tmp_path_factory.mktemp("where")
     local = LocalStore.create_or_open(folder / ".soutu", card())
-    milvus = MilvusStore.create_or_open(parse(str(folder / "rows.db")), card())
+    milvus = MilvusStore.create_or_open(str(folder / "rows.db"), card())
     for store in (local, milvus):
         with store.writer() as writer:
             new = [

@@ -12,7 +12,6 @@ import pytest
 
 from soutu.errors import RemoteUnavailable
 from soutu.store.base import NewCaption
-from soutu.store.milvus.connection import parse
 from soutu.store.milvus.schema import IMAGES, VECTORS
 from soutu.store.milvus.store import MilvusStore
 from tests.cut_proxy import CutProxy
@@ -44,7 +43,7 @@ def proxy(server):
 
 
 def opened(port, *, patience, name="photos"):
-    address = parse(f"milvus://127.0.0.1:{port}/{name}")
+    address = f"milvus://127.0.0.1:{port}/{name}"
     return MilvusStore.create_or_open(address, card(), patience=patience)
 
 
@@ -190,4 +189,4 @@ def test_a_search_outlasts_a_short_cut(proxy):
 
 def test_nobody_there_is_said_within_the_patience():
     with pytest.raises(RemoteUnavailable, match=r"milvus://127\.0\.0\.1:1/photos"):
-        MilvusStore.open(parse("milvus://127.0.0.1:1/photos"), patience=0.5)
+        MilvusStore.open("milvus://127.0.0.1:1/photos", patience=0.5)

@@ -15,7 +15,6 @@ from soutu.errors import BadConfig, MissingExtra, RemoteUnavailable
 from soutu.gallery import Gallery
 from soutu.server.app import _redact_paths
 from soutu.settings import user_settings_file
-from soutu.store.milvus.connection import parse
 from soutu.store.milvus.store import MilvusStore
 from tests.serving import served
 
@@ -220,10 +219,9 @@ def _hasty(retried):
 def test_a_file_that_another_process_has_open(indexed):
     store = indexed / ".soutu" / "gallery.db"
     code = f"""
-from soutu.store.milvus.address import parse
 from soutu.store.milvus.store import MilvusStore
 from tests.serving import served
-with MilvusStore.open(parse({str(store)!r})):
+with MilvusStore.open({str(store)!r}):
     print("open", flush=True)
     input()
 """
@@ -232,12 +230,12 @@ with MilvusStore.open(parse({str(store)!r})):
     with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as other:
         assert other.stdout.readline() == b"open\n"
         with pytest.raises(RemoteUnavailable, match=r"gallery\.db"):
-            MilvusStore.open(parse(str(store)))
+            MilvusStore.open(str(store))
         other.communicate(b"\n")
-    MilvusStore.open(parse(str(store))).close()
+    MilvusStore.open(str(store)).close()
 
 
 def test_without_pymilvus_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(MissingExtra, match=r"soutu\[milvus\]"):
-        MilvusStore.open(parse(str(tmp_path / "x.db")))
+        MilvusStore.open(str(tmp_path / "x.db"))

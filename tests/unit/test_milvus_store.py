@@ -19,7 +19,6 @@ from soutu.errors import (
 )
 from soutu.store.base import NewCaption
 from soutu.store.milvus import ann, epoch
-from soutu.store.milvus.connection import parse
 from soutu.store.milvus.epoch import aliased
 from soutu.store.milvus.store import MilvusStore
 from soutu.types import Compare
@@ -39,7 +38,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def address(tmp_path):
-    return parse(str(tmp_path / "gallery.db"))
+    return str(tmp_path / "gallery.db")
 
 
 def add(store, images, seed=0):
@@ -59,7 +58,7 @@ def test_a_file_that_was_closed_is_opened_again(store, address):
 def test_where_there_is_no_gallery(address, tmp_path):
     with pytest.raises(MissingIndex, match="soutu index"):
         MilvusStore.open(address)
-    assert MilvusStore.read_meta(parse(str(tmp_path / "other.db")), "root") is None
+    assert MilvusStore.read_meta(str(tmp_path / "other.db"), "root") is None
 
 
 def test_ids_follow_from_the_content_wherever_it_is_added(store, tmp_path):
@@ -107,8 +106,8 @@ def test_a_run_that_was_killed_is_gone_on_with(store, address):
     code = f"""
 import os
 from tests.unit.test_milvus_store import *
-from soutu.store.milvus.head import Meta
-with MilvusStore.open(parse({address.uri!r})) as store, store.writer() as writer:
+from soutu.store.milvus.epoch import Meta
+with MilvusStore.open({address!r}) as store, store.writer() as writer:
     ids = writer.add_images(pictures(3), unit(3, DIM))
     writer.replace_captions([NewCaption(ids[0], "猫")])
     Meta.move = lambda self, head: os._exit(9)  # all is written but the head
@@ -228,7 +227,7 @@ def test_too_many_captions_are_said_to_be_so(store, monkeypatch):
     [id_] = add(store, pictures(1))
     with store.writer() as writer:
         writer.replace_captions([NewCaption(id_, "猫"), NewCaption(id_, "狗")])
-    monkeypatch.setattr(store, "MOST", 1)
+    monkeypatch.setattr("soutu.store.milvus.store.MOST", 1)
     with pytest.raises(Missing, match="2 captions"):
         store.search_text("猫", 1)
 

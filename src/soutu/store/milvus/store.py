@@ -25,7 +25,7 @@ from soutu.store import text_search
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, validate_query_vector
 from soutu.store.milvus import ann, epoch, rows
 from soutu.store.milvus.ann import Effort, Searched, taken
-from soutu.store.milvus.connection import PATIENCE, Address, Connection
+from soutu.store.milvus.connection import PATIENCE, Connection, parse
 from soutu.store.milvus.epoch import CAPTION, IMAGE, Head, Lease, Tables, live
 from soutu.store.milvus.filters import matching
 from soutu.store.milvus.rows import all_captions, live_among
@@ -114,37 +114,42 @@ class MilvusStore:
 
     @classmethod
     def create_or_open(
-        cls, address: Address, card: ModelInfo, *, patience: float = PATIENCE
+        cls, address: str, card: ModelInfo, *, patience: float = PATIENCE
     ) -> MilvusStore:
         """The store for writing: makes the collections and the space of ``card`` where they are not
         there. RemoteUnavailable; ModelMismatch where the space has vectors of another length."""
         with _connected(address, patience) as connection:
-            tables = Tables(connection, address.collection)
+            tables = Tables(connection, connection.address.collection)
             tables.make()
             epoch.add(tables, card)
             return cls(connection, card)
 
     @classmethod
     def open(
-        cls, address: Address, space: str | None = None, *, patience: float = PATIENCE
+        cls, address: str, space: str | None = None, *, patience: float = PATIENCE
     ) -> MilvusStore:
         """The store for reading, in ``space`` or the one last indexed with. MissingIndex where
         there is none, ModelMismatch where it lacks that space, RemoteUnavailable."""
         with _connected(address, patience) as connection:
-            tables = Tables(connection, address.collection)
+            tables = Tables(connection, connection.address.collection)
             if not tables.exist():
-                raise MissingIndex("milvus-missing-gallery", address=address.shown)
+                raise MissingIndex("store-missing-gallery", address=connection.address.shown)
             return cls(connection, epoch.find(tables, space))
 
     @staticmethod
-    def read_meta(address: Address, key: str, *, patience: float = PATIENCE) -> str | None:
+    def read_meta(address: str, key: str, *, patience: float = PATIENCE) -> str | None:
         """What the gallery at ``address`` remembers under ``key``; None where there is none."""
-        connection = Connection(address, patience)
+        connection = Connection(parse(address), patience)
         try:
-            tables = Tables(connection, address.collection)
+            tables = Tables(connection, connection.address.collection)
             return tables.meta.get_meta(key) if tables.exist() else None
         finally:
             connection.close()
+
+    @staticmethod
+    def redact(address: str) -> str:
+        """The address as a URL without secrets. BadConfig for what is none."""
+        return parse(address).shown
 
     def __enter__(self) -> MilvusStore:
         return self
@@ -299,9 +304,9 @@ class MilvusStore:
 
 
 @contextmanager
-def _connected(address: Address, patience: float) -> Iterator[Connection]:
+def _connected(address: str, patience: float) -> Iterator[Connection]:
     """A connection that is let go of if what is done with it fails."""
-    connection = Connection(address, patience)
+    connection = Connection(parse(address), patience)
     try:
         yield connection
     except BaseException:
