@@ -1,7 +1,9 @@
-"""The client, against a small server that answers what the test says."""
+"""Both clients, against a small server that answers what the test says."""
 
+import asyncio
 import base64
 import http.server
+import inspect
 import json
 import threading
 from contextlib import contextmanager
@@ -9,7 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from soutu.client import Client
+from soutu import AsyncClient, Client
+from soutu.client import SearchOptions
 from soutu.errors import BadConfig, BadImage, BadInput, BadQuery, RemoteUnavailable, SoutuError
 from soutu.server.exceptions import Busy, Unauthorized, problem
 from soutu.types import Term, Variant
@@ -70,13 +73,32 @@ def serving(*answers):
         thread.join()
 
 
+class Blocking:
+    """An ``AsyncClient`` whose methods wait for the answer."""
+
+    def __init__(self, *args, **options):
+        self._client = AsyncClient(*args, **options)
+
+    def __repr__(self):
+        return repr(self._client)
+
+    def __getattr__(self, name):
+        method = getattr(self._client, name)
+        return lambda *args, **options: asyncio.run(method(*args, **options))
+
+
+@pytest.fixture(params=[Client, Blocking], ids=["sync", "async"])
+def connect(request):
+    return request.param
+
+
 def refusing(fault):
     return problem(fault)["error"]["status"], problem(fault), getattr(fault, "headers", {})
 
 
-def test_an_answer_is_the_same_result():
+def test_an_answer_is_the_same_result(connect):
     with serving(ANSWER) as (url, asked):
-        result = Client(url, token="secret-token").search("灰猫", k=5, where="width > 1")
+        result = connect(url, token="secret-token").search("灰猫", k=5, where="width > 1")
     (hit,) = result.hits
     assert (hit.path, hit.also, hit.confidence, hit.id) == ("a.jpg", ("b.jpg",), 0.9, 5)
     assert result.query.terms == (Term("text", "灰猫"),)
@@ -92,12 +114,12 @@ def test_an_answer_is_the_same_result():
     assert json.loads(body) == {"text": "灰猫", "k": 5, "where": "width > 1", "vector": True}
 
 
-def test_all_that_can_be_asked():
+def test_all_that_can_be_asked(connect):
     with serving(ANSWER) as (url, asked):
         variants = [Variant("gray cat", 0.5, "rules", 1)]
-        Client(url).search("猫", offset=5, expand=False, variants=variants, min_confidence=0.0)
-        Client(url).search(terms=[Term("text", "猫"), Term("image", "3", -0.5)])
-        Client(url).search(image_id=7)
+        connect(url).search("猫", offset=5, expand=False, variants=variants, min_confidence=0.0)
+        connect(url).search(terms=[Term("text", "猫"), Term("image", "3", -0.5)])
+        connect(url).search(image_id=7)
     first, second, third = (json.loads(body) for *_, body in asked)
     assert first["variants"] == [{"text": "gray cat", "weight": 0.5, "term": 1}]
     assert (first["offset"], first["expand"], first["min_confidence"]) == (5, False, 0.0)
@@ -105,23 +127,21 @@ def test_all_that_can_be_asked():
     assert third == {"image_id": 7, "k": 5, "vector": True}
 
 
-def test_a_picture_is_sent_as_it_is(tmp_path):
+def test_a_picture_is_sent_as_it_is(tmp_path, connect):
     from starlette.datastructures import Headers
     from starlette.formparsers import MultiPartParser
 
     file = tmp_path / "图.jpg"
     file.write_bytes(b"\xff\xd8--picture\r\n--")
     with serving(ANSWER) as (url, asked):
-        Client(url).search(image=file, k=3)
-        Client(url).captions(str(file), k=2)
-        Client(url).captions(np.zeros((2, 3, 3), np.uint8))
+        connect(url).search(image=file, k=3)
+        connect(url).captions(str(file), k=2)
+        connect(url).captions(np.zeros((2, 3, 3), np.uint8))
 
     async def parts(body):
         yield body
 
     def form(headers, body):
-        import asyncio
-
         parser = MultiPartParser(Headers(dict(headers.items())), parts(body))
         return asyncio.run(parser.parse())
 
@@ -135,9 +155,9 @@ def test_a_picture_is_sent_as_it_is(tmp_path):
         one["image"].file.close()
 
 
-def test_an_error_is_the_one_a_gallery_would_raise():
+def test_an_error_is_the_one_a_gallery_would_raise(connect):
     with serving(refusing(BadQuery("query-k", k=0))) as (url, _), pytest.raises(BadQuery) as caught:
-        Client(url).search("猫", k=0)
+        connect(url).search("猫", k=0)
     assert (caught.value.code, caught.value.fields) == ("query-k", {"k": 0})
 
 
@@ -153,29 +173,29 @@ def test_an_error_is_the_one_a_gallery_would_raise():
         {},
     ],
 )
-def test_an_error_that_is_not_known_is_said_in_the_servers_words(error):
+def test_an_error_that_is_not_known_is_said_in_the_servers_words(error, connect):
     told = 400, {"error": {"message": "so and so", **error}}, {}
     with serving(told) as (url, _), pytest.raises(BadInput, match="so and so"):
-        Client(url).search("猫")
+        connect(url).search("猫")
 
 
-def test_a_token_that_is_wrong():
+def test_a_token_that_is_wrong(connect):
     refusal = refusing(Unauthorized("guard-token"))
     with serving(refusal) as (url, _), pytest.raises(RemoteUnavailable) as caught:
-        Client(url, token="secret-token").search("猫")
+        connect(url, token="secret-token").search("猫")
     assert caught.value.code == "client-refused"
-    assert "secret-token" not in str(caught.value) + repr(Client(url, "secret-token"))
+    assert "secret-token" not in str(caught.value) + repr(connect(url, "secret-token"))
 
 
-def test_a_busy_server_is_asked_again_for_as_long_as_there_is_time():
+def test_a_busy_server_is_asked_again_for_as_long_as_there_is_time(connect):
     busy = refusing(Busy("guard-rate", retry_after=0))
     with serving(busy, busy, ANSWER) as (url, asked):
-        assert Client(url).search("猫").hits
+        assert connect(url).search("猫").hits
         assert len(asked) == 3
     later = refusing(Busy("guard-rate", retry_after=60))
     with serving(later) as (url, asked):
         with pytest.raises(RemoteUnavailable) as caught:
-            Client(url, timeout=2).search("猫")
+            connect(url, timeout=2).search("猫")
         assert (caught.value.code, len(asked)) == ("client-failed", 1)
 
 
@@ -183,34 +203,34 @@ def test_a_busy_server_is_asked_again_for_as_long_as_there_is_time():
     "answer", [b"", b"<html>", [], {}, {**ANSWER, "hits": [{}]}, {**ANSWER, "model": None},
                {**ANSWER, "vector": "abc"}, b"[" * 100_000]
 )  # fmt: skip
-def test_what_is_no_answer(answer):
+def test_what_is_no_answer(answer, connect):
     with serving((200, answer, {})) as (url, _), pytest.raises(RemoteUnavailable) as caught:
-        Client(url).search("猫")
+        connect(url).search("猫")
     assert caught.value.code == "client-answer"
 
 
-def test_redirects_are_not_followed_and_nobody_is_there():
+def test_redirects_are_not_followed_and_nobody_is_there(connect):
     moved = 302, b"", {"Location": "http://127.0.0.1:1/"}
     with serving(moved) as (url, asked), pytest.raises(RemoteUnavailable):
-        Client(url, token="secret-token").search("猫")
+        connect(url, token="secret-token").search("猫")
     assert len(asked) == 1
     with pytest.raises(RemoteUnavailable) as caught:
-        Client(url).search("猫")
+        connect(url).search("猫")
     assert caught.value.code == "client-unreachable"
 
 
 @pytest.mark.parametrize("url", ["", "photos", "ftp://x", "http://", "http://a:b@c", "http://x:0",
                                  "http://x:99999", "http://x/?a", "http://例"])  # fmt: skip
-def test_an_address_that_is_none(url):
+def test_an_address_that_is_none(url, connect):
     with pytest.raises(BadConfig):
-        Client(url).search("猫")
+        connect(url).search("猫")
 
 
-def test_a_token_that_cannot_be_sent_and_a_picture_that_cannot_be_read(tmp_path):
+def test_a_token_that_cannot_be_sent_and_a_picture_that_cannot_be_read(tmp_path, connect):
     with pytest.raises(BadConfig):
-        Client("http://127.0.0.1:1", token="a\nb").search("猫")
+        connect("http://127.0.0.1:1", token="a\nb").search("猫")
     with pytest.raises(BadImage):
-        Client("http://127.0.0.1:1").search(image=tmp_path / "none.jpg")
+        connect("http://127.0.0.1:1").search(image=tmp_path / "none.jpg")
     assert issubclass(BadImage, SoutuError)
 
 
@@ -231,3 +251,26 @@ def test_the_command_line_asks_a_server(soutu, monkeypatch):
     with serving(nothing) as (url, _):
         code, _, err = soutu("search", "火箭", "--server", url)
         assert (code, "Nothing here matches" in err) == (1, True)
+
+
+def test_many_questions_at_once():
+    async def search(client):
+        return await asyncio.gather(*(client.search("灰猫", k=k) for k in range(1, 5)))
+
+    with serving(ANSWER) as (url, asked):
+        results = asyncio.run(search(AsyncClient(url)))
+    assert [result.hits[0].path for result in results] == ["a.jpg"] * 4
+    assert sorted(json.loads(body)["k"] for *_, body in asked) == [1, 2, 3, 4]
+
+
+def test_both_clients_have_the_same_methods_and_parameters():
+    def methods(kind):
+        return {name for name in vars(kind) if not name.startswith("_")} - {
+            "url",
+            "token",
+            "timeout",
+        }
+
+    assert methods(Client) == methods(AsyncClient)
+    names = [name for name in inspect.signature(Client.search).parameters if name != "self"]
+    assert ["text", *SearchOptions.__annotations__] == names

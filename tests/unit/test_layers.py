@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "soutu"
 
 # Lowest first; a module imports only from lower layers, and siblings never from each other.
 LAYERS = [
-    {"errors", "types", "settings", "text", "fs", "i18n", "version"},
+    {"errors", "types", "settings", "text", "fs", "http", "i18n", "version"},
     {"images", "models", "store", "query"},
     {"search", "exchange"},
     {"indexing", "searchlog"},

@@ -8,7 +8,7 @@ import pytest
 
 from soutu.errors import BadConfig, RemoteUnavailable
 from soutu.query import llm
-from soutu.query.llm import LONGEST, PROMPT, Endpoint, LlmExpander
+from soutu.query.llm import MAX_ANSWER_BYTES, PROMPT, Endpoint, LlmExpander
 from tests.chat_server import Chat, said, serve
 
 FOUND = ["golden retriever dog", "a golden dog"]
@@ -112,7 +112,7 @@ ENVELOPES = [b"", b"{", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"messa
 
 @pytest.mark.parametrize("raw", ENVELOPES, ids=range(len(ENVELOPES)))
 def test_a_body_that_is_no_answer_is_a_fault(raw):
-    assert len(ENVELOPES[-1]) > 10 * LONGEST
+    assert len(ENVELOPES[-1]) > 10 * MAX_ANSWER_BYTES
     with pytest.raises(RemoteUnavailable, match=r"not in the form of chat/completions|too long"):
         asking(Chat(raw=raw))
 
@@ -161,7 +161,7 @@ def test_a_server_that_is_down_is_not_asked_for_every_term(monkeypatch):
             with pytest.raises(RemoteUnavailable):
                 expander.expand(text)
         assert len(chat.requests) == 1
-        monkeypatch.setattr(llm, "PAUSE", 0.0)
+        monkeypatch.setattr(llm, "RETRY_AFTER", 0.0)
         chat.status = 200
         assert [variant.text for variant in expander.expand("金毛")] == FOUND
 

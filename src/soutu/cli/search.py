@@ -28,7 +28,7 @@ from soutu.query.expansion import NOT_NEEDED, NOT_READ, TOO_MANY
 from soutu.searchlog.record import Provenance, to_record
 
 if TYPE_CHECKING:
-    from soutu.client import Client, Further
+    from soutu.client import Client
     from soutu.gallery import Gallery
     from soutu.search.explain import Explanation
     from soutu.types import SearchResult
@@ -125,10 +125,10 @@ def search(
         client = open_client(
             server, {"gallery": gallery, "index": index_dir, "also": also, **settings}
         )
-        further: Further = {} if expand is None else {"expand": expand}
         result = client.search(
-            query, image=image, k=_or(k), where=where, min_confidence=min_confidence, **further
-        )
+            query, image=image, k=_or(k), where=where, min_confidence=min_confidence,
+            expand=expand is not False,
+        )  # fmt: skip
         return _answer(result, SearchTarget(server), form)
     settings |= {"k": k, "min_confidence": min_confidence, "expand": expand}
     with open_gallery(gallery, index_dir, settings, "once") as opened:

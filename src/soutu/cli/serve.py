@@ -61,11 +61,11 @@ def serve(
         from soutu.server.serve import listen
         from soutu.server.serve import serve as run
         from soutu.server.settings import ServerSettings
-        from soutu.server.url_fetch import Fetcher
+        from soutu.server.url_fetch import UrlFetcher
 
         per_second = rate if rate is not None else 0.0 if is_loopback(host) else 20.0
         guard = GuardSettings(token, allow_host, per_second)
-        how = ServerSettings(guard, fetch=Fetcher() if fetch_urls else None)
+        how = ServerSettings(guard, fetch=UrlFetcher() if fetch_urls else None)
         taken = listen(host, port)
         url = f"http://{_shown(host)}:{taken.getsockname()[1]}"
         asks = tr("serving-token") if token else ""

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from soutu.errors import BadInput, RemoteUnavailable
-from soutu.server.url_fetch import Fetcher, is_public
+from soutu.server.url_fetch import UrlFetcher, is_public
 
 
 class Site(http.server.BaseHTTPRequestHandler):
@@ -64,8 +64,8 @@ def site():
 def fetcher(port, names=None, **how):
     """One that may ask this machine, and knows ``names``."""
     known = {"pictures.example": ["127.0.0.1"], **(names or {})}
-    how = {"admits": lambda address: address == ip_address("127.0.0.1"), **how}
-    return Fetcher(resolve=lambda host, _: known.get(host, [host]), ports=(port,), **how)
+    how = {"is_allowed": lambda address: address == ip_address("127.0.0.1"), **how}
+    return UrlFetcher(resolve=lambda host, _: known.get(host, [host]), ports=(port,), **how)
 
 
 def test_a_picture_is_fetched_under_its_own_name():
@@ -86,7 +86,7 @@ def test_a_picture_is_fetched_under_its_own_name():
 )  # fmt: skip
 def test_an_address_that_is_none(url):
     with pytest.raises(BadInput) as caught:
-        Fetcher(resolve=lambda host, port: pytest.fail("looked up"))(url)
+        UrlFetcher(resolve=lambda host, port: pytest.fail("looked up"))(url)
     assert caught.value.code == "fetch-url"
 
 
@@ -102,7 +102,7 @@ def test_an_address_that_is_none(url):
 def test_what_is_not_public(address):
     assert not is_public(ip_address(address))
     with pytest.raises(BadInput) as caught:
-        Fetcher(resolve=lambda host, port: [address])("http://pictures.example/x")
+        UrlFetcher(resolve=lambda host, port: [address])("http://pictures.example/x")
     assert caught.value.code == "fetch-private"
 
 
@@ -125,7 +125,7 @@ def test_numbers_of_other_kinds_are_looked_up_and_seen_through():
     # 2130706433 and 0x7f.1 are 127.0.0.1 to the resolver of most systems.
     for host in ("2130706433", "0x7f.1", "localhost"):
         with pytest.raises((BadInput, RemoteUnavailable)):
-            Fetcher()(f"http://{host}/x")
+            UrlFetcher()(f"http://{host}/x")
 
 
 def test_a_name_is_looked_up_once():
@@ -137,7 +137,7 @@ def test_a_name_is_looked_up_once():
         return ["127.0.0.1"] if len(looked) == 1 else ["10.0.0.1"]
 
     with site() as (port, _):
-        found = Fetcher(resolve=resolve, ports=(port,), admits=lambda _: True)
+        found = UrlFetcher(resolve=resolve, ports=(port,), is_allowed=lambda _: True)
         assert found(f"http://pictures.example:{port}/200/1") == b"x"
     assert looked == ["pictures.example"]
 
@@ -158,7 +158,7 @@ def test_redirects_are_followed_and_checked():
 
 def test_too_much_too_little_and_another_status():
     with site() as (port, _):
-        get, base = fetcher(port, most=1000), f"http://pictures.example:{port}"
+        get, base = fetcher(port, max_bytes=1000), f"http://pictures.example:{port}"
         assert len(get(f"{base}/200/1000")) == 1000
         for path, code in (("200/1001", "fetch-large"), ("404/3", "fetch-status")):
             with pytest.raises(BadInput) as caught:

@@ -24,11 +24,11 @@ def test_the_last_word_counts(tmp_path):
 
 def test_it_stays_bounded_and_keeps_the_newest(tmp_path):
     file = tmp_path / "cache"
-    kept = AnswerCache(file, most=5)
+    kept = AnswerCache(file, max_entries=5)
     for number in range(100):
         kept.put(str(number), number)
         assert file.read_text().count("\n") < 10
-    again = AnswerCache(file, most=5)
+    again = AnswerCache(file, max_entries=5)
     assert again.get("99") == 99
     assert again.get("95") == 95
     assert again.get("80") is None
@@ -61,7 +61,7 @@ def test_a_line_that_was_cut_short_does_not_swallow_the_next(tmp_path):
 
 
 def test_a_file_that_is_far_too_large_is_begun_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr("soutu.query.llm._LARGEST", 10)
+    monkeypatch.setattr("soutu.query.llm.MAX_CACHE_BYTES", 10)
     file = tmp_path / "cache"
     file.write_bytes(b"x" * 11)
     kept = AnswerCache(file)
