@@ -121,7 +121,7 @@ def _known(request: Request, met: Exception) -> SoutuError:
             return NotFound("server-nowhere", path=path)
         if met.status_code == 405:
             return NotAllowed("server-method", path=path, method=request.method[:20])
-        return BadInput("request-form", fault=str(met.detail)[:200])
+        return BadInput("request-form", error=str(met.detail)[:200])
     name = secrets.token_hex(4)
     if not isinstance(met, ClientDisconnect):
         log.error("%s: %s %s", name, request.method, path, exc_info=met)

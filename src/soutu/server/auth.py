@@ -73,7 +73,7 @@ def _from_file(file: Path) -> str:
             return opened.read(MAX_TOKEN_LENGTH + 2).rstrip("\r\n")
     except (OSError, ValueError) as fault:
         told = getattr(fault, "strerror", None) or str(fault)
-        raise BadConfig("token-file", file=file, fault=told) from fault
+        raise BadConfig("token-file", file=file, error=told) from fault
 
 
 def _make(file: Path) -> None:

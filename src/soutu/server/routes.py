@@ -72,7 +72,7 @@ async def form(request: Request, most: int) -> tuple[bytes, dict[str, str]]:
             data = await image.read(most + 1)
             fields = {name: value for name, value in sent.items() if isinstance(value, str)}
     except (MultiPartException, KeyError, ValueError, AttributeError) as fault:
-        raise BadInput("request-form", fault=_told(fault)) from fault
+        raise BadInput("request-form", error=_told(fault)) from fault
     if len(data) > most:
         raise TooLarge("request-image-large", most=most // 1_000_000)
     return data, fields
@@ -120,7 +120,7 @@ def invalid(errors: Sequence[Any]) -> BadInput:
     """The first of pydantic's complaints, where it is and what it says."""
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path"))
-    return BadInput("request-invalid", place=place or "body", fault=first["msg"])
+    return BadInput("request-invalid", place=place or "body", error=first["msg"])
 
 
 def _told(fault: Exception) -> str:

@@ -113,7 +113,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except (OSError, OverflowError, UnicodeError) as fault:
         told = getattr(fault, "strerror", None) or str(fault)
-        raise BadInput("server-port", host=host, port=port, fault=told) from fault
+        raise BadInput("server-port", host=host, port=port, error=told) from fault
     return taken
 
 
