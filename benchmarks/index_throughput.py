@@ -77,8 +77,8 @@ def loop(folder: Path) -> float:
 def prepared(encoder: Encoder, file: Path) -> Rgb:
     """As the pipeline does it."""
     card = encoder.info
-    cut = partial(fit_picture, card=card)
-    return decode(file.read_bytes(), least=int(ROOM * card.image_size), cut=cut).rgb
+    cut = partial(fit_picture, info=card)
+    return decode(file.read_bytes(), min_side=int(ROOM * card.image_size), transform=cut).rgb
 
 
 def engine_rate(encoder: Encoder, folder: Path, count: int = 256) -> float:
@@ -133,7 +133,7 @@ def decoding_closeness(folder: Path, loaded_name: str) -> dict[str, object]:
     float32 = OpenClipEncoder(load(checkpoint_of(ARCHITECTURE, WEIGHTS)), "x", "cpu")
     tiny, int8 = build_encoder("tiny", "cpu"), build_encoder(loaded_name, "cpu")
     for name, encoder in (("ViT-B-32-256 float32", float32), ("tiny", tiny)):
-        reduced = [decode(file, least=int(ROOM * encoder.info.image_size)).rgb for file in files]
+        reduced = [decode(file, min_side=int(ROOM * encoder.info.image_size)).rgb for file in files]
         found = closeness(encoder.encode_images(reduced), encoder.encode_images(full))
         told[f"reduced-scale decoding, {name}"] = _part(found.moved, found.median)
     found = closeness(int8.encode_images(full), float32.encode_images(full))

@@ -22,6 +22,7 @@ from soutu.errors import (
 )
 from soutu.gallery import Gallery
 from soutu.maintenance import GalleryInfo
+from soutu.model import Model, list_models
 from soutu.types import Hit, IndexState, ModelInfo, Query, SearchResult, Term, Variant
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "MissingExtra",
     "MissingIndex",
     "MissingModel",
+    "Model",
     "ModelInfo",
     "ModelMismatch",
     "Query",
@@ -52,6 +54,7 @@ __all__ = [
     "SoutuError",
     "Term",
     "Variant",
+    "list_models",
 ]
 
 

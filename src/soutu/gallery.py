@@ -172,7 +172,7 @@ class Opened:
     def _open_picture(self, path: str) -> Rgb:
         from soutu.images.decode import decode
 
-        return decode(Path(path).expanduser(), max_pixels=self.config.max_pixels, shown=path).rgb
+        return decode(Path(path).expanduser(), max_pixels=self.config.max_pixels, name=path).rgb
 
     @property
     def store(self) -> VectorStore:

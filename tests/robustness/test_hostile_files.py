@@ -101,7 +101,7 @@ def survey(root: Path) -> dict[str, str]:
             outcome[str(found.fields["path"])] = found.code
             continue
         try:
-            decode(root / found.path, shown=found.path)
+            decode(root / found.path, name=found.path)
             outcome[found.path] = "ok"
         except BadImage as error:
             outcome[found.path] = error.code
@@ -126,7 +126,7 @@ def test_each_is_named_and_the_whole_ones_are_decoded(hostile: Path) -> None:
 def test_each_message_names_the_file(hostile: Path, lang: str) -> None:
     for name, (_, code) in CONTENT.items():
         with pytest.raises(BadImage) as caught:
-            decode(hostile / name, shown=name)
+            decode(hostile / name, name=name)
         assert caught.value.code == code
         message = caught.value.message(lang)
         assert message.startswith(name)

@@ -23,7 +23,7 @@ def test_the_cap_is_on_pixels_and_inclusive() -> None:
     data = encoded(scene())
     assert decode(data, max_pixels=512).width == 32
     with pytest.raises(BadImage) as caught:
-        decode(data, max_pixels=511, shown="pics/a.png")
+        decode(data, max_pixels=511, name="pics/a.png")
     assert caught.value.code == "image-too-large"
     assert caught.value.fields == {"path": "pics/a.png", "width": 32, "height": 16, "limit": 511}
 
@@ -63,7 +63,7 @@ def test_one_reading_serves_hash_and_pixels(tmp_path: Path) -> None:
 
 def test_messages_use_the_name_shown(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match=r"^pics/a\.jpg: "):
-        read_file(tmp_path / "gone.jpg", shown="pics/a.jpg")
+        read_file(tmp_path / "gone.jpg", name="pics/a.jpg")
     with pytest.raises(BadImage, match=r"gone\.jpg: "):
         decode(tmp_path / "gone.jpg")
 

@@ -65,7 +65,7 @@ def heic(image, **options):
 
 def test_heic_is_read():
     image = picture(3, 300, 200)
-    found = decode(heic(image), shown="x.heic")
+    found = decode(heic(image), name="x.heic")
     assert (found.width, found.height) == (300, 200)
     assert np.abs(found.rgb.astype(int) - image.astype(int)).mean() < 4
 
@@ -73,14 +73,14 @@ def test_heic_is_read():
 def test_heic_is_known_by_its_content_and_turned_upright():
     exif = Image.Exif()
     exif[274] = 6
-    found = decode(heic(picture(3, 300, 200), exif=exif.tobytes()), shown="x.jpg")
+    found = decode(heic(picture(3, 300, 200), exif=exif.tobytes()), name="x.jpg")
     assert (found.width, found.height) == (200, 300)
 
 
 @pytest.mark.parametrize("cut", [20, 200, 3000])
 def test_a_broken_heic_is_named(cut):
     with pytest.raises(BadImage, match=r"x\.heic"):
-        decode(heic(picture(3, 300, 200))[:cut], shown="x.heic")
+        decode(heic(picture(3, 300, 200))[:cut], name="x.heic")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_broken_heic_is_named(cut):
 )
 def test_raw_files_are_developed_upright(orientation, size):
     pytest.importorskip("rawpy", reason="needs the extra raw")
-    found = decode(dng(QUARTERS, orientation), shown="x.DNG")
+    found = decode(dng(QUARTERS, orientation), name="x.DNG")
     assert (found.width, found.height) == size
     corners = [found.rgb[r, c] for r in (10, -10) for c in (10, -10)]
     brightest = [int(np.argmax(corner)) for corner in corners]
@@ -99,9 +99,9 @@ def test_raw_files_are_developed_upright(orientation, size):
 def test_a_raw_file_that_is_too_large_or_broken_is_named():
     pytest.importorskip("rawpy", reason="needs the extra raw")
     with pytest.raises(BadImage, match="160"):
-        decode(dng(QUARTERS), shown="x.dng", max_pixels=10_000)
+        decode(dng(QUARTERS), name="x.dng", max_pixels=10_000)
     with pytest.raises(BadImage, match=r"x\.dng"):
-        decode(dng(QUARTERS)[:100], shown="x.dng")
+        decode(dng(QUARTERS)[:100], name="x.dng")
 
 
 @pytest.mark.parametrize(
@@ -112,5 +112,5 @@ def test_a_raw_file_that_is_too_large_or_broken_is_named():
 def test_without_its_extra_a_format_names_it(monkeypatch, module, extra, name, data):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BadImage, match=rf"soutu\[{extra}\]"):
-        decode(data, shown=name)
+        decode(data, name=name)
     assert has_image_suffix(name)

@@ -16,7 +16,7 @@ def noted(form: str, orientation: int) -> dict:
 
 
 def told(data: bytes, name: str = "x") -> ImageHeader:
-    picture = decode(data, shown=name)
+    picture = decode(data, name=name)
     return ImageHeader(picture.width, picture.height, picture.taken)
 
 

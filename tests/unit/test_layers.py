@@ -16,7 +16,7 @@ LAYERS = [
     {"indexing", "searchlog"},
     {"evaluation"},
     {"factory"},
-    {"maintenance"},
+    {"maintenance", "model"},
     {"gallery"},
     {"client", "server", "distributed"},
     {"cli"},

@@ -83,7 +83,7 @@ def test_vectors_belong_to_their_items_whatever_the_batch(encoder):
     ("count", "sizes"), [(0, []), (1, [1]), (3, [2, 1]), (8, [4, 2, 2]), (11, [4, 4, 2, 1])]
 )
 def test_the_last_pictures_are_shared_among_the_lanes(encoder, monkeypatch, count, sizes):
-    monkeypatch.setattr(encoder, "lanes", 2)
+    monkeypatch.setattr(encoder, "max_concurrency", 2)
     image = fit(picture(0, 90, 100), encoder.info)
     with DecodePipeline(encoder, IndexOptions(batch=4)) as crew:
         found = [*crew.encoded((i, image) for i in range(count))]
@@ -125,7 +125,7 @@ def test_the_gate_lets_a_large_picture_in_alone():
 
     def enter(pixels):
         nonlocal inside, most
-        with gate.admit(pixels):
+        with gate.acquire(pixels):
             with lock:
                 inside += pixels
                 most = max(most, inside)
@@ -166,7 +166,7 @@ def saved(tmp_path, image, name="x.jpg", **options):
 )  # fmt: skip
 def test_a_jpeg_is_decoded_as_small_as_is_enough(tmp_path, width, height, least, scale):
     file = saved(tmp_path, picture(1, width, height))
-    found = decode(file, least=least)
+    found = decode(file, min_side=least)
     assert (found.width, found.height) == (width, height)
     assert found.rgb.shape == (-(-height // scale), -(-width // scale), 3)
     assert min(found.rgb.shape[:2]) >= min(least, width, height)
@@ -178,7 +178,7 @@ def test_reduced_pictures_are_turned_upright_and_keep_their_size_and_time(tmp_pa
     exif[274] = orientation
     exif.get_ifd(0x8769)[36867] = "2024:05:06 07:08:09"
     file = saved(tmp_path, photograph(1200, 900), exif=exif)
-    whole, reduced = decode(file), decode(file, least=200)
+    whole, reduced = decode(file), decode(file, min_side=200)
     assert (reduced.width, reduced.height) == (whole.width, whole.height)
     assert reduced.taken == whole.taken == "2024-05-06T07:08:09"
     turned = Image.fromarray(whole.rgb).resize(reduced.rgb.shape[1::-1], Image.Resampling.BOX)
@@ -189,7 +189,7 @@ def test_reduced_scale_changes_next_to_nothing_in_a_vector(tmp_path, encoder):
     file = saved(tmp_path, photograph(2400, 1800))
     others = encoder.encode_images([picture(i, 300, 200) for i in range(6)])
     vectors = encoder.encode_images(
-        [decode(file).rgb, decode(file, least=int(ROOM * encoder.info.image_size)).rgb]
+        [decode(file).rgb, decode(file, min_side=int(ROOM * encoder.info.image_size)).rgb]
     )
     between = np.median((1 - others @ others.T)[np.triu_indices(6, 1)])
     assert 1 - vectors[0] @ vectors[1] < 0.05 * between
@@ -199,7 +199,7 @@ def test_reduced_scale_changes_next_to_nothing_in_a_vector(tmp_path, encoder):
 def test_grey_and_cmyk_jpegs_are_read_as_before(tmp_path, mode):
     file = tmp_path / "x.jpg"
     Image.fromarray(picture(2, 1200, 900)).convert(mode).save(file, quality=95)
-    whole, reduced = decode(file), decode(file, least=200)
+    whole, reduced = decode(file), decode(file, min_side=200)
     small = Image.fromarray(whole.rgb).resize(reduced.rgb.shape[1::-1], Image.Resampling.BOX)
     assert np.abs(np.asarray(small).astype(int) - reduced.rgb.astype(int)).mean() < 3
 

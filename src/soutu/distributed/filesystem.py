@@ -47,7 +47,7 @@ def read_image(place: str, shown: str) -> bytes:
     """The bytes of one picture's file; a remote one is tried again, because storage that is
     asked a million times fails sometimes. Raises BadImage."""
     if not is_remote(place):
-        return read_file(Path(place), shown=shown)
+        return read_file(Path(place), name=shown)
     for turn in range(TRIES):
         try:
             with fsspec.open(place, "rb") as stream:

@@ -74,9 +74,9 @@ def decode_chunk(items: list[Item], card: ModelInfo, max_pixels: int) -> Chunk:
             seen = decode(
                 data,
                 max_pixels=max_pixels,
-                shown=item.key,
-                least=int(ROOM * card.image_size),
-                cut=partial(fit_picture, card=card),
+                name=item.key,
+                min_side=int(ROOM * card.image_size),
+                transform=partial(fit_picture, info=card),
             )
         except BadImage as fault:
             letters.append(DeadLetter.of(item.key, fault))

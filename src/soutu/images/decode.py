@@ -1,4 +1,8 @@
-"""What a picture's header tells, its pixels left alone."""
+"""Decode image files of all supported formats to upright RGB pixels, or read only their headers.
+
+A format is recognised by its content, a camera's raw file by its name: inside, most are TIFFs and
+would open as their thumbnail. HEIC and raw files need the extras ``heic`` and ``raw``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from math import ceil
 from pathlib import Path, PurePosixPath
 from threading import Condition
@@ -33,63 +36,208 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from soutu.errors import BadImage
+from soutu.errors import BadImage, BadInput
 from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
+from soutu.images.scan import RAW_SUFFIXES
 from soutu.types import Rgb
 
-# Formats that need a further package: HEIC (phones) and cameras' raw files.
+MAX_PIXELS = 178_000_000
+MAX_BYTES = 2_000_000_000
+MAX_PIXELS_IN_FLIGHT = 64_000_000  # 200 MB as RGB
 
 
-HEIC = frozenset({"heic", "heif", "hif"})
-RAW = frozenset({"dng", "arw", "cr2", "cr3", "nef", "orf", "raf", "rw2"})
-BRANDS = (b"heic", b"heix", b"heim", b"heis")
-WHOLE = "whole size"  # key of a raw picture's full size where it was developed at half of it
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image's pixels and what its header says.
+
+    ``rgb`` is read-only. ``width`` and ``height`` are those of the upright image.
+    ``taken`` is the EXIF time of exposure, local, "YYYY-MM-DDTHH:MM:SS", followed by
+    the offset ("+08:00") if the file states one; "" where the file has none.
+    """
+
+    rgb: Rgb
+    width: int
+    height: int
+    taken: str
 
 
-def is_heic(prefix: bytes) -> bool:
-    """Whether a file that begins so is a HEIC picture: one of the brands in its first box."""
-    return prefix[4:8] == b"ftyp" and any(brand in prefix[8:] for brand in BRANDS)
+@dataclass(frozen=True)
+class ImageHeader:
+    """``width``, ``height`` and ``taken`` as in ``DecodedImage``; 0, 0 and "" where unknown."""
+
+    width: int
+    height: int
+    taken: str
 
 
-def open_heic(stream: io.BytesIO, name: str) -> ImageFile.ImageFile:
-    """Its header; pillow-heif turns the pixels upright by itself."""
+class PixelBudget:
+    """Limit how many pixels all threads together decode at the same time.
+
+    An image larger than the limit is decoded alone and costs no more than its own decoding.
+    """
+
+    def __init__(self, limit: int = MAX_PIXELS_IN_FLIGHT) -> None:
+        self._limit, self._in_use, self._changed = limit, 0, Condition()
+
+    @contextmanager
+    def acquire(self, pixels: int) -> Iterator[None]:
+        """Wait until ``pixels`` fit into the budget, and hold them for the ``with`` block."""
+        pixels = min(pixels, self._limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_use + pixels <= self._limit)
+            self._in_use += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_use -= pixels
+                self._changed.notify_all()
+
+
+def content_hash(data: bytes) -> bytes:
+    """Return the 32 bytes that identify this content (BLAKE2b)."""
+    return hashlib.blake2b(data, digest_size=32).digest()
+
+
+def read_file(path: Path, *, name: str | None = None, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read an image file once, to hash and decode the same bytes.
+
+    ``name`` is the name for messages. Raises BadImage if the file cannot be read, is empty,
+    is longer than ``max_bytes``, or is a pipe, folder or device.
+    """
+    name = str(path) if name is None else name
     try:
-        import pillow_heif
-    except ImportError:
-        raise BadImage("image-needs-extra", path=name, kind="HEIC", extra="heic") from None
-    reader: Any = pillow_heif.HeifImageFile
-    opened: ImageFile.ImageFile = reader(stream)
-    return opened
+        data = read_regular_file(path, max_bytes)
+    except NotRegularFile:
+        raise BadImage("image-not-file", path=name) from None
+    except FileTooLarge:
+        raise BadImage("image-file-too-large", path=name, limit=max_bytes) from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BadImage("image-unreadable", path=name, reason=reason) from error
+    if not data:
+        raise BadImage("image-empty", path=name)
+    return data
 
 
-def is_raw(name: str) -> bool:
-    """By its ending: inside, most raw files are TIFFs, and open as their thumbnail."""
-    return PurePosixPath(name).suffix.lower().lstrip(".") in RAW
+def decode(
+    source: Path | bytes,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    min_side: int | None = None,
+    budget: PixelBudget | None = None,
+    transform: Callable[[Image.Image], Image.Image] | None = None,
+) -> DecodedImage:
+    """Decode a file or its bytes to RGB: upright, first frame, transparency on white.
 
+    Parameters
+    ----------
+    source
+        A file, or the bytes of one.
+    name
+        The name for messages; its suffix identifies raw files.
+    max_pixels
+        The most pixels an image may have. Checked on the header, before a pixel is decoded.
+    min_side
+        Decode a JPEG at 1/2, 1/4 or 1/8 of its size if its shorter side keeps at least so many
+        pixels: several times faster, and ``rgb`` is smaller than ``width`` × ``height``.
+    budget
+        Bounds what several threads decode at once.
+    transform
+        Makes ``rgb`` out of the upright image.
 
-def develop(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """A raw file at half its size (one pixel for each 2 × 2 of the sensor), upright, with the
-    camera's white balance."""
+    Raises
+    ------
+    BadImage
+        For anything that is not a complete image of at most ``max_pixels`` pixels.
+
+    Notes
+    -----
+    Pillow may warn of damaged metadata beside undamaged pixels; warning filters belong to the
+    application, so none is set here.
+    """
+    if isinstance(source, bytes):
+        name, data = name or "(bytes)", source
+        if not data:
+            raise BadImage("image-empty", path=name)
+    else:
+        name = name or str(source)
+        data = read_file(source, name=name)
     try:
-        import rawpy
-    except ImportError:
-        raise BadImage("image-needs-extra", path=name, kind="raw", extra="raw") from None
-    with rawpy.imread(io.BytesIO(data)) as raw:
-        sizes = raw.sizes
-        width, height = sizes.width, sizes.height
-        if width * height > max_pixels:
-            told = {"width": width, "height": height, "limit": max_pixels}
-            raise BadImage("image-too-large", path=name, **told)
-        pixels = raw.postprocess(use_camera_wb=True, half_size=True)
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    turned = (pixels.shape[0] > pixels.shape[1]) != (height > width)
-    image.info[WHOLE] = (height, width) if turned else (width, height)
-    return image
+        image = _develop_raw(data, name, max_pixels) if _is_raw(name) else _open_image(data, name)
+        with image:
+            if image.width * image.height > max_pixels:
+                raise _too_large(name, image.width, image.height, max_pixels)
+            full_size = _reduce_jpeg(image, min_side)
+            with budget.acquire(image.width * image.height) if budget else nullcontext():
+                return _to_upright_rgb(image, full_size, transform)
+    except BadImage:
+        raise
+    # Hostile bytes draw nearly every class of exception out of a decoder (OSError,
+    # SyntaxError, ValueError, struct.error, MemoryError …), so none is singled out.
+    except Exception as error:
+        raise _decoding_error(error, name) from error
 
 
-# Opening a picture by its content, in the formats Soutu reads and no others.
+def load_rgb(
+    image: str | Path | Image.Image | Rgb, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Rgb:
+    """Return an image as RGB, uint8 (height, width, 3), whichever form it comes in.
+
+    ``image`` is a file's path, a Pillow image (turned upright if it has an EXIF orientation), or
+    such an array itself; ``name`` is the name for messages. Raises BadImage, or BadInput for an
+    array of another shape or dtype.
+    """
+    if isinstance(image, (str, Path)):
+        return decode(Path(image).expanduser(), max_pixels=max_pixels, name=name).rgb
+    if isinstance(image, Image.Image):
+        try:
+            return _to_upright_rgb(image, None, None).rgb
+        except Exception as error:
+            raise _decoding_error(error, name or "(image)") from error
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise BadInput("image-array", dtype=array.dtype, shape=array.shape)
+    return array
+
+
+def read_header(data: bytes, name: str) -> ImageHeader:
+    """Read what decoding a file's bytes would tell, without decoding them.
+
+    Raw files, which ``name`` identifies, have to be developed. What cannot be read is no error,
+    it is unknown.
+    """
+    try:
+        if _is_raw(name):
+            decoded = decode(data, name=name)
+            return ImageHeader(decoded.width, decoded.height, decoded.taken)
+        with _open_image(data, name) as image:
+            width, height = image.size
+            # Pillow decodes all pixels of a PNG to look for EXIF behind them.
+            if image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF):
+                return ImageHeader(width, height, "")
+            orientation, taken = _read_exif(image)
+            upright = hasattr(image, "_tile_size")  # a TIFF, as newer Pillows open it
+            if orientation in _SIDEWAYS and not upright:
+                width, height = height, width
+            return ImageHeader(width, height, taken)
+    except Exception:  # hostile bytes draw nearly every class of exception
+        return ImageHeader(0, 0, "")
+
+
+def format_of(prefix: bytes) -> str | None:
+    """Return Pillow's name for the format of a file that begins with ``prefix`` (64 bytes).
+
+    None for what no reader here knows.
+    """
+    if _is_heic(prefix):
+        return "HEIF"
+    reader = _find_reader(prefix)
+    return str(reader.format) if reader else None
+
+
+# Opening: the formats that Soutu reads, and no others
 
 
 class _Tiff(TiffImagePlugin.TiffImageFile):
@@ -112,74 +260,176 @@ _READERS: tuple[type[ImageFile.ImageFile], ...] = (
     Jpeg2KImagePlugin.Jpeg2KImageFile,
     PpmImagePlugin.PpmImageFile,
 )
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis")  # one stands in a HEIC file's first box
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+_FULL_SIZE = "full size"  # key of a raw file's size in an image developed at half of it
 
 
-def format_of(prefix: bytes) -> str | None:
-    """What a file that begins with ``prefix`` (64 bytes of it) is: Pillow's name of the format;
-    None for what no reader here knows."""
-    if is_heic(prefix):
-        return "HEIF"
-    for reader in _READERS:
-        accepts = Image.OPEN[str(reader.format)][1]
-        if accepts is not None and accepts(prefix[:16]) is True:
-            return str(reader.format)
-    return None
+def _is_raw(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower().lstrip(".") in RAW_SUFFIXES
 
 
-def open_picture(data: bytes, name: str) -> ImageFile.ImageFile | None:
-    """Read the header of a picture; None if no reader knows the content. ``name`` is for messages.
+def _develop_raw(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Develop a raw file at half its size (one pixel for each 2 × 2 of the sensor), upright."""
+    try:
+        import rawpy
+    except ImportError:
+        raise BadImage("image-needs-extra", path=name, kind="raw", extra="raw") from None
+    with rawpy.imread(io.BytesIO(data)) as raw:
+        width, height = raw.sizes.width, raw.sizes.height
+        if width * height > max_pixels:
+            raise _too_large(name, width, height, max_pixels)
+        pixels = raw.postprocess(use_camera_wb=True, half_size=True)
+    image = Image.fromarray(pixels)
+    turned = (pixels.shape[0] > pixels.shape[1]) != (height > width)
+    image.info[_FULL_SIZE] = (height, width) if turned else (width, height)
+    return image
+
+
+def _open_image(data: bytes, name: str) -> ImageFile.ImageFile:
+    """Read the header of an image. BadImage if no reader knows the content.
 
     A reader that knows the content but not the rest raises as it likes.
-    ``Image.open`` is left out on purpose. It warns of large pictures by a limit that
+    ``Image.open`` is left out on purpose. It warns of large images by a limit that
     belongs to the whole process, and neither that limit nor the warning filters can be
     changed for one thread alone; and it would try formats, such as PostScript, that
-    run far more code than a picture is worth.
+    run far more code than an image is worth.
     """
-    prefix, stream = data[:16], BytesIO(data)
-    if is_heic(data[:64]):
-        return open_heic(stream, name)
+    if _is_heic(data):
+        try:
+            import pillow_heif
+        except ImportError:
+            raise BadImage("image-needs-extra", path=name, kind="HEIC", extra="heic") from None
+        heic_reader: Any = pillow_heif.HeifImageFile  # which turns the pixels upright by itself
+        image: ImageFile.ImageFile = heic_reader(io.BytesIO(data))
+        return image
+    reader = _find_reader(data)
+    if reader is None:
+        raise BadImage("image-unknown", path=name)
+    return reader(io.BytesIO(data))
+
+
+def _is_heic(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in _HEIC_BRANDS)
+
+
+def _find_reader(data: bytes) -> type[ImageFile.ImageFile] | None:
     for reader in _READERS:
         accepts = Image.OPEN[str(reader.format)][1]
         # A string is Pillow's way to say: mine, but I was built without that codec.
-        if accepts is not None and accepts(prefix) is True:
-            return reader(stream)
+        if accepts is not None and accepts(data[:16]) is True:
+            return reader
     return None
 
 
-# From any of Pillow's pixel modes to plain 8-bit RGB.
+def _too_large(name: str, width: int, height: int, limit: int) -> BadImage:
+    return BadImage("image-too-large", path=name, width=width, height=height, limit=limit)
 
 
-_WHITE = (255, 255, 255)
+def _reduce_jpeg(image: Image.Image, min_side: int | None) -> tuple[int, int] | None:
+    """Let a JPEG's decoder leave out what is not needed; return the full size if it will.
+
+    Pillow's draft mode keeps the colours only of grey and RGB.
+    """
+    full_size = image.size
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return image.info.get(_FULL_SIZE)
+    if min_side is None or min(full_size) < 2 * min_side:
+        return None
+    scale = min_side / min(full_size)
+    image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
+    return full_size
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """``image`` in mode RGB, transparency laid on white, deep greys scaled to 8 bits."""
+# Pixels: from any of Pillow's modes to upright 8-bit RGB
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+_SIDEWAYS = (5, 6, 7, 8)
+"""The orientations that exchange width and height."""
+
+
+def _to_upright_rgb(
+    image: Image.Image,
+    full_size: tuple[int, int] | None,
+    transform: Callable[[Image.Image], Image.Image] | None,
+) -> DecodedImage:
+    """``full_size``: the size that the file states, where the image is decoded at a smaller one."""
+    image.load()
+    orientation, taken = _read_exif(image)
+    upright = _to_rgb(image)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    if full_size is None:  # a TIFF's size is the upright image's only once it is loaded
+        full_size = upright.size
+    elif orientation in _SIDEWAYS:
+        full_size = full_size[1], full_size[0]
+    pixels = np.asarray(transform(upright) if transform else upright, dtype=np.uint8)
+    return DecodedImage(pixels, *full_size, taken)
+
+
+def _read_exif(image: Image.Image) -> tuple[int, str]:
+    """Return orientation (1 if there is none) and time of exposure. Call after load().
+
+    PNG may keep its EXIF behind the pixels, and TIFF turns itself upright and then drops the tag.
+    """
+    try:
+        exif = image.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+    except Exception:
+        # The pixels are undamaged: bad metadata costs the metadata, not the image.
+        return 1, ""
+    time = details.get(ExifTags.Base.DateTimeOriginal)
+    offset = details.get(ExifTags.Base.OffsetTimeOriginal)
+    return (orientation if isinstance(orientation, int) else 1), _exposure_time(time, offset)
+
+
+def _exposure_time(time: object, offset: object) -> str:
+    if not isinstance(time, str):
+        return ""
+    try:
+        moment = datetime.strptime(time.strip(" \0"), "%Y:%m:%d %H:%M:%S")
+    except ValueError:  # cameras without a clock write zeros or blanks
+        return ""
+    zone = offset.strip(" \0") if isinstance(offset, str) else ""
+    known = re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", zone)
+    return moment.isoformat() + (zone if known else "")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to mode RGB, transparency laid on white, deep greys scaled to 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
-    if image.has_transparency_data:
-        return _on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
+        return Image.fromarray(_to_eight_bits(image)).convert("RGB")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
     key = image.info.get("transparency")
     if isinstance(key, tuple) and max(key) > 255:
         # A 16-bit PNG: Pillow keeps the high byte of the pixels but not of their key.
+        image = image.copy()
         image.info["transparency"] = tuple(part >> 8 for part in key)
     if image.mode == "La":
         image = image.convert("LA")
     rgba = image.convert("RGBA")
-    canvas = Image.new("RGB", image.size, _WHITE)
+    canvas = Image.new("RGB", image.size, (255, 255, 255))
     canvas.paste(rgba, mask=rgba)
     return canvas
 
 
-def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey values (height, width) of a deep picture as uint8.
+def _to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Scale the grey values (height, width) of a deep image to uint8.
 
-    16-bit values map their full range, so that a dark picture stays dark. Integers of
+    16-bit values map their full range, so that a dark image stays dark. Integers of
     32 bits and floats have no agreed white: the smallest usual one that holds all
-    values is taken, and else the range from the darkest to the brightest value.
+    values is used, and else the range from the darkest to the brightest value.
     """
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
@@ -200,251 +450,12 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     return scaled
 
 
-# How many pixels may be decoded at the same time, by all threads together.
-
-
-MAX_PIXELS_IN_FLIGHT = 64_000_000  # 200 MB as RGB
-
-
-class PixelBudget:
-    """Lets pictures in while the sum of their pixels is at most ``limit``; a larger picture than
-    that goes in alone, so that it costs no more than its own decoding."""
-
-    def __init__(self, limit: int = MAX_PIXELS_IN_FLIGHT) -> None:
-        self._limit, self._inside, self._changed = limit, 0, Condition()
-
-    @contextmanager
-    def admit(self, pixels: int) -> Iterator[None]:
-        taken = min(pixels, self._limit)
-        with self._changed:
-            self._changed.wait_for(lambda: self._inside + taken <= self._limit)
-            self._inside += taken
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= taken
-                self._changed.notify_all()
-
-
-# From a file's bytes to upright RGB pixels, whatever the file turns out to hold.
-
-
-MAX_PIXELS = 178_000_000
-MAX_BYTES = 2_000_000_000
-Cut = Callable[[Image.Image], Image.Image]
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each EXIF orientation."""
-SIDEWAYS = (5, 6, 7, 8)
-"""The orientations that exchange width and height."""
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """A picture's pixels and what its header tells.
-
-    ``rgb`` is read-only. ``width`` and ``height`` are the upright picture's.
-    ``taken`` is the EXIF time of exposure, local, "YYYY-MM-DDTHH:MM:SS", followed by
-    the offset ("+08:00") if the file states one; "" where the file does not tell.
-    """
-
-    rgb: Rgb
-    width: int
-    height: int
-    taken: str
-
-
-def content_hash(data: bytes) -> bytes:
-    """32 bytes that name this content (BLAKE2b)."""
-    return hashlib.blake2b(data, digest_size=32).digest()
-
-
-def read_file(path: Path, *, shown: str | None = None, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of an ordinary file, to be hashed and decoded from one reading.
-
-    ``shown`` is the name for messages. Raises ``BadImage`` if the file cannot be read,
-    is empty, is longer than ``max_bytes``, or is a pipe, folder or device.
-    """
-    name = str(path) if shown is None else shown
-    try:
-        data = read_regular_file(path, max_bytes)
-    except NotRegularFile:
-        raise BadImage("image-not-file", path=name) from None
-    except FileTooLarge:
-        raise BadImage("image-file-too-large", path=name, limit=max_bytes) from None
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BadImage("image-unreadable", path=name, reason=reason) from error
-    if not data:
-        raise BadImage("image-empty", path=name)
-    return data
-
-
-def decode(
-    source: Path | bytes,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    shown: str | None = None,
-    least: int | None = None,
-    gate: PixelBudget | None = None,
-    cut: Cut | None = None,
-) -> DecodedImage:
-    """Decode a file or its bytes to RGB: upright, first frame, transparency on white.
-
-    ``shown`` is the name for messages. With ``least`` a JPEG is decoded at 1/2, 1/4 or 1/8 of
-    its size if its shorter side keeps at least so many pixels: several times sooner, and
-    ``rgb`` is smaller than ``width`` × ``height``. ``gate`` bounds what several threads decode
-    at once, ``cut`` makes of the upright picture what ``rgb`` is to be.
-
-    Raises ``BadImage`` for anything that is not a whole picture of at most ``max_pixels``
-    pixels; that limit is checked on the header, before a pixel is decoded. Of a damaged note
-    beside whole pixels Pillow may warn; the filters belong to the application, so none is set
-    here.
-    """
-    if isinstance(source, bytes):
-        name, data = shown or "(bytes)", source
-        if not data:
-            raise BadImage("image-empty", path=name)
-    else:
-        name = shown or str(source)
-        data = read_file(source, shown=name)
-    try:
-        image = develop(data, name, max_pixels) if is_raw(name) else open_picture(data, name)
-    except BadImage:
-        raise
-    except Exception as error:
-        raise _damaged(error, name) from error
-    if image is None:
-        raise BadImage("image-unknown", path=name)
-    with image:
-        _check_size(image, max_pixels, name)
-        # Hostile bytes draw nearly every class of exception out of a decoder (OSError,
-        # SyntaxError, ValueError, struct.error, MemoryError …), so none is singled out.
-        try:
-            whole = _reduce(image, least)
-            with gate.admit(image.width * image.height) if gate else nullcontext():
-                return _upright(image, whole, cut)
-        except Exception as error:
-            raise _damaged(error, name) from error
-
-
-def _upright(image: Image.Image, whole: tuple[int, int] | None, cut: Cut | None) -> DecodedImage:
-    """``whole``: the size that the file tells, where the picture is decoded at a smaller one."""
-    image.load()
-    orientation, taken = read_exif(image)
-    upright = to_rgb(image)
-    if orientation in _UPRIGHT:
-        upright = upright.transpose(_UPRIGHT[orientation])
-    if whole is None:  # a TIFF's size is the upright picture's only once it is loaded
-        whole = upright.size
-    elif orientation in SIDEWAYS:
-        whole = whole[1], whole[0]
-    return DecodedImage(np.asarray(cut(upright) if cut else upright, dtype=np.uint8), *whole, taken)
-
-
-def _reduce(image: Image.Image, least: int | None) -> tuple[int, int] | None:
-    """Let a JPEG's decoder leave out what is not needed, and return the whole picture's size; None
-    where nothing is left out. (Pillow's draft mode keeps the colours only of grey and RGB.)"""
-    shorter, whole = min(image.size), image.size
-    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
-        return image.info.get(WHOLE)
-    if least is None or shorter < 2 * least:
-        return None
-    scale = least / shorter
-    image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
-    return whole
-
-
-def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise BadImage("image-too-large", path=name, width=width, height=height, limit=max_pixels)
-
-
-def _damaged(error: Exception, name: str) -> BadImage:
-    reason = " ".join(str(error).split()) or type(error).__name__
+def _decoding_error(error: Exception, name: str) -> BadImage:
     if isinstance(error, MemoryError):
         return BadImage("image-no-memory", path=name)
+    reason = " ".join(str(error).split()) or type(error).__name__
     # Reading past the end shows as an index error that Pillow wraps while in the header.
-    ended = (EOFError, IndexError, struct.error)
-    if "truncated" in reason.lower() or isinstance(error.__cause__ or error, ended):
+    truncated = isinstance(error.__cause__ or error, (EOFError, IndexError, struct.error))
+    if truncated or "truncated" in reason.lower():
         return BadImage("image-truncated", path=name)
     return BadImage("image-damaged", path=name, reason=reason)
-
-
-def read_exif(image: Image.Image) -> tuple[int, str]:
-    """Orientation (1 if not told) and time taken. Call after load(): PNG may keep its
-    EXIF behind the pixels, and TIFF turns itself upright and then drops the tag."""
-    try:
-        exif = image.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-    except Exception:
-        # The pixels are whole: a damaged note beside them costs the note, not the picture.
-        return 1, ""
-    taken = _taken(
-        details.get(ExifTags.Base.DateTimeOriginal),
-        details.get(ExifTags.Base.OffsetTimeOriginal),
-    )
-    return (orientation if isinstance(orientation, int) else 1), taken
-
-
-def _taken(time: object, offset: object) -> str:
-    if not isinstance(time, str):
-        return ""
-    try:
-        moment = datetime.strptime(time.strip(" \0"), "%Y:%m:%d %H:%M:%S")
-    except ValueError:  # cameras without a clock write zeros or blanks
-        return ""
-    zone = offset.strip(" \0") if isinstance(offset, str) else ""
-    known = re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", zone)
-    return moment.isoformat() + (zone if known else "")
-
-
-# Where a PNG may keep its EXIF. Pillow decodes all pixels to look behind them.
-_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """``width``, ``height`` and ``taken`` as in ``decode.Decoded``; 0, 0 and "" where unknown."""
-
-    width: int
-    height: int
-    taken: str
-
-
-def read_header(data: bytes, name: str) -> ImageHeader:
-    """The header of a file's bytes, with what decoding it would tell. What cannot be read is no
-    error: it is unknown. ``name`` tells cameras' raw files, which have to be developed."""
-    try:
-        if is_raw(name):
-            picture = decode(data, shown=name)
-            return ImageHeader(picture.width, picture.height, picture.taken)
-        image = open_picture(data, name)
-        if image is None:
-            return ImageHeader(0, 0, "")
-        with image:
-            return _header(image, data)
-    except Exception:  # hostile bytes draw nearly every class of exception
-        return ImageHeader(0, 0, "")
-
-
-def _header(image: Image.Image, data: bytes) -> ImageHeader:
-    width, height = image.size
-    if image.format == "PNG" and not any(note in data for note in _NOTES):
-        return ImageHeader(width, height, "")
-    orientation, taken = read_exif(image)
-    upright = hasattr(image, "_tile_size")  # a TIFF, as newer Pillows open it
-    if orientation in SIDEWAYS and not upright:
-        width, height = height, width
-    return ImageHeader(width, height, taken)

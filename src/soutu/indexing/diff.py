@@ -125,7 +125,7 @@ def _contents(root: Path, files: Sequence[ImageFile], problems: list[BadImage]) 
     contents = {}
     for file in files:
         try:
-            contents[file.path] = content_hash(read_file(root / file.path, shown=file.path))
+            contents[file.path] = content_hash(read_file(root / file.path, name=file.path))
         except BadImage as problem:
             problems.append(problem)
     return contents

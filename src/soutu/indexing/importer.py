@@ -88,7 +88,7 @@ class _DiskFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._files = {file.path: file for file in walk(root) if isinstance(file, ImageFile)}
-        self._names = PathResolver(root, beside=root)
+        self._names = PathResolver(root, base=root)
 
     def find(self, name: str) -> tuple[str, ImageFile | None]:
         """The path below the root, and the file if an index run would take it for a picture. A
@@ -101,13 +101,13 @@ class _DiskFiles:
             return found, self._files[found]
         if "\\" in name and "/" not in name:
             name = name.replace("\\", "/")
-        return found or self._names.spelled(name) or name, None
+        return found or self._names.normalize(name) or name, None
 
     def row(self, path: str, file: ImageFile | None) -> tuple[NewImage, bool]:
         """What an index run would store of the file, and whether it could be read."""
         if file is not None:
             try:
-                data = read_file(self.root / path, shown=path)
+                data = read_file(self.root / path, name=path)
             except BadImage:
                 file = None
         if file is None:

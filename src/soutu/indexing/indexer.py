@@ -106,7 +106,7 @@ class _Run:
     def _read(self, file: ImageFile) -> _Read | BadImage:
         """Runs in a worker."""
         try:
-            data = read_file(self.root / file.path, shown=file.path)
+            data = read_file(self.root / file.path, name=file.path)
         except BadImage as problem:
             return problem
         return _Read(file, content_hash(data), data)
@@ -188,7 +188,7 @@ class _Run:
         """Runs in a worker."""
         shown = pending[1]
         try:
-            return self.crew.decode(read_file(self.root / shown, shown=shown), shown)
+            return self.crew.decode(read_file(self.root / shown, name=shown), shown)
         except BadImage as problem:
             return problem
 

@@ -100,10 +100,10 @@ class DecodePipeline:
         return decode(
             source,
             max_pixels=self._pace.max_pixels,
-            shown=shown,
-            least=int(ROOM * card.image_size),
-            gate=self._gate,
-            cut=lambda picture: fit_picture(picture, card),
+            name=shown,
+            min_side=int(ROOM * card.image_size),
+            budget=self._gate,
+            transform=lambda picture: fit_picture(picture, card),
         )
 
     def encoded(self, pictures: Iterable[tuple[Item, Rgb]]) -> Iterator[tuple[list[Item], Floats]]:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""CLIP models: finding, installing, exporting and running them."""

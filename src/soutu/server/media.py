@@ -50,12 +50,12 @@ def inside(root: Path, paths: Sequence[str], id_: int) -> Path:
 def original(file: Path, max_pixels: int) -> SentFile:
     """The file as it is, if browsers show its kind. By its content: a name proves nothing.
     Raises BadImage for what is no picture (any more)."""
-    data = read_file(file, shown=file.name, max_bytes=LARGEST)
+    data = read_file(file, name=file.name, max_bytes=LARGEST)
     kind = SHOWN.get(format_of(data[:64]) or "")
     etag = blake2b(data, digest_size=16).hexdigest()
     if kind:
         return SentFile(data, kind, etag)
-    shown = decode(data, max_pixels=max_pixels, shown=file.name).rgb
+    shown = decode(data, max_pixels=max_pixels, name=file.name).rgb
     return SentFile(_webp(Image.fromarray(shown), WIDEST, 85), WEBP, etag)
 
 
@@ -96,7 +96,7 @@ class Thumbnails:
             return self._locks.setdefault(etag, Lock())
 
     def _make(self, file: Path, side: int) -> bytes:
-        rgb = decode(file, max_pixels=self._pixels, shown=file.name, least=side).rgb
+        rgb = decode(file, max_pixels=self._pixels, name=file.name, min_side=side).rgb
         return _webp(Image.fromarray(rgb), side, 80)
 
     def _keep(self, kept: Path, data: bytes) -> None:

@@ -229,7 +229,7 @@ class SearchService:
         return Term(INDEXED, self.row(term.image_id).paths[0], term.weight)
 
     def _picture(self, upload: bytes) -> Rgb:
-        return decode(upload, max_pixels=self._pixels, shown="(upload)").rgb
+        return decode(upload, max_pixels=self._pixels, name="(upload)").rgb
 
     def _plain(self, found: SearchResult, offset: int, *, vector: bool = False) -> Json:
         store = self.gallery.store
