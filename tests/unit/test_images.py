@@ -195,7 +195,7 @@ def test_walking_and_captions_do_not_import_pillow() -> None:
 import sys, types
 sys.modules["soutu"] = types.ModuleType("soutu")
 sys.modules["soutu"].__path__ = {list(soutu.__path__)!r}
-import soutu.sources.images, soutu.sources.captions
+import soutu.images.scan, soutu.images.captions
 print("PIL" in sys.modules, "numpy" in sys.modules)
 """
     paths = os.pathsep.join(p for p in sys.path if p)
