@@ -119,7 +119,7 @@ def on_gallery(folder: Path, texts: Sequence[str], work: Path) -> Figures:
             file = one.root / "captions.csv"
             assert one.root in places
             report = one.index(file if file.is_file() else None)
-            counts = {"pictures": report.found, "captions": report.captions}
+            counts = {"pictures": report.files, "captions": report.captions}
         for text in texts:
             pair = [one.search(text, k=K).hits for one in (left, right)]
             differing += [hit.path for hit in pair[0]] != [hit.path for hit in pair[1]]

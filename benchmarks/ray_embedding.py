@@ -33,7 +33,8 @@ from soutu.distributed.shards import ShardFolder
 from soutu.distributed.sources import FolderSource
 from soutu.distributed.worker import WorkerOptions
 from soutu.factory import build_encoder
-from soutu.indexing.pipeline import DecodePipeline, IndexOptions
+from soutu.images.scan import ImageFile
+from soutu.indexing.pipeline import EncodePipeline, IndexOptions
 from tests.counting import Counting
 
 ROOT = Path(__file__).parents[1]
@@ -81,10 +82,15 @@ def alone(model: str, folder: Path) -> tuple[float, float, dict[str, Any]]:
     encoder.encode_images([np.zeros((224, 224, 3), np.uint8)])
     found: dict[str, Any] = {}
     start, used = time.perf_counter(), time.process_time()
-    with DecodePipeline(encoder, IndexOptions()) as crew:
-        read = crew.ordered(lambda f: crew.decode(f.read_bytes(), f.name), files, lambda _: 0)
-        for names, vectors in crew.encoded((file.name, seen.rgb) for file, seen in read):
-            found.update(zip(names, vectors, strict=True))
+    pictures = [ImageFile(file.name, 0, 0) for file in files]
+
+    def read(picture: ImageFile) -> bytes:
+        return (folder / picture.path).read_bytes()
+
+    with EncodePipeline(encoder, IndexOptions()) as pipeline:
+        for batch in pipeline.encode(pictures, read):
+            names = [picture.path for picture, _ in batch.pictures]
+            found.update(zip(names, batch.vectors, strict=True))
     return time.perf_counter() - start, time.process_time() - used, found
 
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from soutu.distributed.ingest import OnRay
     from soutu.exchange.export import ExportReport
-    from soutu.indexing.diff import IndexPlan
+    from soutu.indexing.diff import FolderDiff
     from soutu.indexing.importer import ImportReport
     from soutu.indexing.indexer import IndexReport
     from soutu.maintenance import HealthReport
@@ -551,7 +551,7 @@ class Gallery(Searching):
             self._store,
             self.encoder,
             captions=read,
-            pace=IndexOptions(
+            options=IndexOptions(
                 self.config.workers or 0, self.config.batch or 0, self.config.max_pixels
             ),
             progress=progress,
@@ -582,7 +582,7 @@ class Gallery(Searching):
         self._check_root()
         file = absolute(Path(captions)) if captions else self._remembered_captions()
         due, told = True, ""
-        for changed in watch_changes(self.root, ignored=self.home, also=file, stop=stop):
+        for changed in watch_changes(self.root, ignored=self.home, captions=file, stop=stop):
             if not (due or changed):
                 continue
             try:
@@ -596,19 +596,19 @@ class Gallery(Searching):
                 due, told = False, ""
                 yield report
 
-    def plan(self) -> IndexPlan:
+    def plan(self) -> FolderDiff:
         """What ``index`` would do now. Nothing is written, and no index is made."""
-        from soutu.indexing.diff import plan_index
+        from soutu.indexing.diff import dry_run
 
         self._check_root()
         if read_meta(self.place, "root") is None:
-            return plan_index(self.root, None)
+            return dry_run(self.root, None)
         try:
             with open_store(self.place, self.encoder.info.space) as store:
-                return plan_index(self.root, store)
+                return dry_run(self.root, store)
         except ModelMismatch:
             with open_store(self.place) as store:
-                return plan_index(self.root, store, other_model=True)
+                return dry_run(self.root, store, other_model=True)
 
     def import_embeddings(
         self,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 # Looking after a gallery's index: what it holds, and giving back what it no longer needs.
 
 
+PHRASES = 640  # that codes are tuned on in a gallery of few captions
 Encode: TypeAlias = "Callable[[Sequence[str]], Floats]"
 
 
@@ -134,10 +135,15 @@ def refresh_derived(store: VectorStore, encoder: Encoder, config: Settings) -> t
 
 def refresh_codes(store: VectorStore, encode: Encode, config: Settings) -> tuple[str, ...]:
     """Build the codes of the index where they are due."""
-    from soutu.indexing.baseline import refresh_ann
+    from soutu.query.probes import sample_phrases
 
     moved = query_offset(_reference(store), config.correction, load_tuned_params(config).hubs)
-    return refresh_ann(store, encode, config.recall, moved)
+    with store.writer() as writer:
+        return tuple(
+            writer.refresh_ann(
+                lambda: encode(sample_phrases(PHRASES)), target=config.recall, shift=moved
+            )
+        )
 
 
 def _reference(store: VectorStore) -> ScoreBaseline | None:

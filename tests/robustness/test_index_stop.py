@@ -2,56 +2,60 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from soutu.indexing.pipeline import TOGETHER
+from soutu.indexing.pipeline import STORE_COUNT
 from tests.conftest import heeding_ctrl_c, picture
 
-MAIN = "from soutu.cli import main; main()"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and memory as POSIX has them")
+MAIN = "from soutu.cli import main; main()"
+# Ctrl-C as soon as the first batch of pictures is stored for good.
+STOP = """
+import os, signal
+from soutu.store.sqlite.writer import LocalWriter
+
+add_images = LocalWriter.add_images
+
+def add_and_interrupt(writer, images, vectors):
+    ids = add_images(writer, images, vectors)
+    os.kill(os.getpid(), signal.SIGINT)
+    return ids
+
+LocalWriter.add_images = add_and_interrupt
+"""
 
 
 def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path):
-    for i in range(400):
-        Image.fromarray(picture(i, 640, 480)).save(tmp_path / f"{i}.png", compress_level=1)
-    index = [sys.executable, "-c", MAIN, "index", str(tmp_path), "--model", "tiny", "--json"]
-    running = subprocess.Popen(
-        [*index, "--batch", "4"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    count = 3 * STORE_COUNT
+    for i in range(count):
+        Image.fromarray(picture(i)).save(tmp_path / f"{i}.png", compress_level=1)
+    index = ["index", str(tmp_path), "--model", "tiny", "--json"]
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOP + MAIN, *index, "--batch", "4"],
+        capture_output=True,
         text=True,
         preexec_fn=heeding_ctrl_c,
+        check=False,
+        timeout=300,
     )
-    slab = next_slab(tmp_path, running)
-    # More than are stored at once: what came first counts by then.
-    while slab.stat().st_size < 1.5 * TOGETHER * 512 * 4 and running.poll() is None:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == 130, err
-    assert "Traceback" not in err
-    done = subprocess.run(index, capture_output=True, text=True, check=True, timeout=300)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, *index],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report["found"] == 400
-    assert 0 < report["encoded"] < 400
-    assert report["encoded"] + report["unchanged"] == 400
-
-
-def next_slab(folder, running):
-    """The file of vectors, once it is there."""
-    while running.poll() is None:
-        found = [*folder.glob(".soutu/spaces/*/images*")]
-        if found:
-            return found[0]
-        time.sleep(0.01)
-    pytest.fail(f"the run ended too soon: {running.communicate()}")
+    assert report["found"] == count
+    assert 0 < report["encoded"] < count
+    assert report["encoded"] + report["unchanged"] == count
 
 
 PEAK = """

@@ -21,7 +21,8 @@ from soutu.distributed.sources import FolderSource, open_source
 from soutu.distributed.worker import WorkerOptions
 from soutu.errors import BadInput, ModelMismatch
 from soutu.factory import build_encoder
-from soutu.indexing.pipeline import DecodePipeline, IndexOptions
+from soutu.images.scan import ImageFile
+from soutu.indexing.pipeline import EncodePipeline, IndexOptions
 from tests.counting import Counting, Given, Killer
 from tests.records import jpegs, samples, write_folder, write_parquet, write_tar
 
@@ -75,14 +76,14 @@ def vectors(folder, report):
 
 def alone(pictures, encoder):
     """The vectors that a run in one process makes."""
-    with DecodePipeline(encoder, IndexOptions(workers=1)) as crew:
-        seen = ((name, crew.decode(data, name).rgb) for name, data in pictures.items())
-        batches = [*crew.encoded(seen)]
+    files = [ImageFile(name, 0, 0) for name in pictures]
+    with EncodePipeline(encoder, IndexOptions(workers=1)) as pipeline:
+        batches = [*pipeline.encode(files, lambda file: pictures[file.path])]
     return {
-        name: vector
-        for names, rows in batches
-        for name, vector in zip(names, rows, strict=True)
-    }  # fmt: skip
+        file.path: vector
+        for batch in batches
+        for (file, _), vector in zip(batch.pictures, batch.vectors, strict=True)
+    }
 
 
 def test_folder_tar_and_parquet_give_the_same_vectors(cluster, encoder, tmp_path):

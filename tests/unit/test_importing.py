@@ -71,7 +71,7 @@ def test_an_index_run_then_finds_nothing_to_do(gallery, given, photos):
     state = gallery.store.state()
     imported = gallery.store.images([f.image_id for f in gallery.store.files().values()])
     report = gallery.index()
-    assert (report.found, report.encoded, report.unchanged, report.removed) == (3, 0, 3, 0)
+    assert (report.files, report.encoded, report.unchanged, report.removed) == (3, 0, 3, 0)
     assert report.captions == 3
     assert gallery.store.state() == state, "nothing has changed"
     shutil.rmtree(gallery.home)
@@ -100,7 +100,7 @@ def test_known_files_are_not_read_again(gallery, given, monkeypatch):
 
 
 def test_a_stopped_import_is_gone_on_with(gallery, given, monkeypatch):
-    monkeypatch.setattr(importer, "ROWS", 1)
+    monkeypatch.setattr(importer, "BATCH_ROWS", 1)
 
     def stop(done, total):
         assert total == 3
@@ -118,7 +118,7 @@ def test_many_small_batches_are_as_one(gallery, tmp_path, monkeypatch):
     captions = [f"text {i}" if i % 3 else "" for i in range(100)]
     images, texts = unit(100, DIM), unit(100, DIM, seed=1)
     write_folder(tmp_path / "given", images, paths, captions, texts)
-    monkeypatch.setattr(importer, "ROWS", 7)
+    monkeypatch.setattr(importer, "BATCH_ROWS", 7)
     assert counts(gallery.import_embeddings(tmp_path / "given")) == (100, 0, 40, 40, 66, 0)
     found, worded = stored(gallery)
     for row in range(40):
@@ -129,7 +129,7 @@ def test_many_small_batches_are_as_one(gallery, tmp_path, monkeypatch):
 
 
 def test_arrays_are_mapped_and_read_a_batch_at_a_time(gallery, given, monkeypatch):
-    monkeypatch.setattr(importer, "ROWS", 2)
+    monkeypatch.setattr(importer, "BATCH_ROWS", 2)
     taken = []
     real = np.memmap.__getitem__
 
@@ -240,7 +240,7 @@ def test_bad_input_leaves_no_trace(gallery, given, spoil, code):
 
 
 def test_the_last_row_is_checked_before_the_first_is_written(gallery, given, monkeypatch):
-    monkeypatch.setattr(importer, "ROWS", 1)
+    monkeypatch.setattr(importer, "BATCH_ROWS", 1)
     images = unit(3, DIM)
     images[2] = np.nan
     np.save(given / "image_features.npy", images)

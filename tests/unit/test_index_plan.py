@@ -24,7 +24,7 @@ def everything(folder):
 
 def counts(plan):
     return (
-        plan.found,
+        plan.files,
         len(plan.encode),
         len(plan.renamed),
         len(plan.removed),
@@ -33,7 +33,7 @@ def counts(plan):
 
 
 def done(report):
-    return (report.found, report.encoded, report.renamed, report.removed, report.duplicates)
+    return (report.files, report.encoded, report.renamed, report.removed, report.duplicates)
 
 
 def change(photos):
@@ -50,7 +50,7 @@ def change(photos):
 def test_before_the_first_run_all_is_to_be_encoded_and_no_index_is_made(photos, model):
     before = everything(photos)
     plan = Gallery.open(photos, model=model).plan()
-    assert plan.encode == ("a.jpg", "b.png", "sub/c.webp")
+    assert plan.encode == ["a.jpg", "b.png", "sub/c.webp"]
     assert everything(photos) == before
 
 
@@ -63,12 +63,26 @@ def test_the_plan_is_what_the_run_does(photos, model):
         before = everything(photos)
         plan = gallery.plan()
         assert everything(photos) == before
-        assert plan.renamed == (("sub/c.webp", "moved.webp"),)
-        assert plan.removed == ("gone.png",)
+        assert plan.renamed == [("sub/c.webp", "moved.webp")]
+        assert [*plan.removed] == ["gone.png"]
         assert [str(p.fields["path"]) for p in plan.unreadable] == ["empty.jpg"]
         report = gallery.index()
         assert counts(plan) == done(report)
         assert counts(gallery.plan())[1:] == (0, 0, 0, 0)
+
+
+def test_copies_of_new_and_of_stored_pictures_are_duplicates_in_both(photos, model):
+    with Gallery.open(photos, model=model) as gallery:
+        gallery.index()
+        Image.fromarray(picture(9)).save(photos / "new.png")
+        for name in ("new.png", "a.jpg"):
+            for number in range(3):
+                shutil.copy(photos / name, photos / f"{number}-{name}")
+        (photos / "a.jpg").unlink()
+        plan = gallery.plan()
+        assert plan.renamed == [("a.jpg", "0-a.jpg")]
+        assert plan.duplicates == ["1-a.jpg", "1-new.png", "2-a.jpg", "2-new.png", "new.png"]
+        assert counts(plan) == done(gallery.index())
 
 
 def test_another_model_has_everything_to_encode(photos, model, tmp_path):

@@ -27,7 +27,7 @@ def gallery(photos, model):
 
 
 def counts(report):
-    return (report.found, report.encoded, report.unchanged, report.renamed, report.removed)
+    return (report.files, report.encoded, report.unchanged, report.renamed, report.removed)
 
 
 def paths(gallery):
@@ -57,6 +57,17 @@ def test_a_changed_picture_is_encoded_again(gallery, photos):
     Image.fromarray(picture(9)).save(photos / "b.png")
     assert counts(gallery.index()) == (3, 1, 2, 0, 0)
     assert gallery.search(image=picture(9), k=1).hits[0].path == "b.png"
+
+
+def test_a_picture_edited_without_a_change_of_size_is_encoded_again(gallery, photos):
+    Image.fromarray(picture(4)).save(photos / "b.bmp")
+    gallery.index()
+    before = (photos / "b.bmp").stat()
+    Image.fromarray(picture(9)).save(photos / "b.bmp")
+    os.utime(photos / "b.bmp", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (photos / "b.bmp").stat().st_size == before.st_size
+    assert counts(gallery.index()) == (4, 1, 3, 0, 0)
+    assert gallery.search(image=picture(9), k=1).hits[0].path == "b.bmp"
 
 
 def test_a_touched_picture_is_not_encoded_again(gallery, photos):
@@ -121,7 +132,7 @@ def test_a_picture_that_breaks_keeps_its_last_good_state(gallery, photos):
 
 
 def test_a_stopped_run_goes_on_where_it_was(gallery, photos, monkeypatch):
-    monkeypatch.setattr(pipeline, "WITHIN", 0)  # each batch is stored at once
+    monkeypatch.setattr(pipeline, "STORE_SECONDS", 0)  # each batch is stored at once
     for seed in range(40):
         Image.fromarray(picture(100 + seed)).save(photos / f"n{seed:02d}.png")
 
@@ -214,7 +225,7 @@ def test_what_lies_in_a_folder_named_like_a_picture_can_go(gallery, photos):
     (photos / "f.jpg").mkdir()
     for name in ("one.png", "two.png"):
         Image.fromarray(picture(len(name) + ord(name[0]))).save(photos / "f.jpg" / name)
-    assert gallery.index().found == 5
+    assert gallery.index().files == 5
     (photos / "f.jpg" / "one.png").unlink()
     assert gallery.index().removed == 1
 

@@ -43,7 +43,7 @@ def test_a_layout_is_recognised_and_its_pictures_can_be_read(name, tmp_path):
     assert again.fingerprint == collection.fingerprint
     for one in collection.pictures:
         data = one.read()
-        assert decode(data, name=one.shown).rgb.shape == (40, 60, 3)
+        assert decode(data, name=one.path).rgb.shape == (40, 60, 3)
         assert 0 <= one.size - len(data) <= 2, "base64 tells its length to two bytes"
     ids = {one.id for one in collection.pictures}
     assert len(ids) == len(collection.pictures) >= 2

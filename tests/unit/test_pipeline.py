@@ -1,7 +1,10 @@
 """The indexing pipeline: order, bounds, faults; decoding at reduced scale."""
 
+import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,12 +18,14 @@ from soutu.images.decode import PixelBudget, decode
 from soutu.indexing import pipeline
 from soutu.indexing.pipeline import (
     AHEAD,
-    IN_FLIGHT,
+    MAX_BYTES_AHEAD,
     ROOM,
-    TOGETHER,
-    DecodePipeline,
+    STORE_COUNT,
+    Batch,
+    EncodePipeline,
     IndexOptions,
     coalesce,
+    map_ahead,
 )
 from soutu.models.catalog import open_model
 from soutu.models.onnx import OnnxEncoder
@@ -37,21 +42,21 @@ def encoder():
 @given(
     delays=st.lists(st.integers(0, 3), max_size=40),
     workers=st.integers(1, 5),
-    batch=st.integers(1, 7),
+    ahead=st.integers(1, 70),
 )
-def test_what_comes_out_is_in_the_order_of_what_went_in(encoder, delays, workers, batch):
+def test_what_comes_out_is_in_the_order_of_what_went_in(delays, workers, ahead):
     def work(item):
         time.sleep(item[1] / 2000)
         return item[0] * 2
 
-    with DecodePipeline(encoder, IndexOptions(workers, batch)) as crew:
-        made = [*crew.ordered(work, enumerate(delays), lambda _: 1)]
-    assert [value for _, value in made] == [2 * i for i in range(len(delays))]
-    assert [item for item, _ in made] == [*enumerate(delays)]
+    with ThreadPoolExecutor(workers) as pool:
+        outputs = [*map_ahead(pool, work, enumerate(delays), lambda _: 1, ahead)]
+    assert [value for _, value in outputs] == [2 * i for i in range(len(delays))]
+    assert [item for item, _ in outputs] == [*enumerate(delays)]
 
 
-@pytest.mark.parametrize("weight", [0, IN_FLIGHT // 3, 2 * IN_FLIGHT])
-def test_no_more_is_taken_ahead_than_the_bounds_allow(encoder, weight):
+@pytest.mark.parametrize("size", [0, MAX_BYTES_AHEAD // 3, 2 * MAX_BYTES_AHEAD])
+def test_no_more_is_taken_ahead_than_the_bounds_allow(size):
     """``taken`` counts what was asked for and not yet handed out."""
     taken, most = 0, 0
 
@@ -62,21 +67,60 @@ def test_no_more_is_taken_ahead_than_the_bounds_allow(encoder, weight):
             most = max(most, taken)
             yield i
 
-    with DecodePipeline(encoder, IndexOptions(workers=2, batch=8)) as crew:
-        for _ in crew.ordered(lambda i: i, items(), lambda _: weight):
+    with ThreadPoolExecutor(2) as pool:
+        for _ in map_ahead(pool, lambda i: i, items(), lambda _: size):
             taken -= 1
-    allowed = {0: AHEAD, IN_FLIGHT // 3: 3, 2 * IN_FLIGHT: 1}[weight]
+    allowed = {0: AHEAD, MAX_BYTES_AHEAD // 3: 3, 2 * MAX_BYTES_AHEAD: 1}[size]
     assert most <= allowed + 1, "one more may be held in the hand"
 
 
-def test_vectors_belong_to_their_items_whatever_the_batch(encoder):
-    images = [fit(picture(i, 90, 100), encoder.info) for i in range(23)]
-    alone = encoder.encode_images(images)
-    for batch in (1, 5, 64):
-        with DecodePipeline(encoder, IndexOptions(batch=batch)) as crew:
-            found = [*crew.encoded(enumerate(images))]
-        assert [i for items, _ in found for i in items] == [*range(23)]
-        assert np.allclose(np.concatenate([v for _, v in found]), alone, atol=1e-5)
+@dataclass(frozen=True)
+class Drawn:
+    """A picture that is drawn when it is read; without a seed it cannot be decoded."""
+
+    seed: int | None
+    size: int = 1
+
+    @property
+    def path(self):
+        return f"{self.seed}.png"
+
+    def read(self):
+        if self.seed is None:
+            return b"no picture"
+        output = io.BytesIO()
+        Image.fromarray(picture(self.seed, 90, 100)).save(output, "png")
+        return output.getvalue()
+
+
+def test_vectors_belong_to_their_pictures_whatever_the_batch(encoder):
+    pictures = [Drawn(seed) for seed in range(23)]
+    alone = encoder.encode_images([fit(picture(i, 90, 100), encoder.info) for i in range(23)])
+    for batch_size in (1, 5, 64):
+        with EncodePipeline(encoder, IndexOptions(batch=batch_size)) as running:
+            batches = [*running.encode(pictures, Drawn.read)]
+        assert [item for batch in batches for item, _ in batch.pictures] == pictures
+        vectors = np.concatenate([batch.vectors for batch in batches])
+        assert np.allclose(vectors, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("merge", [iter, coalesce])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_damaged_pictures_are_named_once_beside_the_others(encoder, batch_size, merge):
+    seeds = [None, 0, 1, None, 2, 3, None]
+    with EncodePipeline(encoder, IndexOptions(batch=batch_size)) as running:
+        batches = [*merge(running.encode(map(Drawn, seeds), Drawn.read))]
+    assert [item.seed for batch in batches for item, _ in batch.pictures] == [0, 1, 2, 3]
+    errors = [error for batch in batches for _, error in batch.failed]
+    assert [str(error.fields["path"]) for error in errors] == ["None.png"] * 3
+    assert sum(len(batch.vectors) for batch in batches) == 4
+
+
+def test_damaged_pictures_alone_make_one_empty_batch(encoder):
+    with EncodePipeline(encoder, IndexOptions()) as running:
+        [batch] = coalesce(running.encode([Drawn(None)] * 2, Drawn.read))
+    assert (batch.pictures, batch.vectors.shape) == ([], (0, encoder.info.dim))
+    assert len(batch.failed) == 2
 
 
 @pytest.mark.parametrize(
@@ -84,38 +128,43 @@ def test_vectors_belong_to_their_items_whatever_the_batch(encoder):
 )
 def test_the_last_pictures_are_shared_among_the_lanes(encoder, monkeypatch, count, sizes):
     monkeypatch.setattr(encoder, "max_concurrency", 2)
-    image = fit(picture(0, 90, 100), encoder.info)
-    with DecodePipeline(encoder, IndexOptions(batch=4)) as crew:
-        found = [*crew.encoded((i, image) for i in range(count))]
-    assert [len(items) for items, _ in found] == [len(vectors) for _, vectors in found] == sizes
+    with EncodePipeline(encoder, IndexOptions(batch=4)) as running:
+        batches = [*running.encode([Drawn(0)] * count, Drawn.read)]
+    assert [len(batch.pictures) for batch in batches] == sizes
+    assert [len(batch.vectors) for batch in batches] == sizes
 
 
-def batches(sizes):
+def numbered(sizes):
     ends = np.cumsum([0, *sizes])
     for first, end in pairwise(ends):
-        yield [*range(first, end)], np.arange(first, end, dtype=np.float32)[:, None]
+        pictures = [(number, None) for number in range(first, end)]
+        yield Batch(pictures, np.arange(first, end, dtype=np.float32)[:, None], [])
 
 
 @given(sizes=st.lists(st.integers(1, 90), max_size=30))
 def test_batches_are_stored_together(sizes):
-    found = [*coalesce(batches(sizes))]
-    items = [item for part, _ in found for item in part]
+    batches = [*coalesce(numbered(sizes))]
+    items = [item for batch in batches for item, _ in batch.pictures]
     assert items == [*range(sum(sizes))]
-    assert items == [row[0] for _, rows in found for row in rows]
-    assert all(len(part) >= TOGETHER for part, _ in found[:-1])
-    assert all(len(part) < TOGETHER + 90 for part, _ in found)
+    assert items == [row[0] for batch in batches for row in batch.vectors]
+    assert all(len(batch.pictures) >= STORE_COUNT for batch in batches[:-1])
+    assert all(len(batch.pictures) < STORE_COUNT + 90 for batch in batches)
 
 
 def test_what_waits_for_long_is_stored_at_once(monkeypatch):
-    monkeypatch.setattr(pipeline, "WITHIN", 0.0)
-    assert [len(part) for part, _ in coalesce(batches([3, 1, 2]))] == [3, 1, 2]
+    monkeypatch.setattr(pipeline, "STORE_SECONDS", 0.0)
+    assert [len(batch.pictures) for batch in coalesce(numbered([3, 1, 2]))] == [3, 1, 2]
 
 
-def test_a_fault_in_a_worker_or_in_the_engine_reaches_the_caller(encoder):
-    with pytest.raises(ZeroDivisionError), DecodePipeline(encoder, IndexOptions()) as crew:
-        [*crew.ordered(lambda i: 1 // i, [2, 1, 0, 3], lambda _: 1)]
-    with pytest.raises(ZeroDivisionError), DecodePipeline(encoder, IndexOptions(batch=1)) as crew:
-        [*crew.encoded([(1, np.zeros((0, 0), np.uint8))])]
+def test_an_error_in_a_worker_or_in_the_engine_reaches_the_caller(encoder, monkeypatch):
+    with pytest.raises(ZeroDivisionError), ThreadPoolExecutor(2) as pool:
+        [*map_ahead(pool, lambda i: 1 // i, [2, 1, 0, 3], lambda _: 1)]
+    monkeypatch.setattr(encoder, "encode_images", lambda images: 1 // 0)
+    with (
+        pytest.raises(ZeroDivisionError),
+        EncodePipeline(encoder, IndexOptions(batch=1)) as running,
+    ):
+        [*running.encode([Drawn(0)], Drawn.read)]
     assert not [t for t in threading.enumerate() if t.name.startswith("soutu-")]
 
 
@@ -212,7 +261,7 @@ def test_copies_of_a_damaged_picture_are_named_each(photos):
     with Gallery.open(photos, model="tiny") as gallery:
         report = gallery.index()
     assert sorted(str(f.fields["path"]) for f in report.failed) == ["x.jpg", "y.jpg", "z.jpg"]
-    assert (report.found, report.encoded, report.duplicates) == (7, 3, 1)
+    assert (report.files, report.encoded, report.duplicates) == (7, 3, 1)
 
 
 @pytest.mark.parametrize("pace", [{"workers": 1, "batch": 1}, {"workers": 4, "batch": 3}, {}])

@@ -33,7 +33,7 @@ def _play(folder: Path) -> int:
     shutil.copyfile(demo_data() / "captions.csv", folder / "captions.csv")
     with Gallery.open(folder, model=EMBEDDED, index=folder / ".soutu") as gallery:
         report = gallery.index(folder / "captions.csv")
-        click.echo(tr("demo-indexed", found=report.found, model=gallery.model))
+        click.echo(tr("demo-indexed", found=report.files, model=gallery.model))
         right = 0
         queries = sample_queries()
         for query, answers in queries:

@@ -177,8 +177,8 @@ def _watch(gallery: Gallery, captions: str | None, encoding: str | None, *, as_j
 def _show_plan(gallery: Gallery, *, as_json: bool) -> None:
     plan = gallery.plan()
     if as_json:
-        counts = {"found": plan.found, "unreadable": len(plan.unreadable)}
-        show_record({"encode": plan.encode, "renamed": plan.renamed, "removed": plan.removed,
+        counts = {"found": plan.files, "unreadable": len(plan.unreadable)}
+        show_record({"encode": plan.encode, "renamed": plan.renamed, "removed": [*plan.removed],
                      "duplicates": plan.duplicates, **counts})  # fmt: skip
         return
     for path in plan.encode:
@@ -191,12 +191,12 @@ def _show_plan(gallery: Gallery, *, as_json: bool) -> None:
         click.echo(f"= {plain(path)}")
     counts = {name: len(getattr(plan, name)) for name in ("encode", "renamed", "removed")}
     more = {"duplicates": len(plan.duplicates), "unreadable": len(plan.unreadable)}
-    click.echo(tr("index-plan", folder=gallery.root, found=plan.found, **counts, **more), err=True)
+    click.echo(tr("index-plan", folder=gallery.root, found=plan.files, **counts, **more), err=True)
 
 
 def _counts(report: IndexReport) -> Options:
     return {
-        "found": report.found,
+        "found": report.files,
         "encoded": report.encoded,
         "unchanged": report.unchanged,
         "renamed": report.renamed,

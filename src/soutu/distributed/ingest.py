@@ -17,7 +17,7 @@ from soutu.factory import build_encoder
 from soutu.fs import absolute
 from soutu.gallery import RECORDS, Opened
 from soutu.images.scan import ImageFile
-from soutu.indexing.diff import diff_folder
+from soutu.indexing.diff import diff, first_files
 from soutu.indexing.indexer import encode_captions
 from soutu.models.base import Encoder
 from soutu.models.catalog import DEFAULT
@@ -51,14 +51,10 @@ def missing_files(root: Path, store: VectorStore) -> list[ImageFile]:
     """What an index run over ``root`` would encode, before it is known which files are renamed:
     those that are new or look changed, and one of each picture without a vector of this model.
     Raises BadInput as ``scan`` does."""
-    known = store.files()
-    found = diff_folder(root, known).stale
-    lacking = {*store.images_without_vector()}
-    for path, file in known.items():
-        if file.image_id in lacking:
-            lacking.remove(file.image_id)
-            found.append(ImageFile(path, file.size, file.mtime_ns))
-    return [*dict.fromkeys(found)]
+    files = diff(root, store).stale
+    for file in first_files([*store.files().values()], store.images_without_vector()):
+        files.append(ImageFile(file.path, file.size, file.mtime_ns))
+    return [*dict.fromkeys(files)]
 
 
 def fill_folder(store: VectorStore, folder: ShardFolder, names: Sequence[str]) -> int:

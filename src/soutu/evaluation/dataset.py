@@ -23,11 +23,10 @@ DIRECTIONS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
 
 @dataclass(frozen=True)
 class DatasetImage:
-    """One picture: its id, ``read`` for its file's bytes (``size`` of them), ``shown`` for
-    messages."""
+    """One picture: its id, its path for messages, ``read`` for its file's bytes (``size``)."""
 
     id: str
-    shown: str
+    path: str
     size: int
     read: Callable[[], bytes]
 

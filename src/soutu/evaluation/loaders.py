@@ -510,7 +510,7 @@ def load_webdataset(folder: Path, split: str | None, lang: str | None) -> Datase
     pictures, captions, ids = [], list[tuple[str, str, int]](), UniqueIds()
     for tar in _shards(home):
         for picture, said in _pairs(tar):
-            ids.add(picture.id, picture.shown)
+            ids.add(picture.id, picture.path)
             pictures.append(picture)
             captions += [(picture.id, text, number) for number, text in enumerate(said)]
     # Such a collection is of one language; a caption without any letters of it is no other.

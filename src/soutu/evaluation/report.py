@@ -454,7 +454,7 @@ def thumbnail(picture: DatasetImage) -> str:
     """A JPEG of at most 160 × 160 as a data URI, the same for the same bytes. Raises BadImage."""
     from PIL import Image
 
-    rgb = decode(picture.read(), name=picture.shown, min_side=LONGEST).rgb
+    rgb = decode(picture.read(), name=picture.path, min_side=LONGEST).rgb
     small = Image.fromarray(rgb)
     small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     data = io.BytesIO()

@@ -17,7 +17,7 @@ import numpy as np
 from soutu.errors import BadInput
 from soutu.evaluation.dataset import Dataset
 from soutu.indexing.baseline import encode_probes
-from soutu.indexing.pipeline import DecodePipeline, IndexOptions
+from soutu.indexing.pipeline import EncodePipeline, IndexOptions
 from soutu.models.base import Encoder
 from soutu.query.expansion import Expander
 from soutu.query.probes import probe_set_name, probe_texts
@@ -32,7 +32,7 @@ from soutu.search.calibration import (
 )
 from soutu.search.searcher import Searcher
 from soutu.store.memory import ArrayStore
-from soutu.types import Floats, Rgb
+from soutu.types import Floats
 
 # Vectors kept on disk, so that a second evaluation need not encode again.
 
@@ -174,17 +174,12 @@ def _key(collection: Dataset, encoder: Encoder, how: EncodeOptions) -> str:
 
 def _pictures(collection: Dataset, encoder: Encoder, how: EncodeOptions, total: int) -> Floats:
     parts, done = [np.empty((0, encoder.info.dim), np.float32)], 0
-    with DecodePipeline(encoder, how.pace) as crew:
-
-        def opened(at: int) -> Rgb:
-            picture = collection.pictures[at]
-            return crew.decode(picture.read(), picture.shown).rgb
-
-        numbers = range(len(collection.pictures))
-        decoded = crew.ordered(opened, numbers, lambda at: collection.pictures[at].size)
-        for places, vectors in crew.encoded(decoded):
-            parts.append(vectors)
-            done += len(places)
+    with EncodePipeline(encoder, how.pace) as pipeline:
+        for batch in pipeline.encode(collection.pictures, lambda picture: picture.read()):
+            for _, error in batch.failed:
+                raise error
+            parts.append(batch.vectors)
+            done += len(batch.pictures)
             how.progress(done, total)
     return np.concatenate(parts)
 

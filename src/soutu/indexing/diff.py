@@ -1,141 +1,158 @@
-"""What an index run would do, without doing it: nothing is written, nothing is encoded."""
+"""Find what has changed in a folder since it was indexed.
+
+Sizes and times tell which files are new or look changed; only these are read, and their content
+tells new pictures from renamed files and duplicates. An index run and ``--dry-run`` both do this.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from soutu.errors import BadImage, BadInput
 from soutu.images.decode import content_hash, read_file
 from soutu.images.scan import ImageFile, walk
-from soutu.store.base import StoredFile, VectorStore
-
-# What has changed in a folder since its index was made, without opening any picture.
+from soutu.indexing.pipeline import map_ahead
+from soutu.store.base import Known, StoredFile, VectorStore
 
 
 @dataclass(frozen=True)
+class ReadFile:
+    """A stale file, read, and what it means to the index.
+
+    A duplicate has the content of a stored file, a copy that of a new one. ``data`` are the bytes
+    of new files, ``old_path`` is that of renamed ones.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    content: bytes
+    data: bytes = b""
+    kind: Literal["new", "renamed", "duplicate", "copy"] = "new"
+    old_path: str = ""
+
+
+@dataclass
 class FolderDiff:
-    """``count`` files have a picture's name; ``stale`` of them are new or look changed; ``gone``
-    maps known paths that are no longer there to their image ids."""
+    """What has changed in a folder. Paths stand in the folder's order.
 
-    count: int
+    Attributes
+    ----------
+    files
+        How many files have a picture's name.
+    stale
+        The files that are new or look changed.
+    removed
+        Known paths that are no longer there, with their image ids. ``read`` takes out those that
+        were renamed.
+    unreadable
+        The files that could not be listed, or not be read since.
+    encode, renamed, duplicates
+        Filled by ``read``: paths of new content; (before, now); further files of known content.
+    """
+
+    root: Path
+    files: int
     stale: list[ImageFile]
-    gone: dict[str, int]
+    removed: dict[str, int]
     unreadable: list[BadImage]
+    encode: list[str] = field(default_factory=list)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+
+    def read(self, known: Known | None, pool: ThreadPoolExecutor) -> Iterator[ReadFile]:
+        """Read the stale files in the threads of ``pool`` and tell what each of them is."""
+        vanished: dict[int, list[str]] = {}
+        for path, image_id in self.removed.items():
+            vanished.setdefault(image_id, []).append(path)
+        seen: set[bytes] = set()
+        for file, read in map_ahead(pool, self._read, self.stale, lambda file: file.size):
+            if isinstance(read, BadImage):
+                self.unreadable.append(read)
+                continue
+            content, data = read
+            fields = file.path, file.size, file.mtime_ns, content
+            stored = known.known_content([content]) if known and content not in seen else {}
+            old_paths = vanished.get(stored[content]) if stored else None
+            if old_paths:
+                old_path = old_paths.pop(0)
+                del self.removed[old_path]
+                self.renamed.append((old_path, file.path))
+                yield ReadFile(*fields, kind="renamed", old_path=old_path)
+            elif stored or content in seen:
+                self.duplicates.append(file.path)
+                yield ReadFile(*fields, kind="duplicate" if stored else "copy")
+            else:
+                seen.add(content)
+                self.encode.append(file.path)
+                yield ReadFile(*fields, data)
+
+    def _read(self, file: ImageFile) -> tuple[bytes, bytes] | BadImage:
+        try:
+            data = read_file(self.root / file.path, name=file.path)
+        except BadImage as error:
+            return error
+        return content_hash(data), data
 
 
-def diff_folder(root: Path, known: Mapping[str, StoredFile]) -> FolderDiff:
-    """Compare the folder with the files that are ``known``. Raises BadInput for an unusable root
-    and for one that has lost all its pictures, which is more likely a disk that is not there."""
-    files, unreadable = _split(walk(root))
-    if known and not files:
-        raise BadInput("index-empty", folder=root, count=len(known))
-    stale = [file for file in files if not same_file(known.get(file.path), file)]
-    gone = {path: known[path].image_id for path in _gone(known, files, unreadable)}
-    return FolderDiff(len(files), stale, gone, unreadable)
+def diff(root: Path, store: VectorStore | None) -> FolderDiff:
+    """Compare sizes and times of the files below ``root`` with those of ``store``.
 
-
-def _split(found: Iterable[ImageFile | BadImage]) -> tuple[list[ImageFile], list[BadImage]]:
-    files: list[ImageFile] = []
-    problems: list[BadImage] = []
-    for one in found:
-        if isinstance(one, ImageFile):
-            files.append(one)
-        else:
-            problems.append(one)
-    return files, problems
-
-
-def same_file(known: StoredFile | None, file: ImageFile) -> bool:
-    """Whether ``file`` looks as it did when it was stored: its content need not be read."""
-    return known is not None and (known.size, known.mtime_ns) == (file.size, file.mtime_ns)
-
-
-def _gone(
-    known: Mapping[str, StoredFile], files: list[ImageFile], unreadable: list[BadImage]
-) -> list[str]:
-    """Known paths that are no longer there. What lies in a folder that could not be listed,
-    or at a path that is there but unusable, is not gone."""
-    present = {file.path for file in files}
-    hidden = {
-        str(problem.fields["path"]) for problem in unreadable if problem.code != "image-is-folder"
-    }
-    below = tuple(
-        f"{problem.fields['path']}/"
-        for problem in unreadable
-        if problem.code == "folder-unreadable"
-    )
-    return [
-        path
-        for path in known
-        if path not in present and path not in hidden and not path.startswith(below)
-    ]
-
-
-@dataclass(frozen=True)
-class IndexPlan:
-    """Paths, in the folder's order. ``encode``: their content is new, or has no vector of this
-    model yet; ``renamed``: (before, now); ``duplicates``: further files of known content.
-    Whether a picture can be decoded is not tried."""
-
-    found: int
-    encode: tuple[str, ...]
-    renamed: tuple[tuple[str, str], ...]
-    removed: tuple[str, ...]
-    duplicates: tuple[str, ...]
-    unreadable: tuple[BadImage, ...]
-
-
-def plan_index(root: Path, store: VectorStore | None, *, other_model: bool = False) -> IndexPlan:
-    """Compare ``root`` with ``store`` (None: there is no index yet). ``other_model``: ``store`` is
-    open in another model's space, and has no vector of the one that would be used.
-
-    New and changed files are read to know their content. Raises BadInput as indexing does.
+    Raises BadInput for an unusable root, and for one that has lost all its pictures, which is more
+    likely a disk that is not there. ``store`` is None where there is no index yet.
     """
     known = store.files() if store else {}
-    found = diff_folder(root, known)
-    problems = list(found.unreadable)
-    contents = _contents(root, found.stale, problems)
-    stored = store.known_content(list(dict.fromkeys(contents.values()))) if store else {}
-    vanished: dict[int, list[str]] = {}
-    for path, image in found.gone.items():
-        vanished.setdefault(image, []).append(path)
-    encode: list[str] = []
-    renamed: list[tuple[str, str]] = []
-    duplicates: list[str] = []
-    fresh: set[bytes] = set()
-    for path, content in contents.items():
-        if content in stored and (old := vanished.get(stored[content])):
-            renamed.append((old.pop(0), path))
-        elif content in stored or content in fresh:
-            duplicates.append(path)
+    files: dict[str, ImageFile] = {}
+    unreadable: list[BadImage] = []
+    for entry in walk(root):
+        if isinstance(entry, ImageFile):
+            files[entry.path] = entry
         else:
-            fresh.add(content)
-            encode.append(path)
-    moved = {old for old, _ in renamed}
-    removed = tuple(path for path in found.gone if path not in moved)
-    encode += _without_vector(store, {*removed}, other_model) if store else []
-    return IndexPlan(
-        found.count, tuple(encode), tuple(renamed), removed, tuple(duplicates), tuple(problems)
-    )
+            unreadable.append(entry)
+    if known and not files:
+        raise BadInput("index-empty", folder=root, count=len(known))
+    # What lies in a folder that could not be listed, or at a path that is there but unusable, is
+    # not removed.
+    bad_paths = {str(e.fields["path"]) for e in unreadable if e.code != "image-is-folder"}
+    bad_folders = tuple(f"{e.fields['path']}/" for e in unreadable if e.code == "folder-unreadable")
+    removed = {
+        path: stored.image_id
+        for path, stored in known.items()
+        if path not in files and path not in bad_paths and not path.startswith(bad_folders)
+    }
+    stale = [
+        file
+        for path, file in files.items()
+        if path not in known
+        or (known[path].size, known[path].mtime_ns) != (file.size, file.mtime_ns)
+    ]
+    return FolderDiff(root, len(files), stale, removed, unreadable)
 
 
-def _contents(root: Path, files: Sequence[ImageFile], problems: list[BadImage]) -> dict[str, bytes]:
-    contents = {}
+def dry_run(root: Path, store: VectorStore | None, *, other_model: bool = False) -> FolderDiff:
+    """Tell what an index run would do, without writing or encoding anything.
+
+    Whether a picture can be decoded is not tried. ``other_model``: ``store`` is open in another
+    model's space, and has no vector of the one that would be used. Raises BadInput as ``diff``.
+    """
+    changes = diff(root, store)
+    with ThreadPoolExecutor() as pool:
+        for _ in changes.read(store, pool):
+            pass
+    if store:
+        files = [file for file in store.files().values() if file.path not in changes.removed]
+        ids = {file.image_id for file in files} if other_model else store.images_without_vector()
+        changes.encode += sorted(file.path for file in first_files(files, [*ids]))
+    return changes
+
+
+def first_files(files: Sequence[StoredFile], ids: Sequence[int]) -> list[StoredFile]:
+    """Return the first file of each image in ``ids`` that has one."""
+    by_id: dict[int, StoredFile] = {}
     for file in files:
-        try:
-            contents[file.path] = content_hash(read_file(root / file.path, name=file.path))
-        except BadImage as problem:
-            problems.append(problem)
-    return contents
-
-
-def _without_vector(store: VectorStore, removed: set[str], other_model: bool) -> list[str]:
-    """A path each of the stored pictures that this model has not seen and that will stay."""
-    paths: dict[int, str] = {}
-    for path, file in store.files().items():
-        if path not in removed:
-            paths.setdefault(file.image_id, path)
-    wanted = [*paths] if other_model else store.images_without_vector()
-    return sorted(paths[image] for image in wanted if image in paths)
+        by_id.setdefault(file.image_id, file)
+    return [by_id[image_id] for image_id in ids if image_id in by_id]

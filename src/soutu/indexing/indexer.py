@@ -1,39 +1,50 @@
-"""Noticing that something in a folder has changed."""
+"""Index a folder: bring a store up to date with it and its captions file.
+
+Every batch is one transaction of the store, so a run can be stopped at any moment and the next
+one goes on; nothing is forgotten before what replaces it is safe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from soutu.errors import BadCaptions, BadImage, MissingExtra
 from soutu.images.captions import CaptionFile
-from soutu.images.decode import DecodedImage, content_hash, read_file
-from soutu.images.scan import ImageFile, has_image_suffix
-from soutu.indexing.diff import diff_folder
-from soutu.indexing.pipeline import DecodePipeline, IndexOptions, coalesce
+from soutu.images.decode import read_file
+from soutu.images.scan import has_image_suffix
+from soutu.indexing.diff import ReadFile, diff
+from soutu.indexing.pipeline import Batch, EncodePipeline, IndexOptions, coalesce
 from soutu.models.base import Encoder
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore, Writer
-from soutu.types import Rgb
 
-# Indexing: bring a store up to date with a folder and its captions file.
-#
-# Every batch is one transaction of the store, so a run can be stopped at any moment and the
-# next one goes on; nothing is forgotten before what replaces it is safe.
-
-
-ROWS = 1000  # files that are attached to known content at once
+ATTACH_COUNT = 1000  # files that are attached to known content at once
 TEXT_BATCH = 1024
+TICK_MS = 500
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What a run did. ``found`` counts files with a picture's name; ``encoded`` pictures that the
-    model looked at; ``duplicates`` further files of content that is already there; ``built`` is
-    what ``refresh_ann`` built after it."""
+    """What a run did.
 
-    found: int
+    Attributes
+    ----------
+    files
+        Files with a picture's name.
+    encoded
+        Pictures that the model looked at.
+    duplicates
+        Further files of content that is already there.
+    failed, caption_problems
+        The files and captions that were left out.
+    built
+        What ``Writer.refresh_ann`` built after the run.
+    """
+
+    files: int
     encoded: int
     unchanged: int
     renamed: int
@@ -46,252 +57,170 @@ class IndexReport:
     built: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A file's bytes and what they are called."""
-
-    file: ImageFile
-    content: bytes
-    data: bytes
-
-    def row(self, picture: DecodedImage) -> NewImage:
-        file = self.file
-        return NewImage(
-            file.path,
-            file.size,
-            file.mtime_ns,
-            self.content,
-            picture.width,
-            picture.height,
-            picture.taken,
-        )
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """A further file of content that is stored, or about to be."""
-
-    file: ImageFile
-    content: bytes
-
-
-@dataclass
-class _Run:
-    """One index run while it is under way."""
-
-    root: Path
-    store: VectorStore
-    encoder: Encoder
-    writer: Writer
-    crew: DecodePipeline
-    report: Callable[[int], None]
-    vanished: dict[int, list[str]] = field(default_factory=dict)
-    failed: list[BadImage] = field(default_factory=list)
-    encoded: int = 0
-    renamed: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    _copies: list[_Copy] = field(default_factory=list)
-    _damaged: dict[bytes, BadImage] = field(default_factory=dict)
-
-    def take(self, files: Sequence[ImageFile]) -> None:
-        """Store these files: content that is known gains a path, the rest is encoded."""
-        crew = self.crew
-        reads = (read for _, read in crew.ordered(self._read, files, lambda file: file.size))
-        prepared = crew.ordered(self._decode, self._new(reads), lambda read: len(read.data))
-        for batch, vectors in coalesce(crew.encoded(self._whole(prepared))):
-            self.writer.add_images(batch, vectors)
-            self._count(len(batch))
-        self._attach(self._copies)
-
-    def _read(self, file: ImageFile) -> _Read | BadImage:
-        """Runs in a worker."""
-        try:
-            data = read_file(self.root / file.path, name=file.path)
-        except BadImage as problem:
-            return problem
-        return _Read(file, content_hash(data), data)
-
-    def _decode(self, read: _Read) -> DecodedImage | BadImage:
-        """Runs in a worker."""
-        try:
-            return self.crew.decode(read.data, read.file.path)
-        except BadImage as problem:
-            return problem
-
-    def _new(self, reads: Iterable[_Read | BadImage]) -> Iterator[_Read]:
-        """Those of the files that hold content nobody has seen. Further files of stored content
-        are attached, those of content that is on its way are kept until it is stored."""
-        fresh: set[bytes] = set()
-        known: list[_Copy] = []
-        for read in reads:
-            if isinstance(read, BadImage):
-                self._fail(read)
-            elif read.content in fresh:
-                self._copies.append(_Copy(read.file, read.content))
-            elif self.writer.known_content([read.content]):
-                known.append(_Copy(read.file, read.content))
-            else:
-                fresh.add(read.content)
-                yield read
-            if len(known) == ROWS:
-                self._attach(known)
-                known = []
-        self._attach(known)
-
-    def _whole(
-        self, prepared: Iterable[tuple[_Read, DecodedImage | BadImage]]
-    ) -> Iterator[tuple[NewImage, Rgb]]:
-        """The rows and pictures of those that could be decoded."""
-        for read, picture in prepared:
-            if isinstance(picture, BadImage):
-                self._damaged[read.content] = picture
-                self._fail(picture)
-            else:
-                yield read.row(picture), picture.rgb
-
-    def _fail(self, problem: BadImage) -> None:
-        self.failed.append(problem)
-        self.report(1)
-
-    def _attach(self, copies: Sequence[_Copy]) -> None:
-        """Further files of stored content: a vanished path's new name, or a duplicate. A copy of
-        what could not be decoded is as damaged as that was."""
-        moves: list[tuple[str, StoredFile]] = []
-        added: list[StoredFile] = []
-        known = self.writer.known_content([copy.content for copy in copies])
-        for copy in copies:
-            if problem := self._damaged.get(copy.content):
-                self._fail(BadImage(problem.code, **{**problem.fields, "path": copy.file.path}))
-                continue
-            image = known[copy.content]
-            file = StoredFile(copy.file.path, copy.file.size, copy.file.mtime_ns, image)
-            if old := self.vanished.get(image):
-                moves.append((old.pop(0), file))
-            else:
-                added.append(file)
-        if moves:
-            self.writer.rename(moves)
-            self.renamed += [old for old, _ in moves]
-        if added:
-            self.writer.attach(added)
-            self.duplicates += len(added)
-        self.report(len(moves) + len(added))
-
-    def fill(self, pending: Sequence[tuple[int, str]]) -> None:
-        """Give vectors to pictures, by id and path, that have another model's only."""
-        read = self.crew.ordered(self._again, pending, lambda _: 0)
-        for batch, vectors in coalesce(self.crew.encoded(self._filling(read))):
-            self.writer.set_image_vectors(batch, vectors)
-            self._count(len(batch))
-
-    def _again(self, pending: tuple[int, str]) -> DecodedImage | BadImage:
-        """Runs in a worker."""
-        shown = pending[1]
-        try:
-            return self.crew.decode(read_file(self.root / shown, name=shown), shown)
-        except BadImage as problem:
-            return problem
-
-    def _filling(
-        self, read: Iterable[tuple[tuple[int, str], DecodedImage | BadImage]]
-    ) -> Iterator[tuple[int, Rgb]]:
-        for (image, _), picture in read:
-            if isinstance(picture, BadImage):
-                self._fail(picture)
-            else:
-                yield image, picture.rgb
-
-    def _count(self, encoded: int) -> None:
-        self.encoded += encoded
-        self.report(encoded)
-
-
 def index_folder(
     root: Path,
     store: VectorStore,
     encoder: Encoder,
     *,
     captions: CaptionFile | None = None,
-    pace: IndexOptions | None = None,
+    options: IndexOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IndexReport:
-    """Make ``store`` hold what ``root`` holds. ``captions`` None leaves the captions as they are;
-    ``progress`` is told how many files are done, and of how many.
+    """Make ``store`` hold what ``root`` holds.
 
-    A file that cannot be read is reported and left out; one that was readable before keeps
-    its last good state. Raises BadInput for an unusable root, IndexCorrupt when another
-    process is writing.
+    Parameters
+    ----------
+    captions
+        All captions there are to be; None leaves those of the store as they are.
+    progress
+        Called with the number of files done and of all.
+
+    Raises
+    ------
+    BadInput
+        For an unusable root. A file that cannot be read is reported and left out; one that was
+        readable before keeps its last good state.
+    IndexCorrupt
+        When another process is writing.
     """
-    with store.writer() as writer, DecodePipeline(encoder, pace or IndexOptions()) as crew:
-        found = diff_folder(root, store.files())
-        done = _Done(progress, len(found.stale))
-        run = _Run(root, store, encoder, writer, crew, done.more, failed=found.unreadable)
-        for path, image in found.gone.items():
-            run.vanished.setdefault(image, []).append(path)
-        run.take(found.stale)
-        left = sorted(found.gone.keys() - set(run.renamed))
-        if left:
-            writer.detach(left)
-        pending = _without_vector(store, writer)
-        done.total += len(pending)
-        run.fill(pending)
-        stored, problems = _captions(run, captions)
+    with store.writer() as writer, EncodePipeline(encoder, options or IndexOptions()) as pipeline:
+        changes = diff(root, store)
+        run = _Run(
+            writer, progress, len(changes.stale), len(changes.unreadable), changes.unreadable
+        )
+        new = run.attach_known(changes.read(writer, pipeline.workers))
+        for batch in coalesce(pipeline.encode(new, lambda file: file.data)):
+            images = [
+                NewImage(
+                    file.path,
+                    file.size,
+                    file.mtime_ns,
+                    file.content,
+                    picture.width,
+                    picture.height,
+                    picture.taken,
+                )
+                for file, picture in batch.pictures
+            ]
+            if images:
+                writer.add_images(images, batch.vectors)
+            run.damaged.update((file.content, error) for file, error in batch.failed)
+            run.count(batch)
+        run.attach(run.copies)
+        if changes.removed:
+            writer.detach(sorted(changes.removed))
+
+        # Pictures that another model has encoded, and this one has not.
+        paths = {file.image_id: file for file in store.files().values()}
+        missing = [paths[image_id] for image_id in writer.images_without_vector()]
+        run.total += len(missing)
+        refills = pipeline.encode(missing, lambda file: read_file(root / file.path, name=file.path))
+        for refill in coalesce(refills):
+            if refill.pictures:
+                ids = [file.image_id for file, _ in refill.pictures]
+                writer.set_image_vectors(ids, refill.vectors)
+            run.count(refill)
+
+        problems: list[BadCaptions] = []
+        if captions is not None:
+            problems += captions.problems
+            files, rows = store.files(), []
+            for row in captions.rows:
+                if row.path in files:
+                    rows.append(NewCaption(files[row.path].image_id, row.text, row.tags))
+                else:
+                    where = {"path": row.path, "line": row.line}
+                    problems.append(BadCaptions("caption-not-indexed", **where))
+            writer.replace_captions(rows)
+        encode_captions(writer, encoder)
     return IndexReport(
-        found=found.count,
+        files=changes.files,
         encoded=run.encoded,
-        unchanged=max(0, found.count - len(found.stale) - len(pending)),
-        renamed=len(run.renamed),
-        removed=len(left),
+        unchanged=max(0, changes.files - len(changes.stale) - len(missing)),
+        renamed=run.renamed,
+        removed=len(changes.removed),
         duplicates=run.duplicates,
-        captions=stored,
+        captions=len(store.all_captions()),
         failed=tuple(run.failed),
-        caption_problems=problems,
+        caption_problems=tuple(problems),
         generation=store.state().generation,
     )
 
 
 @dataclass
-class _Done:
-    """How far the run is."""
+class _Run:
+    """What one run has done.
 
-    tell: Callable[[int, int], None] | None
+    ``unlisted`` failures are no part of its ``total``; ``copies`` are files of content that is
+    about to be stored.
+    """
+
+    writer: Writer
+    progress: Callable[[int, int], None] | None
     total: int
-    count: int = 0
+    unlisted: int
+    failed: list[BadImage]
+    encoded: int = 0
+    duplicates: int = 0
+    renamed: int = 0
+    copies: list[ReadFile] = field(default_factory=list)
+    damaged: dict[bytes, BadImage] = field(default_factory=dict)
 
-    def more(self, count: int) -> None:
-        self.count += count
-        if self.tell and count:
-            self.tell(self.count, self.total)
+    def count(self, batch: Batch[Any] | None = None) -> None:
+        """Report how far the run is, once ``batch`` is stored."""
+        if batch:
+            self.encoded += len(batch.pictures)
+            self.failed += [error for _, error in batch.failed]
+        done = self.encoded + self.renamed + self.duplicates + len(self.failed) - self.unlisted
+        if self.progress and done:
+            self.progress(done, self.total)
 
-
-def _without_vector(store: VectorStore, writer: Writer) -> list[tuple[int, str]]:
-    """Ids and a path each of the pictures that this model has not seen."""
-    paths = {file.image_id: path for path, file in store.files().items()}
-    return [(image, paths[image]) for image in writer.images_without_vector()]
-
-
-def _captions(run: _Run, captions: CaptionFile | None) -> tuple[int, tuple[BadCaptions, ...]]:
-    """Store the captions of pictures that are indexed and encode those that this model has
-    not seen; returns how many there are now, and which rows were skipped."""
-    problems: list[BadCaptions] = []
-    if captions is not None:
-        files = run.store.files()
-        problems += captions.problems
-        rows = []
-        for caption in captions.rows:
-            if caption.path in files:
-                owner = files[caption.path].image_id
-                rows.append(NewCaption(owner, caption.text, caption.tags))
+    def attach_known(self, files: Iterable[ReadFile]) -> Iterator[ReadFile]:
+        """Attach the files of stored content; yield those of new content."""
+        known: list[ReadFile] = []
+        for file in files:
+            if file.kind == "new":
+                yield file
+            elif file.kind == "copy":
+                self.copies.append(file)
             else:
-                where = {"path": caption.path, "line": caption.line}
-                problems.append(BadCaptions("caption-not-indexed", **where))
-        run.writer.replace_captions(rows)
-    encode_captions(run.writer, run.encoder)
-    return len(run.store.all_captions()), tuple(problems)
+                known.append(file)
+            if len(known) == ATTACH_COUNT:
+                self.attach(known)
+                known = []
+        if known:
+            self.attach(known)
+
+    def attach(self, files: list[ReadFile]) -> None:
+        """Give stored pictures these files.
+
+        A copy of what could not be decoded is as damaged as that was.
+        """
+        if not files:
+            return
+        moves: list[tuple[str, StoredFile]] = []
+        added: list[StoredFile] = []
+        known = self.writer.known_content([file.content for file in files])
+        for file in files:
+            if error := self.damaged.get(file.content):
+                self.failed.append(BadImage(error.code, **{**error.fields, "path": file.path}))
+                continue
+            stored = StoredFile(file.path, file.size, file.mtime_ns, known[file.content])
+            if file.kind == "renamed":
+                moves.append((file.old_path, stored))
+            else:
+                added.append(stored)
+        if moves:
+            self.writer.rename(moves)
+        if added:
+            self.writer.attach(added)
+        self.renamed += len(moves)
+        self.duplicates += len(added)
+        self.count()
 
 
 def encode_captions(writer: Writer, encoder: Encoder) -> None:
-    """Give the captions that this model has not seen their vectors."""
+    """Encode the captions that have no vector of this model yet."""
     new = writer.captions_without_vector()
     for start in range(0, len(new), TEXT_BATCH):
         part = new[start : start + TEXT_BATCH]
@@ -299,26 +228,27 @@ def encode_captions(writer: Writer, encoder: Encoder) -> None:
         writer.set_caption_vectors([row.id for row in part], vectors)
 
 
-TICK_MS = 500
-
-
 def watch_changes(
-    root: Path, *, ignored: Path, also: Path | None, stop: Event | None
+    root: Path, *, ignored: Path, captions: Path | None, stop: Event | None
 ) -> Iterator[bool]:
-    """Twice a second, and once when changes have come to rest: whether a picture, a folder or
-    the file ``also`` below ``root`` was changed. Nothing is missed between two of them. What lies
-    in ``ignored`` does not count; ``stop`` ends it. MissingExtra without watchfiles."""
+    """Tell twice a second, and once when changes have come to rest, whether anything changed.
+
+    A picture, a folder and the file ``captions`` below ``root`` count, what lies in ``ignored``
+    does not. Nothing is missed between two answers; ``stop`` ends them. Raises MissingExtra without
+    watchfiles.
+    """
     try:
         from watchfiles import Change, watch
-    except ImportError as fault:
-        raise MissingExtra("extra-watch", fault=fault) from fault
+    except ImportError as error:
+        raise MissingExtra("extra-watch", fault=error) from error
 
     def counts(_: Change, name: str) -> bool:
         path = Path(name)
         if path.is_relative_to(ignored):
             return False
-        # A folder that was removed cannot be asked any more: what has no suffix may have been one.
-        return has_image_suffix(path.name) or path == also or not path.suffix or path.is_dir()
+        # Whether a removed path was a folder cannot be found out: without a suffix it may have
+        # been one.
+        return has_image_suffix(path.name) or path == captions or not path.suffix or path.is_dir()
 
     for changes in watch(
         root,
