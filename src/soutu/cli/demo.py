@@ -1,4 +1,4 @@
-"""``soutu demo``: the main job on the package's own pictures and model, offline."""
+"""``soutu demo``: index and search the package's own pictures with its own model, offline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.render import plain, show_result
+from soutu.cli.render import sanitize, show_result
 from soutu.i18n import tr
 from soutu.images.scan import demo_data, sample_queries
 from soutu.models.catalog import EMBEDDED
@@ -17,7 +17,7 @@ PICTURE = "images/005.jpg"
 
 
 @click.command()
-@click.option("--keep", metavar="FOLDER", help="Keep the demo gallery there to play with.")
+@click.option("--keep", metavar="FOLDER", help="Keep the demo gallery in FOLDER.")
 def demo(keep: str | None) -> int:
     """Index 50 drawn pictures and run ten sample queries, offline · 离线演示"""
     if keep:
@@ -40,7 +40,7 @@ def _play(folder: Path) -> int:
             result = gallery.search(query, k=3)
             hit = result.hits[0].path in answers
             right += hit
-            click.secho(f"\n{'✓' if hit else '✗'} {plain(query)}", bold=True)
+            click.secho(f"\n{'✓' if hit else '✗'} {sanitize(query)}", bold=True)
             show_result(result)
         click.secho(f"\n{PICTURE} →", bold=True)
         show_result(gallery.captions(folder / PICTURE, k=3))

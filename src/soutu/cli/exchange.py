@@ -1,4 +1,4 @@
-"""import, export."""
+"""``soutu import`` and ``soutu export``: embeddings from and for other programs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,17 @@ from soutu.cli.options import (
     open_gallery,
     progress_bar,
 )
-from soutu.cli.render import show_record
+from soutu.cli.render import show_json
 from soutu.exchange import EXPORTS, FORMATS
 from soutu.i18n import tr
-
-_imported = click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="What lies there, if not recognised."
-)
-_exported = click.option(
-    "--format", "form", type=click.Choice(EXPORTS), default="npy", help="Of the files (npy)."
-)
-_workers = click.option("--workers", type=int, metavar="N", help="Threads that read (one a core).")
 
 
 @click.command("import")
 @click.argument("path")
-@_imported
-@_workers
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="Format of PATH, if it is not recognised."
+)
+@click.option("--workers", type=int, metavar="N", help="Reading threads (one per core).")
 @gallery_option
 @index_option
 @model_option
@@ -43,11 +37,11 @@ def import_(
     gallery: str | None,
     index_dir: str | None,
     as_json: bool,
-    **settings: object,
+    **flags: object,
 ) -> None:
-    """Index the embeddings in PATH, without encoding again · 导入已有向量"""
+    """Index the embeddings in PATH without encoding again · 导入已有向量"""
     with (
-        open_gallery(gallery, index_dir, settings) as opened,
+        open_gallery(gallery, index_dir, flags) as opened,
         progress_bar("importing") as progress,
     ):
         report = opened.import_embeddings(path, form=form, progress=progress)
@@ -62,12 +56,14 @@ def import_(
     if report.captions and captions_file:
         click.echo(tr("imported-file", file=captions_file), err=True)
     if as_json:
-        show_record(counts)
+        show_json(counts)
 
 
 @click.command("export")
 @click.argument("folder", metavar="DIR")
-@_exported
+@click.option(
+    "--format", "form", type=click.Choice(EXPORTS), default="npy", help="Format to write (npy)."
+)
 @gallery_option
 @index_option
 @model_option
@@ -79,10 +75,10 @@ def export(
     gallery: str | None,
     index_dir: str | None,
     as_json: bool,
-    **settings: object,
+    **flags: object,
 ) -> None:
-    """Write the gallery's embeddings into DIR, for use elsewhere · 导出向量"""
-    with open_gallery(gallery, index_dir, settings) as opened:
+    """Write the gallery's embeddings into DIR · 导出向量"""
+    with open_gallery(gallery, index_dir, flags) as opened:
         report = opened.export_embeddings(Path(folder), form=form)
         model = opened.model
     files = ", ".join(report.files)
@@ -92,4 +88,4 @@ def export(
     if report.not_encoded:
         click.echo(tr("exported-not-encoded", count=report.not_encoded), err=True)
     if as_json:
-        show_record(report)
+        show_json(report)

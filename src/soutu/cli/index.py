@@ -1,16 +1,15 @@
-"""``soutu plan``: what many pictures will take."""
+"""``soutu index`` and ``soutu plan``: index pictures here or with Ray, and estimate large jobs."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from soutu.cli.maintenance import show_promises
 from soutu.cli.options import (
-    Options,
+    Flags,
     device_option,
     index_option,
     json_option,
@@ -19,7 +18,7 @@ from soutu.cli.options import (
     progress_bar,
     store_option,
 )
-from soutu.cli.render import plain, show_record
+from soutu.cli.render import sanitize, show_json
 from soutu.errors import MissingModel, SoutuError
 from soutu.i18n import prefer_language, tr
 
@@ -29,98 +28,24 @@ if TYPE_CHECKING:
     from soutu.gallery import Gallery
     from soutu.indexing.indexer import IndexReport
 
-# ``soutu index --engine ray``: what it takes, and what it says.
-
-
-def ray_options(settings: Options, engine: str, *, alone: bool) -> OnRay | None:
-    """How Ray is to be used, as the options say; None where it is not. ``alone``: an option was
-    given that does not go with it."""
-    address, shards = settings.pop("address"), settings.pop("shards")
-    if (engine == "ray" and alone) or (engine != "ray" and (address or shards)):
-        raise click.UsageError(tr("ray-options"))
-    if engine != "ray":
-        return None
-    from soutu.distributed.ingest import OnRay
-
-    # Here workers are encoders in processes of their own, not threads that decode.
-    workers = settings.get("workers")
-    return OnRay(
-        str(address) if address else None,
-        workers if isinstance(workers, int) else None,
-        str(shards) if shards else None,
-    )
-
-
-def index_records(
-    place: str, on_ray: OnRay, index: str | None, settings: Options, *, as_json: bool
-) -> None:
-    """Tars, Parquet files or a remote folder."""
-    from soutu.distributed.ingest import index_records as run
-    from soutu.settings import load_settings
-
-    if index is None and on_ray.shards is None:
-        raise click.UsageError(tr("ray-nowhere"))
-    prefer_language(load_settings(None, settings).lang)
-    with progress_bar("embedding") as progress:
-        filled = run(place, on_ray, index=index, settings=settings, progress=progress)
-    show_embedded(on_ray, place)
-    record = counts(on_ray)
-    if filled is not None:
-        added = {"added": filled.added, "captions": filled.captions}
-        click.echo(tr("filled", index=index, **added), err=True)
-        record |= added
-    if as_json:
-        show_record(record)
-
-
-def show_embedded(on_ray: OnRay, source: object) -> None:
-    """What a job did and how fast; nothing where there was none to do."""
-    if on_ray.report is None:
-        return
-    told = counts(on_ray)
-    seconds, rate = f"{told['seconds']:.1f}", f"{told['rate']:.1f}"
-    told |= {"seconds": seconds, "rate": rate}
-    click.echo(tr("embedded", source=source, **told), err=True)
-
-
-def counts(on_ray: OnRay) -> Options:
-    """For programs; empty where there was nothing to do."""
-    done = on_ray.report
-    if done is None:
-        return {}
-    rate = done.encoded / done.seconds if done.seconds else 0.0
-    return {
-        "images": done.images,
-        "shards": len(done.shards),
-        "skipped": done.skipped,
-        "encoded": done.encoded,
-        "failed": len(done.letters),
-        "seconds": done.seconds,
-        "core_seconds": done.core_seconds,
-        "rate": rate,
-    }
-
-
-# index: bring an index up to date.
-
 
 @click.command()
 @click.argument("folder", required=False)
-@click.option("--captions", metavar="FILE", help="CSV that begins image_path,caption.")
-@click.option("--encoding", metavar="NAME", help="Of the captions file, if not UTF-8.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--watch", is_flag=True, help="Go on, and index again whenever something changes.")
-@click.option("--max-pixels", type=int, metavar="N", help="Larger pictures are left out.")
+@click.option("--captions", metavar="FILE", help="CSV file that begins image_path,caption.")
+@click.option("--encoding", metavar="NAME", help="Encoding of the captions file, if not UTF-8.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--watch", is_flag=True, help="Keep running and index whenever something changes.")
+@click.option("--max-pixels", type=int, metavar="N", help="Skip larger pictures.")
 @click.option("--workers", type=int, metavar="N", help="Decoding threads, or Ray's encoders.")
-@click.option("--batch", type=int, metavar="N", help="Pictures encoded at once.")
+@click.option("--batch", type=int, metavar="N", help="Pictures per batch.")
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    help="ray: on many cores or machines.",
+    help="Where to encode: here, or with Ray on many cores or machines.",
 )
-@click.option("--address", metavar="ADDR", help="Of a Ray cluster (one on this machine).")
-@click.option("--shards", metavar="DIR", help="Keep what Ray embeds as Parquet there.")
+@click.option("--address", metavar="ADDR", help="Address of a Ray cluster (this machine).")
+@click.option("--shards", metavar="DIR", help="Keep what Ray embeds in DIR, as Parquet files.")
 @index_option
 @store_option
 @model_option
@@ -133,69 +58,123 @@ def index(
     dry_run: bool,
     watch: bool,
     engine: str,
+    address: str | None,
+    shards: str | None,
     index_dir: str | None,
     as_json: bool,
-    **settings: object,
+    **flags: object,
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
-    on_ray = ray_options(settings, engine, alone=watch or dry_run)
-    if on_ray and _is_records(folder):
-        index_records(str(folder), on_ray, index_dir, settings, as_json=as_json)
-        return
+    on_ray = None
+    if (watch or dry_run) if engine == "ray" else (address or shards):
+        raise click.UsageError(tr("ray-options"))
+    if engine == "ray":
+        from soutu.distributed.ingest import OnRay, is_records
+
+        # Here workers are encoders in processes of their own, not threads that decode.
+        workers = flags.get("workers")
+        on_ray = OnRay(
+            address or None, workers if isinstance(workers, int) else None, shards or None
+        )
+        if folder is not None and is_records(folder):
+            _index_records(folder, on_ray, index_dir, flags, as_json=as_json)
+            return
     if dry_run:
-        _show_plan(open_gallery(folder, index_dir, settings), as_json=as_json)
+        _show_changes(open_gallery(folder, index_dir, flags), as_json=as_json)
         return
-    with open_gallery(folder, index_dir, settings) as gallery:
+    with open_gallery(folder, index_dir, flags) as gallery:
         if watch:
             _watch(gallery, captions, encoding, as_json=as_json)
             return
         with progress_bar("embedding" if on_ray else "indexing") as progress:
             report = gallery.index(captions, encoding=encoding, progress=progress, on_ray=on_ray)
     if on_ray:
-        show_embedded(on_ray, gallery.root)
+        _show_job(on_ray, gallery.root)
     _show_report(report, gallery, as_json=as_json)
 
 
-def _is_records(folder: str | None) -> bool:
-    from soutu.distributed.ingest import is_records
+def _index_records(
+    source: str, on_ray: OnRay, index: str | None, flags: Flags, *, as_json: bool
+) -> None:
+    """Index tars, Parquet files or a remote folder."""
+    from soutu.distributed.ingest import index_records
+    from soutu.settings import load_settings
 
-    return folder is not None and is_records(folder)
+    if index is None and on_ray.shards is None:
+        raise click.UsageError(tr("ray-nowhere"))
+    prefer_language(load_settings(None, flags).lang)
+    with progress_bar("embedding") as progress:
+        filled = index_records(source, on_ray, index=index, settings=flags, progress=progress)
+    _show_job(on_ray, source)
+    record = _job_counts(on_ray)
+    if filled is not None:
+        rows = {"added": filled.added, "captions": filled.captions}
+        click.echo(tr("filled", index=index, **rows), err=True)
+        record |= rows
+    if as_json:
+        show_json(record)
+
+
+def _show_job(on_ray: OnRay, source: object) -> None:
+    counts = _job_counts(on_ray)
+    if counts:
+        rounded = {name: f"{counts[name]:.1f}" for name in ("seconds", "rate")}
+        click.echo(tr("embedded", source=source, **{**counts, **rounded}), err=True)
+
+
+def _job_counts(on_ray: OnRay) -> Flags:
+    """Return what a job did; empty if there was nothing to do."""
+    report = on_ray.report
+    if report is None:
+        return {}
+    return {
+        "images": report.images,
+        "shards": len(report.shards),
+        "skipped": report.skipped,
+        "encoded": report.encoded,
+        "failed": len(report.letters),
+        "seconds": report.seconds,
+        "core_seconds": report.core_seconds,
+        "rate": report.encoded / report.seconds if report.seconds else 0.0,
+    }
 
 
 def _watch(gallery: Gallery, captions: str | None, encoding: str | None, *, as_json: bool) -> None:
-    """Until Ctrl-C, which is how this is meant to end."""
     click.echo(tr("watching", folder=gallery.root), err=True)
     with suppress(KeyboardInterrupt):
-        for done in gallery.watch(captions, encoding=encoding):
-            if isinstance(done, SoutuError):
-                click.echo(tr("error", message=done), err=True)
+        for report in gallery.watch(captions, encoding=encoding):
+            if isinstance(report, SoutuError):
+                click.echo(tr("error", message=report), err=True)
             else:
-                _show_report(done, gallery, as_json=as_json)
+                _show_report(report, gallery, as_json=as_json)
     click.echo(tr("watched", folder=gallery.root), err=True)
 
 
-def _show_plan(gallery: Gallery, *, as_json: bool) -> None:
+def _show_changes(gallery: Gallery, *, as_json: bool) -> None:
+    """Print what an index run would do."""
     plan = gallery.plan()
     if as_json:
-        counts = {"found": plan.files, "unreadable": len(plan.unreadable)}
-        show_record({"encode": plan.encode, "renamed": plan.renamed, "removed": [*plan.removed],
-                     "duplicates": plan.duplicates, **counts})  # fmt: skip
+        show_json({"encode": plan.encode, "renamed": plan.renamed, "removed": [*plan.removed],
+                   "duplicates": plan.duplicates, "found": plan.files,
+                   "unreadable": len(plan.unreadable)})  # fmt: skip
         return
     for path in plan.encode:
-        click.echo(f"+ {plain(path)}")
+        click.echo(f"+ {sanitize(path)}")
     for old, new in plan.renamed:
-        click.echo(f"→ {plain(old)} → {plain(new)}")
+        click.echo(f"→ {sanitize(old)} → {sanitize(new)}")
     for path in plan.removed:
-        click.echo(f"- {plain(path)}")
+        click.echo(f"- {sanitize(path)}")
     for path in plan.duplicates:
-        click.echo(f"= {plain(path)}")
-    counts = {name: len(getattr(plan, name)) for name in ("encode", "renamed", "removed")}
-    more = {"duplicates": len(plan.duplicates), "unreadable": len(plan.unreadable)}
-    click.echo(tr("index-plan", folder=gallery.root, found=plan.files, **counts, **more), err=True)
+        click.echo(f"= {sanitize(path)}")
+    names = ("encode", "renamed", "removed", "duplicates", "unreadable")
+    counts = {name: len(getattr(plan, name)) for name in names}
+    click.echo(tr("index-plan", folder=gallery.root, found=plan.files, **counts), err=True)
 
 
-def _counts(report: IndexReport) -> Options:
-    return {
+def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> None:
+    for problem in (*report.failed, *report.caption_problems):
+        click.echo(tr("skipped", message=problem), err=True)
+    counts = {
         "found": report.files,
         "encoded": report.encoded,
         "unchanged": report.unchanged,
@@ -205,34 +184,24 @@ def _counts(report: IndexReport) -> Options:
         "failed": len(report.failed),
         "captions": report.captions,
         "caption_problems": len(report.caption_problems),
-        "generation": report.generation,
     }
-
-
-def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> None:
-    for problem in (*report.failed, *report.caption_problems):
-        click.echo(tr("skipped", message=problem), err=True)
-    counts = {name: value for name, value in _counts(report).items() if name != "generation"}
     click.echo(tr("indexed", folder=gallery.root, model=gallery.model, **counts), err=True)
     if report.built:
         show_promises(gallery.info(), err=True)
     if as_json:
-        show_record(_counts(report))
-
-
-MINUTES_BELOW, DAYS_FROM = 2, 72  # hours
+        show_json({**counts, "generation": report.generation})
 
 
 @click.command()
-@click.option("--images", required=True, metavar="N", help="How many: 20000, 100M, 2.5B, 1亿.")
-@click.option("--model", default="ViT-B-32", metavar="NAME", help="Of soutu models (ViT-B-32).")
-@click.option("--gpus", type=click.IntRange(min=0), default=0, help="How many GPUs encode.")
+@click.option("--images", required=True, metavar="N", help="Pictures: 20000, 100M, 2.5B, 1亿.")
+@click.option("--model", default="ViT-B-32", metavar="NAME", help="A known model (ViT-B-32).")
+@click.option("--gpus", type=click.IntRange(min=0), default=0, help="GPUs that encode.")
 @click.option("--gpu", default="a100", metavar="KIND", help="a100, rtx3080 or t4 (a100).")
 @click.option("--cpus", type=click.IntRange(min=0), default=0, help="Cores of all machines.")
 @click.option("--precision", default="int8", metavar="P", help="On CPUs: int8 or float32 (int8).")
-@click.option("--price-gpu-hour", type=float, default=0.0, help="What one GPU costs an hour.")
-@click.option("--price-cpu-hour", type=float, default=0.0, help="What one core costs an hour.")
-@click.option("--price-gb-month", type=float, default=0.0, help="What a GB of disk costs a month.")
+@click.option("--price-gpu-hour", type=float, default=0.0, help="Price of a GPU per hour.")
+@click.option("--price-cpu-hour", type=float, default=0.0, help="Price of a core per hour.")
+@click.option("--price-gb-month", type=float, default=0.0, help="Price of a GB of disk per month.")
 @json_option
 def plan(
     images: str,
@@ -246,56 +215,55 @@ def plan(
     price_gb_month: float,
     as_json: bool,
 ) -> None:
-    """Time, storage, memory and cost of embedding N pictures · 估算大规模嵌入的开销"""
+    """Estimate time, storage, memory and cost of embedding N pictures · 估算大规模嵌入的开销"""
     from soutu.distributed.planning import Machines, Model, Prices, parse_count
-    from soutu.distributed.planning import plan as planned
+    from soutu.distributed.planning import plan as estimate
     from soutu.models.catalog import load_catalog
 
-    listed = load_catalog().get(model)
-    if listed is None:
+    entry = load_catalog().get(model)
+    if entry is None:
         raise MissingModel("plan-model", model=model, known=", ".join(load_catalog()))
-    found = planned(
+    result = estimate(
         parse_count(images),
-        Model(model, listed.dim, listed.gflops),
+        Model(model, entry.dim, entry.gflops),
         Machines(gpus, cpus, gpu, precision),
         Prices(price_gpu_hour, price_cpu_hour, price_gb_month),
     )
     if as_json:
-        show_record(asdict(found))
-        return
-    _show(found)
+        show_json(result)
+    else:
+        _show_plan(result)
 
 
-def _show(found: Plan) -> None:
-    sizes = {k: size(getattr(found, k)) for k in ("vectors", "codes", "rows", "shards", "memory")}
-    bound = tr("plan-encoding") if found.bound == "encoding" else tr("plan-decoding")
-    told: dict[str, object] = {
-        "images": f"{found.images:,}",
-        "model": found.model,
-        "cpus": f"{found.cpus:,}",
-        "gpus": f"{found.gpus:,}",
-        "rate": f"{found.per_second:,.0f}",
-        "bound": bound,
-        "time": duration(found.hours),
-        "read": size(found.read_per_second),
-        "count": f"{found.shards_count:,}",
-        "each": f"{found.shard_size:,}",
-        "thumbnails": size(found.thumbnails),
-        "index": found.index,
-        **sizes,
-    }
-    click.echo(tr("plan", **told))
-    if found.search_ms is not None:
-        click.echo(tr("plan-search", ms=f"{found.search_ms:.1f}"))
-    if found.cost or found.monthly:
-        cost, monthly = f"{found.cost:,.2f}", f"{found.monthly:,.2f}"
-        click.echo(tr("plan-cost", cost=cost, monthly=monthly))
-    for source in found.sources:
+def _show_plan(plan: Plan) -> None:
+    sizes = ("vectors", "codes", "rows", "shards", "memory", "thumbnails")
+    click.echo(
+        tr(
+            "plan",
+            images=f"{plan.images:,}",
+            model=plan.model,
+            cpus=f"{plan.cpus:,}",
+            gpus=f"{plan.gpus:,}",
+            rate=f"{plan.per_second:,.0f}",
+            bound=tr("plan-encoding" if plan.bound == "encoding" else "plan-decoding"),
+            time=_duration(plan.hours),
+            read=_size(plan.read_per_second),
+            count=f"{plan.shards_count:,}",
+            each=f"{plan.shard_size:,}",
+            index=plan.index,
+            **{name: _size(getattr(plan, name)) for name in sizes},
+        )
+    )
+    if plan.search_ms is not None:
+        click.echo(tr("plan-search", ms=f"{plan.search_ms:.1f}"))
+    if plan.cost or plan.monthly:
+        click.echo(tr("plan-cost", cost=f"{plan.cost:,.2f}", monthly=f"{plan.monthly:,.2f}"))
+    for source in plan.sources:
         click.echo(tr("plan-published", source=source))
 
 
-def size(count: float) -> str:
-    """Bytes in the largest unit that leaves at least 1 of it; units of a thousand."""
+def _size(count: float) -> str:
+    """Format a number of bytes in the largest decimal unit that leaves at least 1."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -303,9 +271,9 @@ def size(count: float) -> str:
     return f"{count:.4g} PB"
 
 
-def duration(hours: float) -> str:
-    if hours < MINUTES_BELOW:
+def _duration(hours: float) -> str:
+    if hours < 2:
         return tr("plan-minutes", count=f"{hours * 60:.1f}")
-    if hours < DAYS_FROM:
+    if hours < 72:
         return tr("plan-hours", count=f"{hours:.1f}")
     return tr("plan-days", count=f"{hours / 24:,.1f}")

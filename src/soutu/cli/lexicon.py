@@ -1,4 +1,4 @@
-"""lexicon lookup, add, check."""
+"""``soutu lexicon``: look words up, add words, check a file of words."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 import click
 
 from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
-from soutu.cli.render import plain, show_record
+from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
-
-NOTHING_FOUND = 1
 
 
 @click.group()
@@ -24,21 +22,21 @@ def lexicon() -> None:
 @index_option
 @json_option
 def lookup(text: str, gallery: str | None, index_dir: str | None, as_json: bool) -> int:
-    """Show what TEXT is understood as · 查词，或查看短语如何理解"""
-    found = open_gallery(gallery, index_dir, {}).lookup(text)
+    """Show how TEXT is understood · 查词，或查看短语如何理解"""
+    entry = open_gallery(gallery, index_dir, {}).lookup(text)
     if as_json:
-        show_record(found)
+        show_json(entry)
     else:
-        for sense in found.senses:
+        for sense in entry.senses:
             label = f" ({sense.label})" if sense.label else ""
-            others = f"  = {', '.join(map(plain, sense.synonyms))}" if sense.synonyms else ""
+            others = f"  = {', '.join(map(sanitize, sense.synonyms))}" if sense.synonyms else ""
             click.echo(
-                f"{plain(sense.word)}{label} [{sense.kind}] {', '.join(sense.english)}{others}"
+                f"{sanitize(sense.word)}{label} [{sense.kind}] {', '.join(sense.english)}{others}"
             )
-        if not found.senses and found.caption:
-            click.echo(f"{' | '.join(plain(word) for word in found.words)} → {found.caption}")
-    if not found.senses and not found.caption:
-        click.echo(tr("lexicon-unknown", text=plain(text)), err=True)
+        if not entry.senses and entry.caption:
+            click.echo(f"{' | '.join(sanitize(word) for word in entry.words)} → {entry.caption}")
+    if not entry.senses and not entry.caption:
+        click.echo(tr("lexicon-unknown", text=sanitize(text)), err=True)
         return NOTHING_FOUND
     return 0
 
@@ -49,17 +47,17 @@ def lookup(text: str, gallery: str | None, index_dir: str | None, as_json: bool)
 @gallery_option
 @index_option
 def add(word: str, english: tuple[str, ...], gallery: str | None, index_dir: str | None) -> None:
-    """Teach WORD its ENGLISH (several are allowed) · 添加词条"""
+    """Add WORD with its ENGLISH, one or more · 添加词条"""
     file = open_gallery(gallery, index_dir, {}).add_word(word, list(english))
     click.echo(
-        tr("lexicon-added", word=plain(word), english=", ".join(english), file=file), err=True
+        tr("lexicon-added", word=sanitize(word), english=", ".join(english), file=file), err=True
     )
 
 
 @lexicon.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Check a FILE of words of one's own · 检查自己的词典文件"""
+    """Check a FILE of your own words · 检查自己的词典文件"""
     from soutu.factory import validate_words
 
     click.echo(tr("lexicon-checked", file=file, count=validate_words(file)))

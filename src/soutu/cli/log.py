@@ -1,4 +1,4 @@
-"""log: show, tail, grep, stats."""
+"""``soutu log``: show, follow, search and summarise the log of searches."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,34 +15,33 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
-from soutu.cli.render import show_record, visible
+from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
 
 if TYPE_CHECKING:
     from soutu.searchlog.reader import BadLine, LogRecord, LogStats
 
-NOTHING_FOUND = 1
 PAUSE = 0.3  # seconds between two looks at a log that is followed
-BROKEN = {"torn": "log-torn", "foreign": "log-foreign", "newer": "log-newer"}
+BAD_LINES = {"torn": "log-torn", "foreign": "log-foreign", "newer": "log-newer"}
 
-_log = click.option(
+_log_option = click.option(
     "--log", "file", metavar="FILE", type=click.Path(path_type=Path),
     help="Read this log instead of the gallery's.",
 )  # fmt: skip
-_since = click.option(
+_since_option = click.option(
     "--since", metavar="TIME", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
-    help="Only searches from then on, local time.",
+    help="Only searches since then, local time.",
 )  # fmt: skip
 
 
 @click.group()
 def log() -> None:
-    """What was searched for and found · 搜索日志"""
+    """Show and search the log of searches · 搜索日志"""
 
 
 @log.command()
-@click.option("--last", type=click.IntRange(1), default=10, metavar="N", help="How many (10).")
-@_log
+@click.option("--last", type=click.IntRange(1), default=10, metavar="N", help="Searches (10).")
+@_log_option
 @gallery_option
 @index_option
 @json_option
@@ -50,16 +49,16 @@ def show(
     last: int, file: Path | None, gallery: str | None, index_dir: str | None, as_json: bool
 ) -> int:
     """Show the last searches in full · 显示最近的搜索"""
-    found = deque(_searches(_read(_files(file, gallery, index_dir))), maxlen=last)
-    for line in found:
-        click.echo(_json(line) if as_json else _block(line))
-    return 0 if found else _nothing()
+    searches = deque(_searches(_read(file, gallery, index_dir)), maxlen=last)
+    for search in searches:
+        click.echo(_json(search) if as_json else _block(search))
+    return 0 if searches else _nothing_found()
 
 
 @log.command()
-@click.option("-n", "last", type=click.IntRange(0), default=10, metavar="N", help="How many (10).")
-@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes; Ctrl-C ends.")
-@_log
+@click.option("-n", "last", type=click.IntRange(0), default=10, metavar="N", help="Searches (10).")
+@click.option("-f", "--follow", is_flag=True, help="Show new searches as they come; Ctrl-C ends.")
+@_log_option
 @gallery_option
 @index_option
 @json_option
@@ -72,21 +71,22 @@ def tail(
     as_json: bool,
 ) -> None:
     """Show the last searches, one a line · 每行一条显示最近的搜索"""
-    show = _json if as_json else _short
-    if not follow:
-        for line in deque(_searches(_read(_files(file, gallery, index_dir))), maxlen=last):
-            click.echo(show(line))
-        return
-    watched = file or open_gallery(gallery, index_dir, {}).journal.path
-    with suppress(KeyboardInterrupt):
-        for line in _searches(_followed(watched, last)):
-            click.echo(show(line))
+    searches: Iterable[LogRecord]
+    if follow:
+        searches = _searches(
+            _follow(file or open_gallery(gallery, index_dir, {}).journal.path, last)
+        )
+    else:
+        searches = deque(_searches(_read(file, gallery, index_dir)), maxlen=last)
+    with suppress(KeyboardInterrupt) if follow else nullcontext():
+        for search in searches:
+            click.echo(_json(search) if as_json else _line(search))
 
 
 @log.command()
 @click.argument("pattern")
-@_since
-@_log
+@_since_option
+@_log_option
 @gallery_option
 @index_option
 @json_option
@@ -100,20 +100,20 @@ def grep(
 ) -> int:
     """Show searches whose query, variants or results match PATTERN (a regular expression) · 查找"""
     try:
-        wanted = re.compile(pattern, re.IGNORECASE)
-    except re.error as fault:
-        raise click.UsageError(tr("log-pattern", pattern=pattern, fault=fault)) from fault
+        regex = re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise click.UsageError(tr("log-pattern", pattern=pattern, error=error)) from error
     count = 0
-    for line in _from(_searches(_read(_files(file, gallery, index_dir))), since):
-        if any(wanted.search(text) for text in _texts(line)):
+    for search in _since(_searches(_read(file, gallery, index_dir)), since):
+        if any(regex.search(text) for text in _texts(search)):
             count += 1
-            click.echo(_json(line) if as_json else _short(line))
-    return 0 if count else _nothing()
+            click.echo(_json(search) if as_json else _line(search))
+    return 0 if count else _nothing_found()
 
 
 @log.command()
-@_since
-@_log
+@_since_option
+@_log_option
 @gallery_option
 @index_option
 @json_option
@@ -124,64 +124,60 @@ def stats(
     index_dir: str | None,
     as_json: bool,
 ) -> int:
-    """Show what is searched for most, in vain, and slowly · 搜索统计"""
-    from soutu.searchlog.reader import log_stats as figures
+    """Show the most frequent, the failed and the slow searches · 搜索统计"""
+    from soutu.searchlog.reader import log_stats
 
-    found = figures(_from(_read(_files(file, gallery, index_dir)), since))
+    summary = log_stats(_since(_read(file, gallery, index_dir), since))
     if as_json:
-        show_record(found)
-    elif found.searches:
-        _show_stats(found)
-    _tell_broken(Counter(found.broken))
-    return 0 if found.searches else _nothing()
+        show_json(summary)
+    elif summary.searches:
+        _show_stats(summary)
+    _warn_of_bad_lines(summary.broken)
+    return 0 if summary.searches else _nothing_found()
 
 
-def _files(file: Path | None, gallery: str | None, index_dir: str | None) -> list[Path]:
+def _read(
+    file: Path | None, gallery: str | None, index_dir: str | None
+) -> Iterator[LogRecord | BadLine]:
     from soutu.errors import BadInput
-
-    opened = open_gallery(gallery, index_dir, {})
-    found = [file] if file else opened.journal.files()
-    if not found:
-        raise BadInput("log-none", file=opened.journal.path)
-    return found
-
-
-def _read(files: list[Path]) -> Iterator[LogRecord | BadLine]:
     from soutu.searchlog.reader import read_records
 
+    journal = open_gallery(gallery, index_dir, {}).journal
+    files = [file] if file else journal.files()
+    if not files:
+        raise BadInput("log-none", file=journal.path)
     return read_records(files)
 
 
 def _searches(lines: Iterable[LogRecord | BadLine]) -> Iterator[LogRecord]:
-    """The searches among ``lines``; what else there was is said at the end."""
+    """Yield the searches among ``lines``; warn of the other lines at the end."""
     from soutu.searchlog.reader import BadLine
 
-    broken: Counter[str] = Counter()
+    bad_lines: Counter[str] = Counter()
     for line in lines:
         if isinstance(line, BadLine):
-            broken[line.why] += 1
+            bad_lines[line.why] += 1
         else:
             yield line
-    _tell_broken(broken)
+    _warn_of_bad_lines(bad_lines)
 
 
-def _tell_broken(broken: Counter[str]) -> None:
-    for why, count in sorted(broken.items()):
-        click.echo(tr(BROKEN[why], count=count), err=True)
+def _warn_of_bad_lines(counts: Mapping[str, int]) -> None:
+    for reason, count in sorted(counts.items()):
+        click.echo(tr(BAD_LINES[reason], count=count), err=True)
 
 
-def _from(lines: Iterable[LogRecord | BadLine], since: datetime | None) -> Iterator[Any]:
+def _since(lines: Iterable[LogRecord | BadLine], since: datetime | None) -> Iterator[Any]:
     from soutu.searchlog.reader import LogRecord
 
-    first = since.astimezone() if since else None
+    start = since.astimezone() if since else None
     for line in lines:
-        if first is None or not isinstance(line, LogRecord) or line.time >= first:
+        if start is None or not isinstance(line, LogRecord) or line.time >= start:
             yield line
 
 
-def _followed(path: Path, last: int) -> Iterator[LogRecord | BadLine]:
-    """The ``last`` lines of ``path``, and whatever is appended, also after the file was set aside
-    and another begun."""
+def _follow(path: Path, last: int) -> Iterator[LogRecord | BadLine]:
+    """Yield the ``last`` lines of ``path`` and all that are appended, across rotations."""
     from soutu.searchlog.reader import parse_record
 
     file: BinaryIO | None = None
@@ -192,79 +188,78 @@ def _followed(path: Path, last: int) -> Iterator[LogRecord | BadLine]:
         if file is None:
             time.sleep(PAUSE)
             continue
-        set_aside = not _names(path, file)  # asked before all of it is read
-        *whole, rest = (rest + file.read()).split(b"\n")
+        rotated = not _is_open_file(path, file)  # before reading, so that nothing is missed
+        *lines, rest = (rest + file.read()).split(b"\n")
         if first:
-            whole, first = whole[len(whole) - min(last, len(whole)) :], False
-        yield from (parse_record(line, path.name) for line in whole if line.strip())
-        if set_aside:
+            lines, first = lines[len(lines) - min(last, len(lines)) :], False
+        yield from (parse_record(line, path.name) for line in lines if line.strip())
+        if rotated:
             file.close()
             file, rest = None, b""
         else:
             time.sleep(PAUSE)
 
 
-def _names(path: Path, file: BinaryIO) -> bool:
+def _is_open_file(path: Path, file: BinaryIO) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:
         return False
 
 
-def _texts(line: LogRecord) -> list[str]:
-    variants = [variant.text for variant in line.variants]
-    hits = [text for hit in line.hits for text in (hit.path, *hit.also, hit.caption)]
-    return [line.query.raw, *line.query.filters, *variants, *hits]
+def _texts(search: LogRecord) -> list[str]:
+    variants = [variant.text for variant in search.variants]
+    hits = [text for hit in search.hits for text in (hit.path, *hit.also, hit.caption)]
+    return [search.query.raw, *search.query.filters, *variants, *hits]
 
 
-def _json(line: LogRecord) -> str:
+def _json(search: LogRecord) -> str:
     from soutu.searchlog.record import to_json
 
-    return to_json({name: value for name, value in line.record.items() if name != "vector"})
+    return to_json({name: value for name, value in search.record.items() if name != "vector"})
 
 
-def _block(line: LogRecord) -> str:
-    """In the form of the original's ``search_log.txt``."""
+def _block(search: LogRecord) -> str:
+    """Format a search as the original demo's ``search_log.txt`` does."""
     from soutu.searchlog.record import block
 
-    hits = [(hit.rank, hit.score, visible(hit.path), visible(hit.caption)) for hit in line.hits]
-    variants = [visible(variant.text) for variant in line.variants]
-    return block(line.time, visible(line.query.raw), variants, hits)
+    hits = [(hit.rank, hit.score, sanitize(hit.path), sanitize(hit.caption)) for hit in search.hits]
+    variants = [sanitize(variant.text) for variant in search.variants]
+    return block(search.time, sanitize(search.query.raw), variants, hits)
 
 
-def _short(line: LogRecord) -> str:
-    when = line.time.strftime("%Y-%m-%d %H:%M:%S")
-    where = "".join(f" [{visible(text)}]" for text in line.query.filters)
-    best = line.hits[0] if line.hits else None
-    found = f"{visible(best.path)} {best.score:.4f} ({len(line.hits)})" if best else tr("log-empty")
-    return f"{when}  {visible(line.query.raw)}{where}  → {found}"
+def _line(search: LogRecord) -> str:
+    moment = search.time.strftime("%Y-%m-%d %H:%M:%S")
+    filters = "".join(f" [{sanitize(text)}]" for text in search.query.filters)
+    answer = tr("log-empty")
+    if search.hits:
+        best = search.hits[0]
+        answer = f"{sanitize(best.path)} {best.score:.4f} ({len(search.hits)})"
+    return f"{moment}  {sanitize(search.query.raw)}{filters}  → {answer}"
 
 
-def _show_stats(found: LogStats) -> None:
-    targets = ", ".join(f"{name} {count}" for name, count in found.by_target.items())
-    models = ", ".join(f"{visible(name)} {count}" for name, count in found.by_model.items())
-    told = {"first": found.first, "last": found.last, "targets": targets, "models": models}
-    click.echo(tr("log-stats", count=found.searches, **told))
-    for step, times in found.times.items():
-        figures = {
-            "p50": f"{times.p50:.2f}",
-            "p95": f"{times.p95:.2f}",
-            "most": f"{times.most:.2f}",
-        }
-        click.echo(tr("log-times", step=f"{step.removesuffix('_ms'):<7}", **figures))
+def _show_stats(summary: LogStats) -> None:
+    targets = ", ".join(f"{name} {count}" for name, count in summary.by_target.items())
+    models = ", ".join(f"{sanitize(name)} {count}" for name, count in summary.by_model.items())
+    period = {"first": summary.first, "last": summary.last}
+    click.echo(tr("log-stats", count=summary.searches, targets=targets, models=models, **period))
+    for step, times in summary.times.items():
+        p50, p95, maximum = (f"{ms:.2f}" for ms in (times.p50, times.p95, times.most))
+        step = f"{step.removesuffix('_ms'):<7}"
+        click.echo(tr("log-times", step=step, p50=p50, p95=p95, maximum=maximum))
     for code, rows, form in (
-        ("log-top", found.top, "{:>8.0f}"),
-        ("log-nothing", found.nothing, "{:>8.0f}"),
-        ("log-slow", found.slow, "{:>8.2f}"),
-        ("log-disagreeing", found.disagreeing, "{:>8.2f}"),
-        ("log-unsure", found.unsure, "{:>8.2f}"),
+        ("log-top", summary.top, "{:>8.0f}"),
+        ("log-nothing", summary.nothing, "{:>8.0f}"),
+        ("log-slow", summary.slow, "{:>8.2f}"),
+        ("log-disagreeing", summary.disagreeing, "{:>8.2f}"),
+        ("log-unsure", summary.unsure, "{:>8.2f}"),
     ):
         if rows:
             click.echo(tr(code))
         for query, number in rows:
-            click.echo(f"{form.format(number)}  {visible(query)}")
+            click.echo(f"{form.format(number)}  {sanitize(query)}")
 
 
-def _nothing() -> int:
+def _nothing_found() -> int:
     click.echo(tr("log-nothing-found"), err=True)
     return NOTHING_FOUND

@@ -1,4 +1,4 @@
-"""Entry point: commands, errors to messages and exit codes."""
+"""The command ``soutu``: finds the subcommand, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ COMMANDS = {
     "serve": "serve:serve",
     "tune": "evaluate:tune",
 }
-"""Where each command is: its module in ``soutu.cli`` and its name there."""
+"""Each command's module in ``soutu.cli`` and its name there."""
 
 
-class _Commands(click.Group):
-    """Imports a command when it is called: 3 ms instead of 14 for all of them at every start."""
+class _LazyGroup(click.Group):
+    """Import a command when it is called: 3 ms instead of 14 for all of them at every start."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -48,12 +48,12 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
-        found: click.Command = getattr(import_module(f"soutu.cli.{module}"), name)
-        return found
+        command: click.Command = getattr(import_module(f"soutu.cli.{module}"), name)
+        return command
 
 
 @click.group(
-    cls=_Commands,
+    cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="soutu", prog_name="soutu")
@@ -65,33 +65,30 @@ def cli(lang: str | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 ok, 1 nothing found, 2 bad input, 3 something missing,
-    4 model mismatch, 5 corrupt or locked, 6 remote, 70 a crash. Raises SystemExit where
-    ``arguments`` are given; without them they are the process's own, and it ends here."""
+    """Run the command line and exit.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the process if None; it then ends here. If given, SystemExit is raised.
+
+    Notes
+    -----
+    Exit codes: 0 ok, 1 nothing found or different, 2 bad input, 3 something missing, 4 model
+    mismatch, 5 corrupt or locked, 6 remote, 70 a crash, 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A file name that is no valid text goes out as the bytes it came in as.
+            # A file name that is not valid text goes out as the bytes it came in as.
             stream.reconfigure(errors="surrogateescape")
     try:
         code = _run(arguments)
         if arguments is None:
-            _leave(code)
+            _exit_fast(code)
         sys.exit(code)
-    except BrokenPipeError:
-        # The reader (head, less) has left; nothing is wrong and nobody is listening.
+    except BrokenPipeError:  # the reader (head, less) has left: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _leave(code: int) -> None:
-    """End the process without taking it apart first: to free object by object what ends with it
-    took a tenth of a cold search. Not where threads go on: they are waited for, as ever."""
-    if threading.active_count() > 1:
-        return
-    atexit._run_exitfuncs()
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
-        stream.flush()
-    os._exit(code)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -112,6 +109,19 @@ def _run(arguments: list[str] | None) -> int:
     except Exception as error:
         if os.environ.get("SOUTU_DEBUG"):
             raise
-        click.echo(tr("crash", fault=f"{type(error).__name__}: {error}"), err=True)
+        click.echo(tr("crash", error=f"{type(error).__name__}: {error}"), err=True)
         return CRASH
     return code if isinstance(code, int) else 0
+
+
+def _exit_fast(code: int) -> None:
+    """End the process without freeing its objects, unless other threads still run.
+
+    Freeing them one by one took a tenth of a cold search.
+    """
+    if threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
+        stream.flush()
+    os._exit(code)

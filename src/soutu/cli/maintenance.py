@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soutu.cli.options import gallery_option, index_option, json_option, open_gallery, store_option
-from soutu.cli.render import plain, show_record
+from soutu.cli.render import sanitize, show_json
 from soutu.errors import IndexCorrupt
 from soutu.fs import HOME
 from soutu.i18n import tr
@@ -31,7 +31,7 @@ def info(gallery: str | None, index_dir: str | None, as_json: bool, **settings: 
     """Show what the gallery holds · 显示图库信息"""
     found = open_gallery(gallery, index_dir, settings).info()
     if as_json:
-        show_record(found)
+        show_json(found)
         return
     state, model = found.state, found.model
     click.echo(
@@ -93,7 +93,7 @@ def compact(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
     """Give back the room of what is gone · 收回已删除内容占用的空间"""
     done = open_gallery(gallery, index_dir, {}).compact()
     if as_json:
-        show_record(done)
+        show_json(done)
         return
     sizes = {"before": f"{done.before / 1e6:.1f}", "after": f"{done.after / 1e6:.1f}"}
     counts = {"images": done.images, "captions": done.captions, "vectors": done.vectors}
@@ -113,7 +113,7 @@ def doctor(gallery: str | None, index_dir: str | None, repair: bool, as_json: bo
     opened = open_gallery(gallery, index_dir, {})
     health = opened.doctor(repair=repair)
     if as_json:
-        show_record(_record(health))
+        show_json(_record(health))
     else:
         _show(health.found)
         _conclude(health, opened)
@@ -149,7 +149,7 @@ def _show(findings: Iterable[IntegrityIssue]) -> None:
     for code, found in kinds.items():
         click.echo(f"{'✗' if found[0].harm else '·'} {tr(code)}")
         for one in found[:SHOWN]:
-            places = (plain(part) for part in (one.where, one.key, one.detail) if part)
+            places = (sanitize(part) for part in (one.where, one.key, one.detail) if part)
             click.echo(f"    {' · '.join(places)}")
         if len(found) > SHOWN:
             click.echo("    " + tr("doctor-more", count=len(found) - SHOWN))
@@ -165,7 +165,7 @@ def _conclude(health: HealthReport, gallery: Gallery) -> None:
         if done.kept:
             click.echo(tr("doctor-kept"))
         for path in done.kept:
-            click.echo(f"    {plain(str(path))}")
+            click.echo(f"    {sanitize(str(path))}")
         if any(finding.harm for finding in done.found):
             click.echo(tr("doctor-index", folder=folder))
         if done.forgot:

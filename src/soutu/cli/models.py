@@ -1,128 +1,134 @@
-"""models: list, info, pull, export, verify, remove."""
+"""``soutu models``: list, describe, install, export, verify and remove models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from soutu.cli.render import show_record
+from soutu.cli.render import DIFFERENT, show_json, show_table
 from soutu.i18n import tr
 
 if TYPE_CHECKING:
     from soutu.models.catalog import CatalogEntry
     from soutu.models.export import Agreement
 
-DIFFERENT = 1
-SUITS_CHINESE = 30.0  # hit rate@1 in % from which a model is said to read Chinese by itself
-# The columns of the list, and whether they hold numbers.
-COLUMNS = {
-    "models-name": False,
-    "models-zh": True,
-    "models-en": True,
-    "models-test": False,
-    "models-size": True,
-    "models-cost": True,
-    "models-license": False,
-    "models-installed": False,
+MIN_CHINESE_HIT_RATE = 30.0  # hit rate@1 in % from which a model is said to read Chinese
+COLUMNS: dict[str, Literal["left", "right"]] = {
+    "models-name": "left",
+    "models-zh": "right",
+    "models-en": "right",
+    "models-test": "left",
+    "models-size": "right",
+    "models-cost": "right",
+    "models-license": "left",
+    "models-installed": "left",
 }
 
-_json = click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
+_gallery_option = click.option(
+    "--gallery", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Compare on pictures of FOLDER instead of the demo's.",
+)  # fmt: skip
+_weights_option = click.option(
+    "--pretrained", metavar="TAG|FILE", help="Weights: open_clip's tag, or a checkpoint file."
+)
 
 
 @click.group()
 def models() -> None:
-    """Models that Soutu knows: list, fetch, check, remove · 模型管理"""
+    """Known models: list, install, verify, remove · 模型管理"""
 
 
 @models.command(name="list")
-@_json
+@_json_option
 def list_models(as_json: bool) -> None:
-    """All known models: what they cost, and which read Chinese · 列出模型"""
+    """List known models, what they cost, and which read Chinese · 列出模型"""
     from soutu.factory import installed_models
     from soutu.models.catalog import load_catalog
 
-    there = {*installed_models()}
-    rows = sorted(load_catalog().values(), key=_chinese, reverse=True)
+    installed, catalog = {*installed_models()}, load_catalog()
+    entries = sorted(catalog.values(), key=_chinese_hit_rate, reverse=True)
     if as_json:
-        for row in rows:
-            show_record({**_record(row), "installed": row.name in there})
+        for entry in entries:
+            show_json({**_record(entry), "installed": entry.name in installed})
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for code, right in COLUMNS.items():
-        table.add_column(tr(code), justify="right" if right else "left")
-    # A name is there to be typed: whatever is cut off in a narrow window, it is not.
-    table.columns[0].min_width = max(map(len, load_catalog()))
-    for row in rows:
-        recall, mark = row.recall, "✓" if row.name in there else ""
-        figures = (_figure(recall.zh if recall else None), _figure(recall.en if recall else None))
-        size, cost = f"{row.megabytes:.0f} MB", f"{row.gflops:g}"
-        test = recall.test if recall else ""
-        table.add_row(row.name, *figures, test, size, cost, row.license, mark)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120  # a pipe has no width; 80 would break lines
-    console.print(table)
-    if others := ", ".join(sorted(there - {*load_catalog()})):
+    for code, justify in COLUMNS.items():
+        table.add_column(tr(code), justify=justify)
+    table.columns[0].min_width = max(map(len, catalog))  # names are typed: never cut one off
+    for entry in entries:
+        recall = entry.recall
+        table.add_row(
+            entry.name,
+            _percentage(recall.zh if recall else None),
+            _percentage(recall.en if recall else None),
+            recall.test if recall else "",
+            f"{entry.megabytes:.0f} MB",
+            f"{entry.gflops:g}",
+            entry.license,
+            "✓" if entry.name in installed else "",
+        )
+    show_table(table, width=120)
+    if others := ", ".join(sorted(installed - {*catalog})):
         click.echo(tr("models-others", names=others))
     click.echo(tr("models-hint"))
 
 
-def _chinese(model: CatalogEntry) -> float:
-    return model.recall.zh or 0.0 if model.recall else -1.0
+def _chinese_hit_rate(entry: CatalogEntry) -> float:
+    return entry.recall.zh or 0.0 if entry.recall else -1.0
 
 
-def _figure(value: float | None) -> str:
+def _percentage(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _record(model: CatalogEntry) -> dict[str, object]:
-    recall = model.recall
+def _record(entry: CatalogEntry) -> dict[str, object]:
+    recall = entry.recall
     return {
-        "name": model.name,
-        "source": model.source,
-        "repositories": list(model.repositories),
-        "px": model.px,
-        "dim": model.dim,
-        "parameters_millions": model.parameters,
-        "megabytes": round(model.megabytes),
-        "gflops": model.gflops,
-        "languages": list(model.languages),
-        "license": model.license,
+        "name": entry.name,
+        "source": entry.source,
+        "repositories": list(entry.repositories),
+        "px": entry.px,
+        "dim": entry.dim,
+        "parameters_millions": entry.parameters,
+        "megabytes": round(entry.megabytes),
+        "gflops": entry.gflops,
+        "languages": list(entry.languages),
+        "license": entry.license,
         "recall": {"test": recall.test, "zh": recall.zh, "en": recall.en} if recall else None,
     }
 
 
 @models.command()
 @click.argument("name")
-@_json
+@_json_option
 def info(name: str, as_json: bool) -> None:
-    """What is known of the model NAME, and where it lies · 模型信息"""
+    """Describe the model NAME, and where it is installed · 模型信息"""
     from soutu.errors import MissingModel
     from soutu.factory import describe_model
     from soutu.models.catalog import load_catalog
 
-    listed, card, folder = load_catalog().get(name), *describe_model(name)
-    if listed is None and card is None:
+    entry, (model, folder) = load_catalog().get(name), describe_model(name)
+    if entry is None and model is None:
         raise MissingModel("model-unknown", name=name, known=", ".join(sorted(load_catalog())))
-    record: dict[str, object] = _record(listed) if listed else {"name": name}
-    if card is not None:
+    record: dict[str, object] = _record(entry) if entry else {"name": name}
+    if model is not None:
         record |= {
-            "dim": card.dim,
-            "px": card.image_size,
-            "context_length": card.context_length,
-            "languages": list(card.languages),
-            "license": card.license,
-            "space": card.space,
-            "fingerprint": card.fingerprint,
+            "dim": model.dim,
+            "px": model.image_size,
+            "context_length": model.context_length,
+            "languages": list(model.languages),
+            "license": model.license,
+            "space": model.space,
+            "fingerprint": model.fingerprint,
         }
     record["folder"] = str(folder) if folder else None
     if as_json:
-        show_record(record)
+        show_json(record)
         return
     for field, value in record.items():
         if isinstance(value, list):
@@ -130,38 +136,29 @@ def info(name: str, as_json: bool) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
         click.echo(f"{field:<20} {'-' if value is None else value}")
-    if listed and listed.recall and (listed.recall.zh or 0) < SUITS_CHINESE:
+    if entry and entry.recall and (entry.recall.zh or 0) < MIN_CHINESE_HIT_RATE:
         click.echo(tr("models-no-chinese"))
 
 
 @models.command()
 @click.argument("name")
-@click.option("--revision", metavar="REV", help="Commit, branch or tag of its repository.")
+@click.option("--revision", metavar="REV", help="Commit, branch or tag of the repository.")
 @click.option("--name", "called", metavar="NAME", help="For a folder: the name to install it as.")
 def pull(name: str, revision: str | None, called: str | None) -> None:
-    """Fetch the model NAME from a hub, or copy one from ./FOLDER · 获取模型"""
+    """Install the model NAME from a hub, or from ./FOLDER · 获取模型"""
     from soutu.factory import pull_model
 
-    card, folder = pull_model(name, revision=revision, called=called)
-    click.echo(tr("models-pulled", name=card.name, folder=folder, fingerprint=card.fingerprint))
-
-
-_gallery = click.option(
-    "--gallery", type=click.Path(path_type=Path), metavar="FOLDER",
-    help="Measure on pictures from here instead of the demo's.",
-)  # fmt: skip
-_weights = click.option(
-    "--pretrained", metavar="TAG|FILE", help="Weights: open_clip's tag, or a checkpoint file."
-)
+    model, folder = pull_model(name, revision=revision, called=called)
+    click.echo(tr("models-pulled", name=model.name, folder=folder, fingerprint=model.fingerprint))
 
 
 @models.command()
 @click.argument("name")
-@_weights
+@_weights_option
 @click.option("--precision", default="auto", help="auto, float32 or int8.", show_default=True)
 @click.option("--name", "called", metavar="NAME", help="Install it under this name.")
-@_gallery
-@_json
+@_gallery_option
+@_json_option
 def export(
     name: str,
     pretrained: str | None,
@@ -170,61 +167,63 @@ def export(
     gallery: Path | None,
     as_json: bool,
 ) -> None:
-    """Make a fast ONNX model of the open_clip model NAME · 导出模型"""
+    """Export the open_clip model NAME as a fast ONNX model · 导出模型"""
     from soutu.factory import export_model
 
-    made = export_model(
+    exported = export_model(
         name, pretrained, called=called or name, precision=precision, folder=gallery
     )
-    card, agreement = made.bundle.info, made.agreement
+    model, folder, agreement = exported.bundle.info, exported.bundle.folder, exported.agreement
     if as_json:
-        told = {"name": card.name, "folder": str(made.bundle.folder), "space": card.space}
-        show_record({**told, "images": made.images, "texts": made.texts, "agreement": agreement})
+        show_json({"name": model.name, "folder": str(folder), "space": model.space,
+                   "images": exported.images, "texts": exported.texts,
+                   "agreement": agreement})  # fmt: skip
         return
-    towers = (("models-tower-images", made.images), ("models-tower-texts", made.texts))
-    for code, tower in towers:
-        click.echo(tr(code, precision=tower.precision, kept=len(tower.kept)))
+    towers = {"models-tower-images": exported.images, "models-tower-texts": exported.texts}
+    for code, tower in towers.items():
+        click.echo(tr(code, precision=tower.precision, layers=len(tower.kept)))
     _show_agreement(agreement)
-    where = {"name": card.name, "folder": made.bundle.folder, "fingerprint": card.fingerprint}
-    click.echo(tr("models-pulled", **where))
+    click.echo(tr("models-pulled", name=model.name, folder=folder, fingerprint=model.fingerprint))
 
 
-def _show_agreement(found: Agreement) -> None:
-    lowest = {"images": f"{found.images.lowest:.6f}", "texts": f"{found.texts.lowest:.6f}"}
-    click.echo(tr("models-agreement", **lowest, overlap=f"{found.overlap * 10:.1f}"))
+def _show_agreement(agreement: Agreement) -> None:
+    images, texts = f"{agreement.images.lowest:.6f}", f"{agreement.texts.lowest:.6f}"
+    overlap = f"{agreement.overlap * 10:.1f}"
+    click.echo(tr("models-agreement", images=images, texts=texts, overlap=overlap))
 
 
 @models.command()
 @click.argument("name")
 @click.option("--torch", "against", is_flag=True, help="Compare its vectors with PyTorch's, too.")
-@_weights
-@_gallery
-@_json
+@_weights_option
+@_gallery_option
+@_json_option
 def verify(
     name: str, against: bool, pretrained: str | None, gallery: Path | None, as_json: bool
 ) -> int:
-    """Compare NAME's files with the hashes kept when it was installed · 校验模型
+    """Compare NAME's files with the hashes stored at installation · 校验模型
 
-    With --torch or --pretrained its vectors are compared with PyTorch's as well: at least
-    cosine 0.9999 in float32, 0.99 in int8."""
+    With --torch or --pretrained, compare its vectors with PyTorch's as well: cosine at least
+    0.9999 in float32, 0.99 in int8.
+    """
     from soutu.factory import compare_model, verify_model
 
-    found = verify_model(name)
-    compared = compare_model(name, pretrained, gallery) if against or pretrained else None
-    agrees = compared is None or compared.enough(found.precision)
+    files = verify_model(name)
+    agreement = compare_model(name, pretrained, gallery) if against or pretrained else None
+    agrees = agreement is None or agreement.enough(files.precision)
     if as_json:
-        show_record(found if compared is None else {"files": found, "agreement": compared})
-        return 0 if found.whole and agrees else DIFFERENT
-    for file in found.changed:
-        click.echo(tr("models-changed", file=file), err=True)
-    for file in found.absent:
-        click.echo(tr("models-absent", file=file), err=True)
-    code = "models-whole" if found.whole else "models-damaged"
-    click.echo(tr(code, name=name, count=len(found.intact)))
-    if compared is not None:
-        _show_agreement(compared)
-        click.echo(tr("models-agrees" if agrees else "models-disagrees", name=name))
-    return 0 if found.whole and agrees else DIFFERENT
+        show_json({"files": files, "agreement": agreement} if agreement else files)
+    else:
+        for file in files.changed:
+            click.echo(tr("models-changed", file=file), err=True)
+        for file in files.absent:
+            click.echo(tr("models-absent", file=file), err=True)
+        code = "models-whole" if files.whole else "models-damaged"
+        click.echo(tr(code, name=name, count=len(files.intact)))
+        if agreement is not None:
+            _show_agreement(agreement)
+            click.echo(tr("models-agrees" if agrees else "models-disagrees", name=name))
+    return 0 if files.whole and agrees else DIFFERENT
 
 
 @models.command()
@@ -233,6 +232,5 @@ def remove(name: str) -> None:
     """Delete the installed model NAME · 移除模型"""
     from soutu.factory import remove_model
 
-    freed = remove_model(name)
-    where = Path(name).name
-    click.echo(tr("models-removed", name=where, size=f"{freed / 1e6:.1f}"))
+    size = f"{remove_model(name) / 1e6:.1f}"
+    click.echo(tr("models-removed", name=Path(name).name, size=size))

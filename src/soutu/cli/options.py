@@ -1,4 +1,4 @@
-"""How far a long run is."""
+"""Options that several commands share, opening the gallery they name, and the progress bar."""
 
 from __future__ import annotations
 
@@ -14,44 +14,45 @@ from soutu.i18n import prefer_language, tr
 if TYPE_CHECKING:
     from soutu.gallery import Gallery
 
-# Options that several commands share, and opening the gallery that they name.
-
+Flags = dict[str, object]
 
 gallery_option = click.option(
-    "--gallery", "-g", metavar="FOLDER", help="Where the pictures are (or above)."
+    "--gallery", "-g", metavar="FOLDER", help="The gallery: its folder, or one inside it."
 )
 index_option = click.option(
-    "--index", "index_dir", metavar="DIR", help="Keep the index there instead of in .soutu."
+    "--index", "index_dir", metavar="DIR", help="Keep the index in DIR instead of in .soutu."
 )
 store_option = click.option(
-    "--store", metavar="URL", help="Vectors in Milvus: milvus://HOST:19530/NAME or FILE.db."
+    "--store", metavar="URL", help="Keep vectors in Milvus: milvus://HOST:19530/NAME or FILE.db."
 )
-model_option = click.option("--model", metavar="NAME", help="Model name, or the path of a bundle.")
-device_option = click.option("--device", metavar="NAME", help="auto, cpu, cuda, mps or coreml.")
-k_option = click.option("-k", type=int, metavar="N", help="How many results (5).")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
-paths_option = click.option("--paths-only", is_flag=True, help="Only the paths, one a line.")
+model_option = click.option("--model", metavar="NAME", help="Name of a model, or path of a bundle.")
+device_option = click.option(
+    "--device", metavar="NAME", help="Where the model runs: auto, cpu, cuda, mps or coreml."
+)
+k_option = click.option("-k", type=int, metavar="N", help="Number of results (5).")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+paths_option = click.option("--paths-only", is_flag=True, help="Print only paths, one per line.")
 null_option = click.option(
-    "--null", "-0", is_flag=True, help="With --paths-only: NUL after each path."
+    "--null", "-0", is_flag=True, help="With --paths-only: end each path with NUL, not a new line."
 )
-
-Options = dict[str, object]
 
 
 def open_gallery(
-    folder: str | None, index_dir: str | None, settings: Options, use: str = "some"
+    folder: str | None, index_dir: str | None, flags: Flags, use: str = "some"
 ) -> Gallery:
+    """Open the gallery of ``folder`` with the settings that ``flags`` overrule."""
     from soutu.gallery import Gallery, Use
 
-    gallery = Gallery.open(folder, index=index_dir, settings=settings, use=Use(use))
-    prefer_language(gallery.config.lang)
+    gallery = Gallery.open(folder, index=index_dir, settings=flags, use=Use(use))
+    if gallery.config.lang:
+        prefer_language(gallery.config.lang)
     return gallery
 
 
 @contextmanager
-def progress_bar(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, called ``doing``; nothing where that is no terminal."""
-    if not sys.stderr.isatty():  # no need to import what would draw it
+def progress_bar(code: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error, labelled with message ``code``; nothing without a terminal."""
+    if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console
@@ -71,7 +72,7 @@ def progress_bar(doing: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(tr(doing), total=None, rate="")
+        task = bar.add_task(tr(code), total=None, rate="")
 
         def update(done: int, total: int) -> None:
             speed = bar.tasks[0].speed

@@ -1,107 +1,147 @@
-"""Results as text for people, as JSON and as paths for programs."""
+"""Print results: as text for people, as JSON and as paths for programs."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from soutu.i18n import tr
-from soutu.searchlog.record import Provenance, to_json, to_record
-from soutu.types import Hit, SearchResult
+from soutu.searchlog.record import to_json, to_record
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+if TYPE_CHECKING:
+    from rich.table import Table
 
-_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others are bytes of file names
+    from soutu.gallery import Gallery
+    from soutu.types import Hit, SearchResult
+
+NOTHING_FOUND = DIFFERENT = 1  # exit codes
+LOG_ONLY = ("vector", "penalties", "senses")  # what the log has and --json leaves out
+# Control characters, signs that change the direction of text, and lone surrogates other than the
+# bytes of file names, which go out as they came in.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]"
+)
 
 
-def plain(text: str) -> str:
-    """``text`` on one line, without characters that could command a terminal."""
-    return CONTROL.sub("�", text)
+def show_answer(
+    result: SearchResult,
+    source: str | Path,
+    gallery: Gallery | None = None,
+    *,
+    as_json: bool = False,
+    paths_only: bool = False,
+    null: bool = False,
+) -> int:
+    """Print the answer to a search and return the exit code; warnings go to standard error.
 
-
-def visible(text: str) -> str:
-    """``plain``, for text out of files: lone surrogates that stand for no byte could not be
-    printed at all."""
-    return _LONE.sub("�", plain(text))
+    ``source`` is the folder or URL that was searched, ``gallery`` the gallery if it is local.
+    """
+    if as_json:
+        record = to_record(result, setup=gallery.setup if gallery else None)
+        for name in LOG_ONLY:
+            del record[name]
+        click.echo(to_json(record))
+    elif paths_only:
+        for hit in result.hits:
+            click.echo(_relative_path(hit.path, gallery.root) if gallery else hit.path, nl=not null)
+            if null:
+                click.echo("\0", nl=False)
+    elif result.hits:
+        show_result(result)
+    show_expander_errors(result)
+    if gallery and gallery.journal_fault:
+        click.echo(tr("not-logged", error=gallery.journal_fault), err=True)
+    if result.min_confidence and result.confidence is None:
+        click.echo(tr("confidence-unknown", folder=source), err=True)
+    if result.hits:
+        return 0
+    if result.confidence is not None and result.confidence < result.min_confidence:
+        confidence = f"{result.confidence:.0%}"
+        message = tr("no-match", query=sanitize(result.query.raw), confidence=confidence)
+    else:
+        code = "no-captions" if result.target == "captions" else "nothing-found"
+        message = tr(code, folder=source)
+    click.echo(message, err=True)
+    return NOTHING_FOUND
 
 
 def show_result(result: SearchResult) -> None:
-    """The hits, best first, with the variants that were searched above them."""
+    """Print the hits, best first, below the variants that were searched for."""
     used = [variant.text for variant in result.variants if not variant.unused]
-    # In signs: words would cost each search the reading of all messages, 13 ms from a cold start.
-    sure = "" if result.confidence is None else f"p {result.confidence:.0%}"
+    # Signs, not words: reading the messages would cost each search 13 ms of a cold start.
+    confidence = "" if result.confidence is None else f"p {result.confidence:.0%}"
     if used != [result.query.raw.strip()] and result.variants:
-        agreement = f"‖m‖ {result.agreement:.2f}"
-        click.secho(f"{_said(result)}  ({', '.join(filter(None, (agreement, sure)))})", dim=True)
-    elif sure:
-        click.secho(f"{plain(result.query.raw)}  ({sure})", dim=True)
-    width = max((len(plain(hit.path)) for hit in result.hits), default=0)
+        figures = ", ".join(filter(None, (f"‖m‖ {result.agreement:.2f}", confidence)))
+        click.secho(f"{_query_line(result)}  ({figures})", dim=True)
+    elif confidence:
+        click.secho(f"{sanitize(result.query.raw)}  ({confidence})", dim=True)
+    width = max((len(sanitize(hit.path)) for hit in result.hits), default=0)
     for hit in result.hits:
-        click.echo(_line(hit, width))
+        click.echo(_hit_line(hit, width))
 
 
-def _said(result: SearchResult) -> str:
-    """What was searched for: the variants of each term, between the signs of the terms."""
-    parts, used = [], [variant for variant in result.variants if not variant.unused]
-    for at, term in enumerate(result.query.terms):
-        texts = [v.text for v in used if v.term == at] or [term.value]
+def sanitize(text: str) -> str:
+    """Return ``text`` on one line, with � for characters that could command a terminal."""
+    return _UNPRINTABLE.sub("�", text)
+
+
+def _query_line(result: SearchResult) -> str:
+    """Return the variants of each term, between the signs and weights of the terms."""
+    parts = []
+    for index, term in enumerate(result.query.terms):
+        used = [v.text for v in result.variants if v.term == index and not v.unused]
         weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}:"
-        sign = "- " if term.weight < 0 else "+ " if at else ""
-        parts.append(sign + weight + " · ".join(map(plain, texts)))
+        sign = "- " if term.weight < 0 else "+ " if index else ""
+        parts.append(sign + weight + " · ".join(map(sanitize, used or [term.value])))
     return " ".join(parts)
 
 
-def _line(hit: Hit, width: int) -> str:
-    more = f" (+{len(hit.also)})" if hit.also else ""
-    sure = "" if hit.confidence is None else f" {hit.confidence:>4.0%}"
-    path = f"{plain(hit.path) + more:<{width}}"
-    return f"{hit.rank:>3}. {hit.score:.4f}{sure}  {path}  {plain(hit.caption)}".rstrip()
+def _hit_line(hit: Hit, width: int) -> str:
+    further = f" (+{len(hit.also)})" if hit.also else ""
+    confidence = "" if hit.confidence is None else f" {hit.confidence:>4.0%}"
+    path = f"{sanitize(hit.path) + further:<{width}}"
+    return f"{hit.rank:>3}. {hit.score:.4f}{confidence}  {path}  {sanitize(hit.caption)}".rstrip()
 
 
-def show_faults(result: SearchResult) -> None:
-    """What helped no search, and why, beside the results."""
-    for ran in result.expanders:
-        if ran.fault:
-            click.echo(plain(tr("expander-fault", name=ran.name, message=ran.fault)), err=True)
+def _relative_path(path: str, root: Path) -> str:
+    """Return a path that can be used from the current folder."""
+    absolute, current = root / path, Path.cwd()
+    inside = absolute.is_relative_to(current)
+    return str(absolute.relative_to(current) if inside else absolute)
 
 
-def show_json(result: SearchResult, setup: Provenance) -> None:
-    """One JSON object on one line: what the journal keeps, without the vectors."""
-    kept = to_record(result, setup=setup)
-    for name in ("vector", "penalties", "senses"):
-        kept.pop(name)
-    click.echo(to_json(kept))
+def show_expander_errors(result: SearchResult) -> None:
+    """Warn of expanders that failed; the search went on without them."""
+    for trace in result.expanders:
+        if trace.fault:
+            message = tr("expander-fault", name=trace.name, message=trace.fault)
+            click.echo(sanitize(message), err=True)
 
 
-def show_paths(result: SearchResult, root: Path | None, *, null: bool) -> None:
-    """One path a line (or ended by NUL), usable from where the person stands; without a ``root``
-    as they are."""
-    for hit in result.hits:
-        click.echo(_from_here(hit.path, root), nl=not null)
-        if null:
-            click.echo("\0", nl=False)
-
-
-def _from_here(path: str, root: Path | None) -> str:
-    if root is None:
-        return path
-    whole, here = root / path, Path.cwd()
-    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
-
-
-def show_record(record: object) -> None:
-    """Any dataclass, or a dict with some in it, as one JSON line; paths become text."""
+def show_json(record: object) -> None:
+    """Print a dataclass, or a dict with some in it, as one line of JSON; paths become text."""
     click.echo(to_json(_plain_value(record)))
 
 
 def _plain_value(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain_value(asdict(value))
-    if isinstance(value, tuple):
-        return [_plain_value(one) for one in value]
+    if isinstance(value, tuple | list):
+        return [_plain_value(item) for item in value]
     if isinstance(value, dict):
-        return {name: _plain_value(one) for name, one in value.items()}
+        return {name: _plain_value(item) for name, item in value.items()}
     return str(value) if isinstance(value, Path) else value
+
+
+def show_table(table: Table, width: int) -> None:
+    """Print ``table``; ``width`` is that of a pipe, where 80 columns would break lines."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = width
+    console.print(table)

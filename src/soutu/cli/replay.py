@@ -1,4 +1,4 @@
-"""replay."""
+"""``soutu replay``: run logged searches again and report what differs and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.log import BROKEN
+from soutu.cli.log import BAD_LINES
 from soutu.cli.options import (
     device_option,
     gallery_option,
@@ -16,23 +16,22 @@ from soutu.cli.options import (
     model_option,
     open_gallery,
 )
-from soutu.cli.render import show_record, visible
+from soutu.cli.render import DIFFERENT, sanitize, show_json
 from soutu.i18n import tr
 
 if TYPE_CHECKING:
     from soutu.searchlog.replay import Cause, Replay, ReplayedSearch
     from soutu.types import IndexState
 
-DIFFERENT = 1
-SHOWN = 10  # searches that are listed; --json has all
-_LEFT_OUT = {
-    **BROKEN,
+MAX_LISTED = 10  # searches; --json has all
+SKIP_REASONS = {
+    **BAD_LINES,
     "hashed": "replay-hashed",
     "array": "replay-array",
     "picture-gone": "replay-picture-gone",
     "failed": "replay-failed",
 }
-_CAUSES = {
+CAUSES = {
     "model": "replay-model",
     "index": "replay-index",
     "expansion": "replay-expansion",
@@ -43,7 +42,7 @@ _CAUSES = {
     "fault": "replay-fault",
     "unknown": "replay-unknown",
 }
-_WHAT = {
+DETAILS = {
     "added": "replay-added",
     "changed": "replay-changed",
     "renamed": "replay-renamed",
@@ -78,72 +77,76 @@ def replay(
     gallery: str | None,
     index_dir: str | None,
     as_json: bool,
-    **settings: object,
+    **flags: object,
 ) -> int:
-    """Run the searches in LOG again, and say what differs and why · 重放搜索日志
+    """Run the searches in LOG again; report what differs and why · 重放搜索日志
 
-    Without LOG, the gallery's own. Exit code 0: every answer is the same; 1: some differ, or none
-    could be compared. With --against, two models are compared on the logged queries; the gallery
-    must be indexed with both."""
-    with open_gallery(gallery, index_dir, settings) as opened:
+    Without LOG, replay the gallery's own log. Exit code 0: all answers are the same; 1: some
+    differ, or none could be compared. With --against, compare two models on the logged queries;
+    the gallery must be indexed with both.
+    """
+    with open_gallery(gallery, index_dir, flags) as opened:
         done = opened.replay(log, against=against, k=k)
     if as_json:
-        show_record(done)
+        show_json(done)
     elif against:
         _show_models(done, opened.model)
     else:
         _show(done)
-    for why, count in done.left_out.items():
-        places = ", ".join(map(visible, done.places[why]))
-        click.echo(tr(_LEFT_OUT[why], count=count) + f" ({places})", err=True)
+    for reason, count in done.left_out.items():
+        places = ", ".join(map(sanitize, done.places[reason]))
+        click.echo(tr(SKIP_REASONS[reason], count=count) + f" ({places})", err=True)
     if not done.searches:
         click.echo(tr("replay-none"), err=True)
     return DIFFERENT if done.different or not done.searches else 0
 
 
 def _show(done: Replay) -> None:
-    figures = {"count": done.searches, "same": done.same, "drift": _figure(done.drift, "{:.1e}")}
-    click.echo(tr("replay-done", **figures))
+    drift = _figure(done.drift, "{:.1e}")
+    click.echo(tr("replay-done", count=done.searches, same=done.same, drift=drift))
     if done.different:
-        moved = {"overlap": _figure(done.overlap), "correlation": _figure(done.correlation)}
-        click.echo(tr("replay-moved", **moved))
+        click.echo(tr("replay-moved", **_agreement(done)))
     for counted in done.causes:
         click.echo(_cause(counted.cause, counted.searches))
-    for one in done.different[:SHOWN]:
-        click.echo(_line(one))
-    if len(done.different) > SHOWN:
-        click.echo(tr("replay-more", count=len(done.different) - SHOWN))
+    for search in done.different[:MAX_LISTED]:
+        click.echo(_line(search))
+    if len(done.different) > MAX_LISTED:
+        click.echo(tr("replay-more", count=len(done.different) - MAX_LISTED))
 
 
 def _show_models(done: Replay, model: str) -> None:
-    moved = {"overlap": _figure(done.overlap), "correlation": _figure(done.correlation)}
-    names = {"model": model, "against": done.against}
-    click.echo(tr("replay-models", count=done.searches, same=done.same, **names, **moved))
-    for one in sorted(done.different, key=lambda one: one.overlap or 0)[:SHOWN]:
-        click.echo(_line(one))
+    counts = {"count": done.searches, "same": done.same}
+    click.echo(tr("replay-models", model=model, against=done.against, **counts, **_agreement(done)))
+    for search in sorted(done.different, key=lambda search: search.overlap or 0)[:MAX_LISTED]:
+        click.echo(_line(search))
 
 
 def _cause(cause: Cause, searches: int) -> str:
-    what = tr(_WHAT[cause.what], count=cause.count) if cause.what in _WHAT else cause.what
-    told = {"what": what, "before": _state(cause.before), "now": _state(cause.now)}
-    paths = ", ".join(map(visible, cause.paths)) + (", …" if cause.count > len(cause.paths) else "")
-    text = tr(_CAUSES[cause.kind], **told) + (f" ({paths})" if paths else "")
+    what = tr(DETAILS[cause.what], count=cause.count) if cause.what in DETAILS else cause.what
+    text = tr(CAUSES[cause.kind], what=what, before=_state(cause.before), now=_state(cause.now))
+    if cause.paths:
+        more = ", …" if cause.count > len(cause.paths) else ""
+        text += f" ({', '.join(map(sanitize, cause.paths))}{more})"
     effect = tr("replay-effect", count=searches) if searches else tr("replay-no-effect")
     return f"- {text} — {effect}"
 
 
-def _state(told: str | IndexState) -> str:
-    if isinstance(told, str):
-        return visible(told)
-    counts = {"generation": told.generation, "images": told.images, "captions": told.captions}
-    return tr("replay-state", **counts)
+def _state(state: str | IndexState) -> str:
+    if isinstance(state, str):
+        return sanitize(state)
+    counts = {"images": state.images, "captions": state.captions}
+    return tr("replay-state", generation=state.generation, **counts)
 
 
-def _line(one: ReplayedSearch) -> str:
-    moved = {"overlap": _figure(one.overlap), "correlation": _figure(one.correlation)}
-    kinds = ", ".join(dict.fromkeys(cause.kind for cause in one.causes))
-    told = tr("replay-line", query=visible(one.query), place=visible(one.place), **moved)
-    return f"  {told}" + (f"  [{kinds}]" if kinds else "")
+def _line(search: ReplayedSearch) -> str:
+    query, source = sanitize(search.query), sanitize(search.place)
+    text = tr("replay-line", query=query, source=source, **_agreement(search))
+    kinds = ", ".join(dict.fromkeys(cause.kind for cause in search.causes))
+    return f"  {text}" + (f"  [{kinds}]" if kinds else "")
+
+
+def _agreement(rankings: Replay | ReplayedSearch) -> dict[str, str]:
+    return {"overlap": _figure(rankings.overlap), "correlation": _figure(rankings.correlation)}
 
 
 def _figure(value: float | None, form: str = "{:.3f}") -> str:

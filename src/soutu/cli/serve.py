@@ -1,4 +1,4 @@
-"""serve: the web page and the API."""
+"""``soutu serve``: the web page and the HTTP API of a gallery."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PORT = 8765
 @click.command()
 @click.argument("folder", required=False)
 @click.option(
-    "--host", default="127.0.0.1", metavar="ADDRESS", help="Who can reach it (this machine)."
+    "--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on (127.0.0.1)."
 )
 @click.option(
-    "--port", default=PORT, type=click.IntRange(0, 65535), help=f"({PORT}; 0: any free one.)"
+    "--port", default=PORT, type=click.IntRange(0, 65535), help=f"Port ({PORT}); 0: a free one."
 )
 @click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Ask for the token in FILE, made where it is not there.")  # fmt: skip
-@click.option("--no-auth", is_flag=True, help="Let everyone search who can reach it.")
-@click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this name too.")
+              help="Require the token in FILE, which is created if missing.")  # fmt: skip
+@click.option("--no-auth", is_flag=True, help="Let everyone search who can reach the address.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Accept this host name too.")
 @click.option("--rate", type=click.FloatRange(0), metavar="N",
-              help="Searches a second for each address (20; here any number).")  # fmt: skip
-@click.option("--fetch-urls", is_flag=True, help="Fetch pictures from public addresses when asked.")
-@click.option("--no-batching", is_flag=True, help="Encode each search's texts by themselves.")
+              help="Searches per second and address (20; no limit on loopback).")  # fmt: skip
+@click.option("--fetch-urls", is_flag=True, help="Fetch pictures from public URLs for searches.")
+@click.option("--no-batching", is_flag=True, help="Encode the texts of each search separately.")
 @index_option
 @model_option
 @device_option
@@ -43,21 +43,21 @@ def serve(
     fetch_urls: bool,
     no_batching: bool,
     index_dir: str | None,
-    **settings: object,
+    **flags: object,
 ) -> None:
-    """Search FOLDER on a web page, and by HTTP · 打开搜图网页和接口"""
+    """Search FOLDER on a web page and over HTTP · 打开搜图网页和接口"""
     from soutu.errors import MissingExtra
     from soutu.factory import missing_index_error, read_meta
     from soutu.server.auth import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
-    with open_gallery(folder, index_dir, settings, "apart" if no_batching else "shared") as gallery:
+    with open_gallery(folder, index_dir, flags, "apart" if no_batching else "shared") as gallery:
         if read_meta(gallery.place, "root") is None:
             raise missing_index_error(gallery.place, gallery.root)
         try:
             from soutu.server.settings import GuardSettings
-        except ImportError as fault:
-            raise MissingExtra("server-extra") from fault
+        except ImportError as error:
+            raise MissingExtra("server-extra") from error
         from soutu.server.serve import listen
         from soutu.server.serve import serve as run
         from soutu.server.settings import ServerSettings
@@ -65,18 +65,15 @@ def serve(
 
         per_second = rate if rate is not None else 0.0 if is_loopback(host) else 20.0
         guard = GuardSettings(token, allow_host, per_second)
-        how = ServerSettings(guard, fetch=UrlFetcher() if fetch_urls else None)
-        taken = listen(host, port)
-        url = f"http://{_shown(host)}:{taken.getsockname()[1]}"
-        asks = tr("serving-token") if token else ""
+        options = ServerSettings(guard, fetch=UrlFetcher() if fetch_urls else None)
+        socket = listen(host, port)
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{socket.getsockname()[1]}"
+        token_note = tr("serving-token") if token else ""
 
         def ready() -> None:
-            click.echo(tr("serving", folder=gallery.root, url=url) + asks, err=True)
+            click.echo(tr("serving", folder=gallery.root, url=url) + token_note, err=True)
 
-        with suppress(KeyboardInterrupt):  # which is how this is meant to end
-            run(gallery, how, taken, ready)
+        with suppress(KeyboardInterrupt):
+            run(gallery, options, socket, ready)
     click.echo(tr("served"), err=True)
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
