@@ -1,4 +1,4 @@
-"""Can a search tell that nothing which is asked for is there?
+"""Measure how well confidence tells whether anything relevant is in a gallery.
 
 ``python -m benchmarks.calibration [--collections DIR] [--work DIR]``: galleries of 50 to 2,500
 drawn scenes, a third of the queries answered there. The functions of ``search/calibration.py`` are
@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.expansion import MODELS, bank_of, pictures
-from benchmarks.galleries import (
+from benchmarks.record import save
+from benchmarks.reliability_plot import draw
+from benchmarks.scene_galleries import (
     ABSENT,
     COLOUR,
     FITTED_ON,
     JUDGED_ON,
     NEAR,
     PRESENT,
-    Ask,
-    drawn,
+    LabelledQuery,
     galleries,
+    scene_vectors,
 )
-from benchmarks.record import save
-from benchmarks.reliability_plot import draw
 from soutu.evaluation.absence import fit
 from soutu.factory import build_encoder
 from soutu.models.base import Encoder
@@ -51,10 +51,10 @@ Figures = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One query in one gallery. ``hits``: (standing, right) of the ten best."""
+class Observation:
+    """One query in one gallery. ``hits``: (z-score, right) of the ten best."""
 
-    ask: Ask
+    query: LabelledQuery
     images: int
     standing: float
     cosine: float
@@ -63,41 +63,41 @@ class Seen:
 
     @property
     def present(self) -> bool:
-        return self.ask.how == PRESENT
+        return self.query.label == PRESENT
 
 
-def encoded(encoder: Encoder, text: str) -> Floats:
-    """A text's vector as a gallery searches for it."""
-    said = variants(text, LexiconExpander())
-    used = [v for v in select_variants(said, encoder.info.languages) if not v.unused]
+def encode_text(encoder: Encoder, text: str) -> Floats:
+    """Return the vector of a text as a gallery searches for it, with its variants."""
+    proposed = variants(text, LexiconExpander())
+    used = [v for v in select_variants(proposed, encoder.info.languages) if not v.unused]
     return POOLINGS["mean"](encoder.encode_texts([v.text for v in used]), used)[0]
 
 
-def look(
+def observe(
     encoder: Encoder, scenes: Sequence[Scene], vectors: Floats, bank: Floats, seed: int
-) -> Iterator[Seen]:
+) -> Iterator[Observation]:
     known: dict[str, Floats] = {}
     for size, count in SIZES.items():
         for gallery in galleries(scenes, size, count, seed + size):
             inside = vectors[list(gallery.scenes)]
             order = np.random.default_rng(0).permutation(size)
             reference = measure_baseline(inside[order], bank, images=size, texts="")
-            for ask in gallery.asked:
-                text = ask.said.text
+            for query in gallery.queries:
+                text = query.caption.text
                 if text not in known:
-                    known[text] = encoded(encoder, text)
+                    known[text] = encode_text(encoder, text)
                 scores = inside @ known[text]
                 best = np.argsort(-scores, kind="stable")[:TOP]
                 hits = tuple(
                     (
-                        reference.standing(float(scores[at]), size),
-                        ask.said.fits(scenes[gallery.scenes[at]]),
+                        reference.standing(float(scores[index]), size),
+                        query.caption.fits(scenes[gallery.scenes[index]]),
                     )
-                    for at in best
+                    for index in best
                 )
                 top = float(scores[best[0]])
                 z = (top - float(scores.mean())) / float(scores.std())
-                yield Seen(ask, size, reference.standing(top, size), top, z, hits)
+                yield Observation(query, size, reference.standing(top, size), top, z, hits)
 
 
 def auroc(scores: np.ndarray, right: np.ndarray) -> float:
@@ -110,48 +110,66 @@ def auroc(scores: np.ndarray, right: np.ndarray) -> float:
 
 def calibration_error(p: np.ndarray, right: np.ndarray) -> float:
     """Expected calibration error (Guo et al., 2017) over ten bins of equal width."""
-    at = np.minimum((p * BINS).astype(int), BINS - 1)
-    parts = [(at == one) for one in range(BINS) if (at == one).any()]
+    index = np.minimum((p * BINS).astype(int), BINS - 1)
+    parts = [(index == bin_) for bin_ in range(BINS) if (index == bin_).any()]
     return float(sum(abs(p[m].mean() - right[m].mean()) * m.mean() for m in parts))
 
 
-def judged(seen: Sequence[Seen], calibration: Calibration) -> Figures:
-    right = np.array([one.present for one in seen])
-    p = probabilities(seen, calibration)
+def evaluate(observations: Sequence[Observation], calibration: Calibration) -> Figures:
+    right = np.array([observation.present for observation in observations])
+    p = probabilities(observations, calibration)
     return {
-        "queries": len(seen),
+        "queries": len(observations),
         "AUROC": round(auroc(p, right), 3),
-        "AUROC of the best cosine": round(auroc(np.array([s.cosine for s in seen]), right), 3),
-        "AUROC of its z-score": round(auroc(np.array([s.z for s in seen]), right), 3),
+        "AUROC of the best cosine": round(
+            auroc(np.array([s.cosine for s in observations]), right), 3
+        ),
+        "AUROC of its z-score": round(auroc(np.array([s.z for s in observations]), right), 3),
         "ECE": round(calibration_error(p, right), 3),
     }
 
 
-def probabilities(seen: Sequence[Seen], calibration: Calibration) -> np.ndarray:
-    return np.array([calibration.probability(one.standing, one.images) for one in seen])
+def probabilities(observations: Sequence[Observation], calibration: Calibration) -> np.ndarray:
+    return np.array(
+        [
+            calibration.probability(observation.standing, observation.images)
+            for observation in observations
+        ]
+    )
 
 
-def report(seen: Sequence[Seen], calibration: Calibration) -> Figures:
-    """All of the galleries of 300, and these by kind of query and by what is wrong with it."""
-    main = [one for one in seen if one.images == MAIN]
-    found: Figures = {f"{MAIN} pictures": judged(main, calibration)}
+def report(observations: Sequence[Observation], calibration: Calibration) -> Figures:
+    """Evaluate the galleries of 300 pictures, also by kind of query and by label, and all sizes."""
+    main = [observation for observation in observations if observation.images == MAIN]
+    results: Figures = {f"{MAIN} pictures": evaluate(main, calibration)}
     for lang in ("zh", "en"):
         for kind in KINDS:
-            part = [one for one in main if (one.ask.lang, one.ask.kind) == (lang, kind)]
-            found[f"{lang} {kind}"] = judged(part, calibration)
-    for how in (COLOUR, NEAR, ABSENT):
-        told = judged([one for one in main if one.ask.how in (PRESENT, how)], calibration)
-        found[how] = {name: value for name, value in told.items() if name != "ECE"}
+            part = [
+                observation
+                for observation in main
+                if (observation.query.lang, observation.query.kind) == (lang, kind)
+            ]
+            results[f"{lang} {kind}"] = evaluate(part, calibration)
+    for label in (COLOUR, NEAR, ABSENT):
+        figures = evaluate(
+            [observation for observation in main if observation.query.label in (PRESENT, label)],
+            calibration,
+        )
+        results[label] = {name: value for name, value in figures.items() if name != "ECE"}
     for size in SIZES:
-        sized = [one for one in seen if one.images == size]
-        found[f"among {size}"] = judged(sized, calibration)
-    found["all sizes"] = judged(seen, calibration)
-    return found
+        sized = [observation for observation in observations if observation.images == size]
+        results[f"among {size}"] = evaluate(sized, calibration)
+    results["all sizes"] = evaluate(observations, calibration)
+    return results
 
 
-def hits_of(seen: Sequence[Seen]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def hits_of(observations: Sequence[Observation]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(standing, pictures, right) of every hit."""
-    rows = [(s, one.images, right) for one in seen for s, right in one.hits]
+    rows = [
+        (s, observation.images, right)
+        for observation in observations
+        for s, right in observation.hits
+    ]
     standing, images, right = (np.array(column) for column in zip(*rows, strict=True))
     return standing, images, right.astype(bool)
 
@@ -163,43 +181,45 @@ def main() -> None:
     options = parser.parse_args()
     ensure(options.collections)
     fitting, judging = list(scenes_of(FITTED_ON)), list(scenes_of(JUDGED_ON))
-    seen: dict[str, list[Seen]] = {}
-    develop: list[Seen] = []
+    observations: dict[str, list[Observation]] = {}
+    develop: list[Observation] = []
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
         bank = bank_of(encoder)
-        develop += look(encoder, fitting, drawn(encoder, FITTED_ON, options.work), bank, 1)
+        develop += observe(
+            encoder, fitting, scene_vectors(encoder, FITTED_ON, options.work), bank, 1
+        )
         vectors = pictures(encoder, options.collections / "scenes", options.work)
-        seen[model] = list(look(encoder, judging, vectors, bank, 2))
-        print(model, len(seen[model]), "queries")
-    sizes = np.array([one.images for one in develop])
-    standing = np.array([one.standing for one in develop])
+        observations[model] = list(observe(encoder, judging, vectors, bank, 2))
+        print(model, len(observations[model]), "queries")
+    sizes = np.array([observation.images for observation in develop])
+    standing = np.array([observation.standing for observation in develop])
     fitted = {
-        "any": fit(standing, sizes, np.array([one.present for one in develop])),
+        "any": fit(standing, sizes, np.array([observation.present for observation in develop])),
         "this": fit(*hits_of(develop)),
     }
     print("fitted", fitted, "in force", ANY, THIS)
-    found: Figures = {
+    results: Figures = {
         "fitted": {n: [c.scale, c.growth, c.offset] for n, c in fitted.items()},
         "in force": {n: [c.scale, c.growth, c.offset] for n, c in (("any", ANY), ("this", THIS))},
     }
     curves: dict[str, Mapping[str, np.ndarray]] = {}
-    for model, ones in seen.items():
-        table = report(ones, ANY)
-        hits, images, right = hits_of(ones)
+    for model, part in observations.items():
+        table = report(part, ANY)
+        hits, images, right = hits_of(part)
         p = np.array([THIS.probability(s, int(n)) for s, n in zip(hits, images, strict=True)])
         table["hits"] = {"AUROC": round(auroc(p, right), 3),
                          "ECE": round(calibration_error(p, right), 3)}  # fmt: skip
-        found[model] = table
+        results[model] = table
         for name, row in table.items():
             print(f"  {model:8} {name:18} {row}")
-        main_ones = [one for one in ones if one.images == MAIN]
+        main_part = [observation for observation in part if observation.images == MAIN]
         curves[model] = {
-            "p": probabilities(main_ones, ANY),
-            "right": np.array([one.present for one in main_ones]),
+            "p": probabilities(main_part, ANY),
+            "right": np.array([observation.present for observation in main_part]),
         }
     draw(curves, PLOT)
-    print(save("calibration", found))
+    print(save("calibration", results))
 
 
 if __name__ == "__main__":

@@ -63,20 +63,20 @@ def measure(gallery: Path, runs: int) -> Figures:
     search = ("search", "灰猫", "--gallery", str(gallery))
     seconds(MAIN, *search)
     warm = [seconds(MAIN, *search) for _ in range(runs)]
-    found: Figures = {"search, warm": figures(warm)}
+    results: Figures = {"search, warm": figures(warm)}
     if os.access(DROP, os.W_OK):
         dropped = [seconds(MAIN, *search, before=drop_cache) for _ in range(runs)]
-        found["search, dropped page cache"] = figures(dropped)
+        results["search, dropped page cache"] = figures(dropped)
     bare = statistics.median(seconds("pass") for _ in range(runs))
-    found["python alone"] = round(bare, 3)
-    found["imports, less python alone"] = {
+    results["python alone"] = round(bare, 3)
+    results["imports, less python alone"] = {
         name: round(statistics.median(seconds(f"import {name}") for _ in range(runs)) - bare, 3)
         for name in IMPORTS
     }
-    return found
+    return results
 
 
-def filled(root: Path, count: int, model: str, vectors: Floats | None = None) -> Path:
+def fill_gallery(root: Path, count: int, model: str, vectors: Floats | None = None) -> Path:
     """A gallery of ``count`` pictures that are not there, with ``vectors`` (count, dim), or random
     ones, of ``model``."""
     card = build_encoder(model, "cpu").info
@@ -101,7 +101,7 @@ def filled(root: Path, count: int, model: str, vectors: Floats | None = None) ->
     return root
 
 
-def beside_rclip(program: Path, home: Path, runs: int) -> Figures:
+def compare_with_rclip(program: Path, home: Path, runs: int) -> Figures:
     """ViT-B/32 int8 beside rclip's float32 at the same (random) weights."""
     from benchmarks import pictures, rclip
     from soutu.factory import sample_inputs
@@ -113,34 +113,34 @@ def beside_rclip(program: Path, home: Path, runs: int) -> Figures:
     theirs = rclip.prepare(home / "rclip", load(checkpoint_of("ViT-B-32-256", "random:0")))
     photos = pictures.write(home / "photos", COUNTS[0], (640, 480))
     rclip.run(program, theirs, photos, "-t", "1", "cat")
-    galleries = {count: filled(home / str(count), count, "ViT-B-32") for count in COUNTS}
+    galleries = {count: fill_gallery(home / str(count), count, "ViT-B-32") for count in COUNTS}
 
     def searches(before: Callable[[], object] | None) -> dict[str, list[float]]:
-        taken: dict[str, list[float]] = {"rclip, 300 pictures": []}
+        times: dict[str, list[float]] = {"rclip, 300 pictures": []}
         for _ in range(runs):
             for count, gallery in galleries.items():
                 search = ("search", "cat", "--gallery", str(gallery), "-k", "1")
                 name = f"Soutu, {count:,} pictures"
-                taken.setdefault(name, []).append(seconds(MAIN, *search, before=before))
+                times.setdefault(name, []).append(seconds(MAIN, *search, before=before))
             if before:
                 before()
             run = rclip.run(program, theirs, photos, "-n", "-t", "1", "cat")
-            taken["rclip, 300 pictures"].append(run)
-        return taken
+            times["rclip, 300 pictures"].append(run)
+        return times
 
     searches(None)
-    found: Figures = {}
+    results: Figures = {}
     states: dict[str, Callable[[], object] | None] = {"warm": None}
     if os.access(DROP, os.W_OK):
         states["dropped page cache"] = drop_cache
     for state, before in states.items():
-        taken = searches(before)
-        peer = statistics.median(taken["rclip, 300 pictures"])
-        found[state] = {
+        times = searches(before)
+        peer = statistics.median(times["rclip, 300 pictures"])
+        results[state] = {
             name: {**figures(runs), "of rclip": round(statistics.median(runs) / peer, 3)}
-            for name, runs in taken.items()
+            for name, runs in times.items()
         }
-    return found
+    return results
 
 
 def main() -> None:
@@ -153,13 +153,13 @@ def main() -> None:
         shutil.copytree(demo_data() / "images", gallery / "images")
         index = ("index", folder, "--model", "tiny")
         subprocess.run([sys.executable, "-c", MAIN, *index], check=True)
-        found = measure(gallery, args.runs)
+        results = measure(gallery, args.runs)
     if args.rclip:
         with tempfile.TemporaryDirectory() as folder:
-            found["ViT-B-32 int8"] = beside_rclip(args.rclip, Path(folder), args.runs)
-    for name, value in found.items():
+            results["ViT-B-32 int8"] = compare_with_rclip(args.rclip, Path(folder), args.runs)
+    for name, value in results.items():
         print(f"{name}: {value}")
-    print(save("cold_start", {"unit": "s", "runs": args.runs, **found}))
+    print(save("cold_start", {"unit": "s", "runs": args.runs, **results}))
 
 
 if __name__ == "__main__":

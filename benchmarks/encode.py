@@ -136,12 +136,12 @@ def main() -> None:
     inputs = Inputs(images, preprocess(images, card))
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["SOUTU_MODELS"] = scratch
-        found = engines(loaded, inputs, Path(scratch), args.threads)
-        reference = found["torch float32"]()
-        cosine = {name: lowest_cosine(run(), reference) for name, run in found.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in found}
+        runs_by_name = engines(loaded, inputs, Path(scratch), args.threads)
+        reference = runs_by_name["torch float32"]()
+        cosine = {name: lowest_cosine(run(), reference) for name, run in runs_by_name.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in runs_by_name}
         for _ in range(args.rounds):
-            for name, run in found.items():
+            for name, run in runs_by_name.items():
                 start = time.perf_counter()
                 run()
                 seconds[name].append(time.perf_counter() - start)
@@ -158,8 +158,8 @@ def main() -> None:
     print(f"{machine()['cpu']}: {machine()['flags']}")
     for name, row in table.items():
         print(f"{name:22} {row}")
-    told: dict[str, Any] = {"model": "ViT-B-32, random weights", "batch": args.batch}
-    print(save("encode", {**told, "rounds": args.rounds, "threads": args.threads,
+    settings: dict[str, Any] = {"model": "ViT-B-32, random weights", "batch": args.batch}
+    print(save("encode", {**settings, "rounds": args.rounds, "threads": args.threads,
                           "torch": torch.__version__, "engines": table}))  # fmt: skip
 
 

@@ -33,8 +33,8 @@ def write(folder: Path, pictures: Path) -> int:
     for number, scene in enumerate(scenes_of(SPLITS[0]), 1):
         texts = [say(scene, "en", rng.choice(KINDS), rng).text for _ in range(CAPTIONS)]
         ids = range(CAPTIONS * number, CAPTIONS * (number + 1))
-        said = [{"raw": text, "sentid": id} for text, id in zip(texts, ids, strict=True)]
-        images.append({"filename": f"{number:05d}.jpg", "split": "test", "sentences": said})
+        sentences = [{"raw": text, "sentid": id} for text, id in zip(texts, ids, strict=True)]
+        images.append({"filename": f"{number:05d}.jpg", "split": "test", "sentences": sentences})
     text = json.dumps({"images": images, "dataset": "scenes"}, ensure_ascii=False)
     (folder / "dataset_scenes.json").write_text(text, encoding="utf-8")
     return CAPTIONS * len(images)
@@ -52,12 +52,12 @@ def run(*arguments: str) -> dict[str, object]:
     if status:
         raise SystemExit(f"soutu eval ended with {os.waitstatus_to_exitcode(status)}")
     seconds = time.perf_counter() - start
-    found = {
-        one["direction"]: {"queries": one["queries"], **one["metrics"]["hit@10"]}
-        for one in json.loads(out)["outcomes"]
+    results = {
+        outcome["direction"]: {"queries": outcome["queries"], **outcome["metrics"]["hit@10"]}
+        for outcome in json.loads(out)["outcomes"]
     }
     megabytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-    return {"seconds": round(seconds, 1), "peak MB": round(megabytes), "hit@10": found}
+    return {"seconds": round(seconds, 1), "peak MB": round(megabytes), "hit@10": results}
 
 
 def main() -> None:
@@ -65,12 +65,20 @@ def main() -> None:
     parser.add_argument("--collections", type=Path, default=COLLECTIONS)
     options = parser.parse_args()
     ensure(options.collections)
-    with tempfile.TemporaryDirectory() as there:
-        folder = Path(there) / "scenes"
+    with tempfile.TemporaryDirectory() as temp:
+        folder = Path(temp) / "scenes"
         folder.mkdir()
         captions = write(folder, options.collections / "scenes" / "images")
-        asked = [str(folder), "--model", "tiny", "--work", f"{there}/work", "--out", f"{there}/out"]
-        figures = {name: run(*asked) for name in ("first", "with kept vectors")}
+        arguments = [
+            str(folder),
+            "--model",
+            "tiny",
+            "--work",
+            f"{temp}/work",
+            "--out",
+            f"{temp}/out",
+        ]
+        figures = {name: run(*arguments) for name in ("first", "with kept vectors")}
     record = {"pictures": SPLITS[0].pictures, "captions": captions, **figures}
     print(json.dumps(record, indent=1))
     print(save("evaluation", record))

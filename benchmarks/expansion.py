@@ -1,4 +1,4 @@
-"""How much of what a translator would find does query expansion find, for Chinese queries?
+"""Measure how much of a translator's gain query expansion reaches on Chinese queries.
 
 ``python -m benchmarks.expansion [--collections DIR] [--work DIR]``: on the 5,000 scenes of
 ``training.collections`` with ``tiny-en``, whose text tower has seen no Chinese, and with ``tiny``.
@@ -32,7 +32,7 @@ from soutu.query.expansion import (
 from soutu.query.lexicon import built_in_lexicon
 from soutu.query.probes import probe_texts
 from soutu.search.calibration import ON, ScoreBaseline, correct_query, correction_alpha
-from soutu.search.calibration import measure_baseline as gauge
+from soutu.search.calibration import measure_baseline as measure_baseline
 from soutu.search.fusion import POOLINGS, SENSES, K, pool_by_sense
 from soutu.text import EN, language
 from soutu.types import Floats, Variant
@@ -50,8 +50,8 @@ Figures = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A query, its translation ("" where nobody made one) and which pictures answer it."""
+class JudgedQuery:
+    """A query, its translation ("" if there is none) and which pictures answer it."""
 
     kind: str
     zh: str
@@ -59,139 +59,146 @@ class Asked:
     right: np.ndarray
 
 
-def hand_written() -> list[Asked]:
+def hand_written() -> list[JudgedQuery]:
     scenes = list(scenes_of(SPLITS[0]))
-    asked = (
-        Asked(query.kind, query.zh, query.en, np.array([query.fits(scene) for scene in scenes]))
+    judged_queries = (
+        JudgedQuery(
+            query.kind, query.zh, query.en, np.array([query.fits(scene) for scene in scenes])
+        )
         for query in handwritten()
     )
-    return [one for one in asked if one.right.any()]
+    return [query for query in judged_queries if query.right.any()]
 
 
-def generated(folder: Path, lang: str = "zh", most: int = GENERATED) -> list[Asked]:
+def generated_queries(folder: Path, lang: str = "zh", limit: int = GENERATED) -> list[JudgedQuery]:
     """``zh`` holds the text, whatever its language."""
     rows = [json.loads(line) for line in (folder / "queries.jsonl").open(encoding="utf-8")]
-    found = []
+    results = []
     count = sum(1 for _ in (folder / "images").glob("*.jpg"))
     for kind in KINDS:
-        chosen = [row for row in rows if row["lang"] == lang and row["kind"] == kind][:most]
+        chosen = [row for row in rows if row["lang"] == lang and row["kind"] == kind][:limit]
         for row in chosen:
             right = np.zeros(count, bool)
             right[[int(Path(path).stem) - 1 for path in row["relevant"]]] = True
-            found.append(Asked(kind, row["text"], "", right))
-    return found
+            results.append(JudgedQuery(kind, row["text"], "", right))
+    return results
 
 
 def bank_of(encoder: Encoder) -> Floats:
     """The vectors of the reference texts."""
     texts = probe_texts(encoder.info.languages)
-    parts = [encoder.encode_texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
+    parts = [
+        encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)
+    ]
     return np.vstack(parts)
 
 
 def pictures(encoder: Encoder, folder: Path, work: Path) -> Floats:
-    """The vectors of the collection's pictures, kept in ``work`` by the model's fingerprint."""
-    kept = work / f"{encoder.info.fingerprint[:16]}.npy"
-    if not kept.is_file():
+    """Return the vectors of the collection's pictures; ``work`` caches them by model."""
+    cache = work / f"{encoder.info.fingerprint[:16]}.npy"
+    if not cache.is_file():
         paths = sorted((folder / "images").glob("*.jpg"))
         parts = [
             encoder.encode_images([decode(path).rgb for path in paths[start : start + BATCH]])
             for start in range(0, len(paths), BATCH)
         ]
         work.mkdir(parents=True, exist_ok=True)
-        np.save(kept, np.vstack(parts))
-    loaded: Floats = np.load(kept)
+        np.save(cache, np.vstack(parts))
+    loaded: Floats = np.load(cache)
     return loaded
 
 
-Method = Callable[[Asked], "Floats | None"]
+Method = Callable[[JudgedQuery], "Floats | None"]
 """The vector (dim,) that a query becomes, or several (s, dim) of which the best counts."""
 
 
 def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
-    """What each does with a query; None where it has nothing to say."""
+    """Return the methods by name; a method returns None for a query it cannot handle."""
     expander, read = LexiconExpander(), encoder.info.languages
     held = correction_alpha(reference, ON)
 
-    def fused(asked: Asked, name: str, keep: Callable[[Variant], bool]) -> Floats:
-        every = variants(asked.zh, expander)
-        said = [variant for variant in every if keep(variant)] or list(every[:1])
-        return POOLINGS[name](encoder.encode_texts([v.text for v in said]), said)[0]
+    def fuse(query: JudgedQuery, name: str, keep: Callable[[Variant], bool]) -> Floats:
+        every = variants(query.zh, expander)
+        used = [variant for variant in every if keep(variant)] or list(every[:1])
+        return POOLINGS[name](encoder.encode_texts([v.text for v in used]), used)[0]
 
-    def picked(text: str) -> Callable[[Variant], bool]:
+    def selected_by_gallery(text: str) -> Callable[[Variant], bool]:
         """What a gallery does by itself."""
         used = {v.text for v in select_variants(variants(text, expander), read) if not v.unused}
         return lambda variant: variant.text in used
 
-    def whole(name: str) -> Method:
-        return lambda asked: fused(asked, name, lambda _: True)
+    def fuse_all(name: str) -> Method:
+        return lambda query: fuse(query, name, lambda _: True)
 
-    def prompted(text: str, *first: LexiconExpander) -> Floats:
+    def fuse_with_templates(text: str, *first: LexiconExpander) -> Floats:
         """With templates over what a gallery searches for."""
         every, _ = propose_variants(
             text, ExpanderPipeline(first, templates=Templates()), read if first else ()
         )
-        said = [variant for variant in every if not variant.unused]
-        return POOLINGS["mean"](encoder.encode_texts([v.text for v in said]), said)[0]
+        used = [variant for variant in every if not variant.unused]
+        return POOLINGS["mean"](encoder.encode_texts([v.text for v in used]), used)[0]
 
-    def auto(asked: Asked) -> Floats:
-        return fused(asked, "mean", picked(asked.zh))
+    def auto(query: JudgedQuery) -> Floats:
+        return fuse(query, "mean", selected_by_gallery(query.zh))
 
-    def senses(asked: Asked) -> Floats:
-        said = [
-            one for one in select_variants(variants(asked.zh, expander), read) if not one.unused
-        ]
-        return pool_by_sense(encoder.encode_texts([one.text for one in said]), said)
+    def senses(query: JudgedQuery) -> Floats:
+        selected = select_variants(variants(query.zh, expander), read)
+        used = [variant for variant in selected if not variant.unused]
+        return pool_by_sense(encoder.encode_texts([variant.text for variant in used]), used)
 
-    def raw(asked: Asked) -> Floats:
-        vector: Floats = encoder.encode_texts([asked.zh])[0]
+    def raw(query: JudgedQuery) -> Floats:
+        vector: Floats = encoder.encode_texts([query.zh])[0]
         return vector
 
     return {
         "raw": raw,
-        "raw + NNN": lambda asked: correct_query(raw(asked), reference, held),
-        **{f"lexicon, {name}": whole(name) for name in POOLINGS if name != SENSES},
+        "raw + NNN": lambda query: correct_query(raw(query), reference, held),
+        **{f"lexicon, {name}": fuse_all(name) for name in POOLINGS if name != SENSES},
         "lexicon, max over senses": senses,
-        "lexicon, English alone": lambda asked: fused(
-            asked, "mean", lambda v: language(v.text) == EN
+        "lexicon, English alone": lambda query: fuse(
+            query, "mean", lambda v: language(v.text) == EN
         ),
         "lexicon, auto": auto,
-        "lexicon, auto + NNN": lambda asked: correct_query(auto(asked), reference, held),
-        "templates": lambda asked: prompted(asked.zh),
-        "lexicon, auto + templates": lambda asked: prompted(asked.zh, expander),
-        "translated by hand": lambda asked: (
-            encoder.encode_texts([asked.en])[0] if asked.en else None
+        "lexicon, auto + NNN": lambda query: correct_query(auto(query), reference, held),
+        "templates": lambda query: fuse_with_templates(query.zh),
+        "lexicon, auto + templates": lambda query: fuse_with_templates(query.zh, expander),
+        "translated by hand": lambda query: (
+            encoder.encode_texts([query.en])[0] if query.en else None
         ),
-        "translated by hand + templates": lambda asked: prompted(asked.en) if asked.en else None,
+        "translated by hand + templates": lambda query: (
+            fuse_with_templates(query.en) if query.en else None
+        ),
     }
 
 
-def ranks(images: Floats, vector: Floats, right: np.ndarray) -> np.ndarray:
+def rank_right(images: Floats, vector: Floats, right: np.ndarray) -> np.ndarray:
     """1-based ranks of the right pictures, ascending; a tie with a wrong one counts against it."""
-    return places((images @ np.atleast_2d(vector).T).max(axis=1), right)
+    return rank_positions((images @ np.atleast_2d(vector).T).max(axis=1), right)
 
 
-def places(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+def rank_positions(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     order = np.lexsort((right, -scores))
     return np.flatnonzero(right[order]) + 1
 
 
-def judged(images: Floats, asked: Sequence[Asked], method: Method) -> dict[str, np.ndarray]:
+def evaluate(
+    images: Floats, queries: Sequence[JudgedQuery], method: Method
+) -> dict[str, np.ndarray]:
     """Per query: hits at 1, 5 and 10, and average precision."""
-    found = []
-    for one in asked:
-        vector = method(one)
+    results = []
+    for query in queries:
+        vector = method(query)
         if vector is None:
             return {}
-        found.append(ranks(images, vector, one.right))
-    return metrics(found)
+        results.append(rank_right(images, vector, query.right))
+    return metrics(results)
 
 
-def metrics(found: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def metrics(results: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     rows = []
-    for at in found:
-        precision = np.arange(1, len(at) + 1) / at
-        rows.append([*(float(at[0] <= k) for k in (1, 5, 10)), float(precision.mean())])
+    for ranks in results:
+        precision = np.arange(1, len(ranks) + 1) / ranks
+        rows.append([*(float(ranks[0] <= k) for k in (1, 5, 10)), float(precision.mean())])
     table = np.array(rows)
     return dict(zip(("hit@1", "hit@5", "hit@10", "mAP"), table.T, strict=True))
 
@@ -204,34 +211,36 @@ def interval(values: np.ndarray) -> list[float]:
     return [round(float(x), 4) for x in (values.mean(), low, high)]
 
 
-def both(encoders: Sequence[Encoder], images: Sequence[Floats], asked: Sequence[Asked]) -> Figures:
+def both(
+    encoders: Sequence[Encoder], images: Sequence[Floats], queries: Sequence[JudgedQuery]
+) -> Figures:
     """Reciprocal rank fusion of what two models find with "auto"."""
-    found: Figures = {}
+    results: Figures = {}
     auto = [methods(encoder, NOTHING)["lexicon, auto"] for encoder in encoders]
     for kind in KINDS:
-        part = [one for one in asked if one.kind == kind]
+        part = [query for query in queries if query.kind == kind]
         ranked = []
-        for one in part:
-            total = np.zeros(len(one.right))
+        for query in part:
+            total = np.zeros(len(query.right))
             for method, vectors in zip(auto, images, strict=True):
-                vector = method(one)
+                vector = method(query)
                 assert vector is not None
                 order = np.argsort(-(vectors @ vector), kind="stable")
                 total[order] += 1 / (K + np.arange(1, len(order) + 1))
-            ranked.append(places(total, one.right))
+            ranked.append(rank_positions(total, query.right))
         row = {metric: interval(values) for metric, values in metrics(ranked).items()}
-        found[kind] = {"queries": len(part), "RRF": row}
-    return found
+        results[kind] = {"queries": len(part), "RRF": row}
+    return results
 
 
 def measure(
-    encoder: Encoder, images: Floats, asked: Sequence[Asked], reference: ScoreBaseline
+    encoder: Encoder, images: Floats, queries: Sequence[JudgedQuery], reference: ScoreBaseline
 ) -> Figures:
-    found: Figures = {}
+    results: Figures = {}
     for kind in KINDS:
-        part = [one for one in asked if one.kind == kind]
+        part = [query for query in queries if query.kind == kind]
         every = methods(encoder, reference)
-        tables = {name: judged(images, part, method) for name, method in every.items()}
+        tables = {name: evaluate(images, part, method) for name, method in every.items()}
         figures: Figures = {
             name: {metric: interval(values) for metric, values in table.items()}
             for name, table in tables.items()
@@ -244,8 +253,8 @@ def measure(
                 for name, table in tables.items()
                 if name.startswith("lexicon") and best != raw
             }
-        found[kind] = {"queries": len(part), **figures}
-    return found
+        results[kind] = {"queries": len(part), **figures}
+    return results
 
 
 def coverage() -> Figures:
@@ -253,9 +262,9 @@ def coverage() -> Figures:
     expander, missed = LexiconExpander(), []
     words = everyday_words()
     for word in words:
-        said = {v.text.casefold() for v in expander.expand(word.zh) if language(v.text) == EN}
-        if not said & {text.casefold() for text in word.acceptable}:
-            missed.append(f"{word.zh}: {', '.join(sorted(said)) or '-'}")
+        english = {v.text.casefold() for v in expander.expand(word.zh) if language(v.text) == EN}
+        if not english & {text.casefold() for text in word.acceptable}:
+            missed.append(f"{word.zh}: {', '.join(sorted(english)) or '-'}")
     return {"words": len(words), "covered": 1 - len(missed) / len(words), "missed": missed}
 
 
@@ -278,28 +287,30 @@ def main() -> None:
     options = parser.parse_args()
     ensure(options.collections)
     folder = options.collections / "scenes"
-    sets = {"hand-written": hand_written(), "generated": generated(folder)}
-    found: Figures = {"lexicon words": len(built_in_lexicon()), "coverage": coverage()}
-    print(json.dumps(found, ensure_ascii=False, indent=1))
+    sets = {"hand-written": hand_written(), "generated": generated_queries(folder)}
+    results: Figures = {"lexicon words": len(built_in_lexicon()), "coverage": coverage()}
+    print(json.dumps(results, ensure_ascii=False, indent=1))
     used: list[tuple[Encoder, Floats]] = []
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
         images = pictures(encoder, folder, options.work)
         used.append((encoder, images))
         order = np.random.default_rng(0).permutation(len(images))
-        reference = gauge(images[order], bank_of(encoder), images=len(images), texts="")
-        found[model] = {
-            what: measure(encoder, images, asked, reference) for what, asked in sets.items()
+        reference = measure_baseline(images[order], bank_of(encoder), images=len(images), texts="")
+        results[model] = {
+            what: measure(encoder, images, queries, reference) for what, queries in sets.items()
         }
-        for what, figures in found[model].items():  # type: ignore[attr-defined]
+        for what, figures in results[model].items():  # type: ignore[attr-defined]
             print(model, what)
             show(figures)
     encoders, vectors = zip(*used, strict=True)
-    found["both models"] = {what: both(encoders, vectors, asked) for what, asked in sets.items()}
-    for what, figures in found["both models"].items():  # type: ignore[attr-defined]
+    results["both models"] = {
+        what: both(encoders, vectors, queries) for what, queries in sets.items()
+    }
+    for what, figures in results["both models"].items():  # type: ignore[attr-defined]
         print("both models", what)
         show(figures)
-    print(save("expansion", found))
+    print(save("expansion", results))
 
 
 if __name__ == "__main__":

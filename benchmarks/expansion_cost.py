@@ -27,11 +27,11 @@ LANGUAGES = {"zh, en": ("zh", "en"), "en": ("en",)}  # what the model reads
 FIRST = """
 import sys, time
 import numpy, soutu.gallery, soutu.search, soutu.store.sqlite.store
-from soutu.assemble import build_expander
-from soutu.config import Config
-from soutu.query.chain import proposals
+from soutu.factory import build_expander
+from soutu.query.expansion import propose_variants
+from soutu.settings import Settings
 start = time.perf_counter()
-proposals(sys.argv[1], build_expander(Config()), sys.argv[2].split(", "))
+propose_variants(sys.argv[1], build_expander(Settings()), sys.argv[2].split(", "))
 print((time.perf_counter() - start) * 1000)
 """
 
@@ -58,19 +58,19 @@ def warm(texts: list[str], languages: tuple[str, ...]) -> list[float]:
 
 def main() -> None:
     texts = [query.zh for query in handwritten()]
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     for name, languages in LANGUAGES.items():
         cold(texts[0], name)  # compiles what is not compiled yet
         first = [cold(text, name) for text in texts[:: len(texts) // PROCESSES][:PROCESSES]]
         later = warm(texts, languages)
-        found[f"model reads {name}"] = {
+        results[f"model reads {name}"] = {
             "cold ms": round(statistics.median(first), 2),
             "cold ms, worst": round(max(first), 2),
             "warm ms": round(statistics.median(later), 3),
             "warm ms, 99th percentile": round(statistics.quantiles(later, n=100)[-1], 3),
         }
-        print(name, found[f"model reads {name}"])
-    print(save("expansion_cost", found))
+        print(name, results[f"model reads {name}"])
+    print(save("expansion_cost", results))
 
 
 if __name__ == "__main__":

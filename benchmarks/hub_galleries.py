@@ -41,7 +41,7 @@ def _noisy(picture: Picture) -> Picture:
     return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
 
 
-def _tiled(picture: Picture) -> Picture:
+def _tile(picture: Picture) -> Picture:
     small = picture.resize((picture.width // 2, picture.height // 2))
     return Image.fromarray(np.tile(np.asarray(small), (2, 2, 1)))
 
@@ -56,7 +56,7 @@ CHANGES: Mapping[str, Callable[[Picture], Picture]] = {
     "dark": lambda picture: picture.point(lambda value: value // 5),
     "coarse": lambda picture: picture.resize((24, 24)).resize((256, 256), Image.Resampling.NEAREST),
     "turned": lambda picture: picture.rotate(180),
-    "channels": lambda picture: Image.merge("RGB", [picture.split()[at] for at in (1, 2, 0)]),
+    "channels": lambda picture: Image.merge("RGB", [picture.split()[band] for band in (1, 2, 0)]),
     "noisy": _noisy,
     "two colours": _two_colours,
     "faded": lambda picture: ImageEnhance.Contrast(picture).enhance(0.15),
@@ -64,19 +64,19 @@ CHANGES: Mapping[str, Callable[[Picture], Picture]] = {
     "solarized": lambda picture: ImageOps.solarize(picture, 100),
     "daubed": lambda picture: picture.filter(ImageFilter.ModeFilter(15)),
     "black and white": _black_and_white,
-    "tiled": _tiled,
+    "tiled": _tile,
 }
 
 
 def odd(
-    encoder: Encoder, folder: Path, plain: Floats, kept_in: Path
+    encoder: Encoder, folder: Path, plain: Floats, cache_folder: Path
 ) -> Iterator[tuple[str, Floats]]:
     """Name and vectors (n, dim) of each gallery that is made of the pictures in ``folder``, whose
     own vectors are ``plain``."""
     for name, change in CHANGES.items():
-        seen = kept(
-            kept_in / f"{name.replace(' ', '-')}-{encoder.info.fingerprint[:16]}.npy",
-            lambda change=change: _changed(encoder, folder, change),  # type: ignore[misc]
+        seen = load_or_compute(
+            cache_folder / f"{name.replace(' ', '-')}-{encoder.info.fingerprint[:16]}.npy",
+            lambda change=change: _encode_changed(encoder, folder, change),  # type: ignore[misc]
         )
         for share in SHARES:
             among = np.random.default_rng(1).random(len(seen)) < share
@@ -87,7 +87,7 @@ def odd(
 def uniform(count: int) -> list[Rgb]:
     """One colour, with a slight gradient or a little noise."""
     rng = np.random.default_rng(0)
-    made = []
+    pictures = []
     for number in range(count):
         picture = np.full((128, 128, 3), rng.integers(0, 256, 3), float)
         slope = np.linspace(-20, 20, 128)
@@ -97,11 +97,11 @@ def uniform(count: int) -> list[Rgb]:
             picture += rng.normal(0, 6, picture.shape)
         elif number % 4 == 3:
             picture += slope[None, :, None] * rng.normal(0, 1, 3)
-        made.append(np.clip(picture, 0, 255).astype(np.uint8))
-    return made
+        pictures.append(np.clip(picture, 0, 255).astype(np.uint8))
+    return pictures
 
 
-def kept(file: Path, make: Callable[[], Floats]) -> Floats:
+def load_or_compute(file: Path, make: Callable[[], Floats]) -> Floats:
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, make())
@@ -110,15 +110,20 @@ def kept(file: Path, make: Callable[[], Floats]) -> Floats:
 
 
 def in_batches_of(encode: Callable[[Sequence[Rgb]], Floats], items: Sequence[Rgb]) -> Floats:
-    return np.vstack([encode(items[at : at + BATCH]) for at in range(0, len(items), BATCH)])
+    return np.vstack(
+        [encode(items[start : start + BATCH]) for start in range(0, len(items), BATCH)]
+    )
 
 
-def _changed(encoder: Encoder, folder: Path, change: Callable[[Picture], Picture]) -> Floats:
+def _encode_changed(encoder: Encoder, folder: Path, change: Callable[[Picture], Picture]) -> Floats:
     paths = sorted((folder / "images").glob("*.jpg"))
     parts = [
         encoder.encode_images(
-            [np.asarray(change(Image.fromarray(decode(p).rgb))) for p in paths[at : at + BATCH]]
+            [
+                np.asarray(change(Image.fromarray(decode(p).rgb)))
+                for p in paths[start : start + BATCH]
+            ]
         )
-        for at in range(0, len(paths), BATCH)
+        for start in range(0, len(paths), BATCH)
     ]
     return np.vstack(parts)

@@ -1,4 +1,4 @@
-"""Do pictures that come first for everything get held back, and only where there are such?
+"""Measure the hubness correction: what it gains where there are hubs, and costs elsewhere.
 
 ``python -m benchmarks.hubs [--collections DIR] [--work DIR]``. The correction
 (``search/calibration.py``),
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.calibration import encoded
-from benchmarks.expansion import MODELS, Asked, bank_of, generated, pictures
-from benchmarks.hub_galleries import in_batches_of, kept, odd, uniform
+from benchmarks.calibration import encode_text
+from benchmarks.expansion import MODELS, JudgedQuery, bank_of, generated_queries, pictures
+from benchmarks.hub_galleries import in_batches_of, load_or_compute, odd, uniform
 from benchmarks.record import save
 from soutu.factory import build_encoder
 from soutu.models.base import Encoder
@@ -62,11 +62,11 @@ Ask = Callable[[str], Floats]
 
 @dataclass(frozen=True)
 class Case:
-    """Queries and their vectors (q, dim) over a gallery's pictures (n, dim)."""
+    """Queries and their vectors (q, dim), and a gallery's pictures (n, dim)."""
 
     name: str
     images: Floats
-    asked: Sequence[Asked]
+    judged: Sequence[JudgedQuery]
     queries: Floats
 
 
@@ -82,14 +82,14 @@ class Collections:
         return pictures(self.encoder, self.folder / name, self.work / name)
 
     def case(self, name: str, lang: str, ask: Ask | None = None) -> Case:
-        asked = generated(self.folder / name, lang, QUERIES)
-        ask = ask or (lambda text: encoded(self.encoder, text))
-        queries = np.stack([ask(one.zh) for one in asked])
-        return Case(f"{name} {lang}", self.pictures(name), asked, queries)
+        judged = generated_queries(self.folder / name, lang, QUERIES)
+        ask = ask or (lambda text: encode_text(self.encoder, text))
+        queries = np.stack([ask(query.zh) for query in judged])
+        return Case(f"{name} {lang}", self.pictures(name), judged, queries)
 
     def judged_on(self) -> Iterator[Case]:
         mark = self.encoder.info.fingerprint[:16]
-        flat = kept(
+        flat = load_or_compute(
             self.work / f"uniform-{mark}.npy",
             lambda: in_batches_of(self.encoder.encode_images, uniform(UNIFORM)),
         )
@@ -99,7 +99,7 @@ class Collections:
             yield scenes
             yield self.case("style", lang)
             mixed = np.vstack([scenes.images, flat])
-            asks = [replace(a, right=np.concatenate([a.right, none])) for a in scenes.asked]
+            asks = [replace(a, right=np.concatenate([a.right, none])) for a in scenes.judged]
             yield Case(f"uniform {lang}", mixed, asks, scenes.queries)
         if "zh" not in self.encoder.info.languages:
             raw = self.case("scenes", "zh", lambda text: self.encoder.encode_texts([text])[0])
@@ -107,11 +107,11 @@ class Collections:
 
     def chosen_on(self) -> Iterator[Case]:
         name = "composition"
-        asked = [self.case(name, lang) for lang in ("zh", "en")]
-        yield from asked
+        cases = [self.case(name, lang) for lang in ("zh", "en")]
+        yield from cases
         plain = self.pictures(name)
         for changed, vectors in odd(self.encoder, self.folder / name, plain, self.work):
-            for case in asked:
+            for case in cases:
                 yield replace(case, name=f"{changed}, {case.name}", images=vectors)
 
 
@@ -123,13 +123,13 @@ def reference_of(case: Case, bank: Floats) -> ScoreBaseline:
 def first_right(case: Case, queries: Floats, bias: Floats | None = None) -> np.ndarray:
     """Whether each query's first picture is right; ``bias`` (n,) is taken from the scores."""
     right = []
-    for at, one in enumerate(case.asked):
-        scores = case.images @ queries[at]
-        right.append(one.right[int((scores if bias is None else scores - bias).argmax())])
+    for query, vector in zip(case.judged, queries, strict=True):
+        scores = case.images @ vector
+        right.append(query.right[int((scores if bias is None else scores - bias).argmax())])
     return np.array(right, bool)
 
 
-def held(case: Case, reference: ScoreBaseline, alpha: float) -> Floats:
+def corrected_queries(case: Case, reference: ScoreBaseline, alpha: float) -> Floats:
     """The queries, corrected."""
     return np.stack([correct_query(query, reference, alpha) for query in case.queries])
 
@@ -137,8 +137,8 @@ def held(case: Case, reference: ScoreBaseline, alpha: float) -> Floats:
 def occurrences(case: Case, queries: Floats) -> float:
     """Skewness of N₁₀, how often a picture is among a query's first ten."""
     counts = np.zeros(len(case.images))
-    for at in range(0, len(queries), _BLOCK):
-        scores = queries[at : at + _BLOCK] @ case.images.T
+    for start in range(0, len(queries), _BLOCK):
+        scores = queries[start : start + _BLOCK] @ case.images.T
         best = np.argpartition(-scores, OCCURRENCES, axis=1)[:, :OCCURRENCES]
         np.add.at(counts, best.ravel(), 1)
     deviation = counts - counts.mean()
@@ -157,7 +157,7 @@ def compare(case: Case, bank: Floats) -> Figures:
     reference = reference_of(case, bank)
     alpha = correction_alpha(reference, ON)
     off = first_right(case, case.queries)
-    moved = held(case, reference, alpha)
+    moved = corrected_queries(case, reference, alpha)
     on = first_right(case, moved)
     better, worse = int((on & ~off).sum()), int((off & ~on).sum())
     nearest = np.sort(bank @ case.images.T, axis=0)[::-1]
@@ -169,7 +169,7 @@ def compare(case: Case, bank: Floats) -> Figures:
     }
     return {
         "pictures": len(case.images),
-        "queries": len(case.asked),
+        "queries": len(case.judged),
         "skewness": round(reference.skewness, 2),
         "alpha": round(alpha, 3),
         "corrects": correction_alpha(reference, AUTO) > 0,
@@ -198,15 +198,15 @@ def gains(case: Case, bank: Floats) -> tuple[float, list[float]]:
     reference = reference_of(case, bank)
     off = first_right(case, case.queries).mean()
     tried = (*ALPHAS, correction_alpha(reference, AUTO))
-    on = [first_right(case, held(case, reference, alpha)).mean() for alpha in tried]
-    return reference.skewness, [100 * float(one - off) for one in on]
+    on = [first_right(case, corrected_queries(case, reference, alpha)).mean() for alpha in tried]
+    return reference.skewness, [100 * float(rate - off) for rate in on]
 
 
-def choice(found: Sequence[tuple[float, list[float]]]) -> list[Figures]:
+def choice(results: Sequence[tuple[float, list[float]]]) -> list[Figures]:
     """The mean gains by level of skewness."""
     rows: list[Figures] = []
     for low, high in pairwise(LEVELS):
-        of_level = [points for skewness, points in found if low <= skewness < high]
+        of_level = [points for skewness, points in results if low <= skewness < high]
         means = np.mean(of_level, axis=0).round(2).tolist()
         names = [*(f"{alpha:g}" for alpha in ALPHAS), "by itself"]
         points = dict(zip(names, means, strict=True))
@@ -220,20 +220,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=COLLECTIONS / "vectors")
     options = parser.parse_args()
     ensure(options.collections)
-    found: Figures = {"correction": {**vars(DEFAULT_HUB_CORRECTION), "most": MAX_ALPHA}}
+    results: Figures = {"correction": {**vars(DEFAULT_HUB_CORRECTION), "most": MAX_ALPHA}}
     points = []
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
         bank = bank_of(encoder)
         collections = Collections(encoder, options.collections, options.work)
         points += [gains(case, bank) for case in collections.chosen_on()]
-        found[model] = table = {}
+        results[model] = table = {}
         for case in collections.judged_on():
             table[case.name] = compare(case, bank)
             print(f"{model:8} {case.name:18} {table[case.name]}", flush=True)
-    found["chosen on"] = choice(points)
-    print(found["chosen on"])
-    print(save("hubs", found))
+    results["chosen on"] = choice(points)
+    print(results["chosen on"])
+    print(save("hubs", results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Do captions' words, fused with the vectors, find more? And what do they cost?
+"""Measure what the words of captions add to the vectors, and what they cost.
 
 ``python -m benchmarks.hybrid [--collections DIR] [--work DIR]``: the 5,000 scenes of
 ``training.collections`` with ``tiny`` and ``tiny-en``, and the Chinese queries that
@@ -24,14 +24,22 @@ import numpy as np
 from benchmarks.expansion import (
     MODELS,
     NOTHING,
-    Asked,
-    generated,
+    JudgedQuery,
+    generated_queries,
     hand_written,
     interval,
     methods,
     pictures,
 )  # fmt: skip
-from benchmarks.hybrid_cost import LARGE, Captions, Figures, asked_variants, large, store_of, times
+from benchmarks.hybrid_cost import (
+    LARGE,
+    Captions,
+    Figures,
+    large,
+    parse_and_expand,
+    store_of,
+    times,
+)
 from benchmarks.record import save
 from soutu.factory import build_encoder
 from soutu.models.base import Encoder
@@ -61,32 +69,32 @@ Words = tuple[Ranking, Ranking]
 
 
 def captions_of(folder: Path) -> dict[int, dict[str, str]]:
-    found: dict[int, dict[str, str]] = {}
+    results: dict[int, dict[str, str]] = {}
     with open(folder / "captions.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault(int(Path(row["image_path"]).stem), {})[row["lang"]] = row["caption"]
-    return found
+            results.setdefault(int(Path(row["image_path"]).stem), {})[row["lang"]] = row["caption"]
+    return results
 
 
-def cases(said: Mapping[int, Mapping[str, str]]) -> dict[str, Captions]:
+def cases(captions: Mapping[int, Mapping[str, str]]) -> dict[str, Captions]:
     rng = random.Random(1)
-    some = set(rng.sample(sorted(said), round(SHARE * len(said))))
-    wrong = rng.sample(sorted(said), round(WRONG * len(said)))
+    some = set(rng.sample(sorted(captions), round(SHARE * len(captions))))
+    wrong = rng.sample(sorted(captions), round(WRONG * len(captions)))
     moved = dict(zip(wrong, [*wrong[1:], wrong[0]], strict=True))
-    both = {number: list(texts.values()) for number, texts in said.items()}
+    both = {number: list(texts.values()) for number, texts in captions.items()}
     return {
         "all": both,
         "30 %": {number: texts for number, texts in both.items() if number in some},
-        "English only": {number: [texts["en"]] for number, texts in said.items()},
+        "English only": {number: [texts["en"]] for number, texts in captions.items()},
         "a third wrong": {number: both[moved.get(number, number)] for number in both},
     }
 
 
 def words_of(store: Searchable, text: str) -> Words:
-    query, said = asked_variants(text)
-    found = [(store.search_text(one.text, MAX_CAPTION_HITS), min(1.0, one.weight)) for one in said]
-    every = comb_max([Ranking(r.ids, r.scores * np.float32(w)) for r, w in found])
-    return every, caption_matches(query, said, lambda t, k: store.search_text(t, k, exact=True))
+    query, used = parse_and_expand(text)
+    results = [(store.search_text(v.text, MAX_CAPTION_HITS), min(1.0, v.weight)) for v in used]
+    every = comb_max([Ranking(r.ids, r.scores * np.float32(w)) for r, w in results])
+    return every, caption_matches(query, used, lambda t, k: store.search_text(t, k, exact=True))
 
 
 def rankings(nearest: Ranking, words: Words) -> Iterator[tuple[str, np.ndarray]]:
@@ -97,46 +105,49 @@ def rankings(nearest: Ranking, words: Words) -> Iterator[tuple[str, np.ndarray]]
     for method in METHODS:
         ids = nearest.ids
         name, _, narrowed = method.partition(", ")
-        said = exact if narrowed or name == "lifted" else every
+        matches = exact if narrowed or name == "lifted" else every
         if method == "text":
             ids = every.ids
-        elif name in RANKING_FUSIONS and len(said.ids):
+        elif name in RANKING_FUSIONS and len(matches.ids):
             ids = fuse_with_captions(
-                first, said, lambda i: np.array([cosines[j] for j in i.tolist()], np.float32),
+                first, matches, lambda i: np.array([cosines[j] for j in i.tolist()], np.float32),
                 len(nearest.ids), by=name,
             ).ranking.ids  # fmt: skip
         yield method, np.concatenate([ids, nearest.ids[~np.isin(nearest.ids, ids)]])
 
 
-def judged(ids: np.ndarray, right: np.ndarray) -> list[float]:
-    at = np.flatnonzero(right[ids - 1]) + 1
-    precision = np.arange(1, len(at) + 1) / at
-    return [*(float(at[0] <= k) for k in (1, 5, 10)), float(precision.mean())]
+def evaluate(ids: np.ndarray, right: np.ndarray) -> list[float]:
+    ranks = np.flatnonzero(right[ids - 1]) + 1
+    precision = np.arange(1, len(ranks) + 1) / ranks
+    return [*(float(ranks[0] <= k) for k in (1, 5, 10)), float(precision.mean())]
 
 
 def measure(
-    encoder: Encoder, images: Floats, asked: Sequence[Asked], words: Mapping[tuple[str, str], Words]
+    encoder: Encoder,
+    images: Floats,
+    queries: Sequence[JudgedQuery],
+    words: Mapping[tuple[str, str], Words],
 ) -> Figures:
     """By kind of query, case and method: hit@1, 5, 10 and mAP with their 95 % intervals."""
-    found: Figures = {}
-    encoded = methods(encoder, NOTHING)["lexicon, auto"]  # as a gallery does by itself
+    results: Figures = {}
+    encode = methods(encoder, NOTHING)["lexicon, auto"]  # as a gallery does by itself
     names = list(dict.fromkeys(case for case, _ in words))
     for kind in KINDS:
         rows: dict[tuple[str, str], list[list[float]]] = {}
-        part = [one for one in asked if one.kind == kind]
-        for one in part:
-            vector = encoded(one)
+        part = [query for query in queries if query.kind == kind]
+        for query in part:
+            vector = encode(query)
             assert vector is not None
             nearest = rank_by_score(np.arange(1, len(images) + 1), images @ vector)
             for case in names:
-                for method, ids in rankings(nearest, words[case, one.zh]):
-                    rows.setdefault((case, method), []).append(judged(ids, one.right))
+                for method, ids in rankings(nearest, words[case, query.zh]):
+                    rows.setdefault((case, method), []).append(evaluate(ids, query.right))
         tables: dict[str, Figures] = {case: {} for case in names}
         for (case, method), table in rows.items():
             columns = zip(("hit@1", "hit@5", "hit@10", "mAP"), np.array(table).T, strict=True)
             tables[case][method] = {name: interval(values) for name, values in columns}
-        found[kind] = {"queries": len(part), **tables}
-    return found
+        results[kind] = {"queries": len(part), **tables}
+    return results
 
 
 def held_out(
@@ -144,16 +155,18 @@ def held_out(
 ) -> Mapping[str, Figures]:
     """Generated queries of another collection, by model."""
     captions = captions_of(folder)
-    taken = {tuple(pieces(text)) for both in captions.values() for text in both.values()}
-    asked = [one for one in generated(folder) if tuple(pieces(one.zh)) not in taken]
-    vectors = {name: pictures(one, folder, work) for name, one in encoders.items()}
+    caption_texts = {tuple(pieces(text)) for both in captions.values() for text in both.values()}
+    queries = [
+        query for query in generated_queries(folder) if tuple(pieces(query.zh)) not in caption_texts
+    ]
+    vectors = {name: pictures(encoder, folder, work) for name, encoder in encoders.items()}
     first = next(iter(encoders))
     words: dict[tuple[str, str], Words] = {}
-    for number, (case, said) in enumerate(cases(captions).items()):
-        with store_of(homes / str(number), encoders[first], vectors[first], said) as store:
-            words.update({(case, one.zh): words_of(store, one.zh) for one in asked})
+    for number, (case, case_captions) in enumerate(cases(captions).items()):
+        with store_of(homes / str(number), encoders[first], vectors[first], case_captions) as store:
+            words.update({(case, query.zh): words_of(store, query.zh) for query in queries})
     return {
-        name: measure(encoder, vectors[name], asked, words) for name, encoder in encoders.items()
+        name: measure(encoder, vectors[name], queries, words) for name, encoder in encoders.items()
     }
 
 
@@ -179,29 +192,31 @@ def main() -> None:
     folder = options.collections / "scenes"
     captions = captions_of(folder)
     texts = [text for both in captions.values() for text in both.values()]
-    taken = {tuple(pieces(text)) for text in texts}
-    every = {"hand-written": hand_written(), "generated": generated(folder)}
+    caption_texts = {tuple(pieces(text)) for text in texts}
+    every = {"hand-written": hand_written(), "generated": generated_queries(folder)}
     sets = {
-        name: [one for one in asked if tuple(pieces(one.zh)) not in taken]
-        for name, asked in every.items()
+        name: [query for query in queries if tuple(pieces(query.zh)) not in caption_texts]
+        for name, queries in every.items()
     }
-    left_out = {name: len(every[name]) - len(asked) for name, asked in sets.items()}
-    found: Figures = {"queries that are captions, left out": left_out}
-    queries = [one.zh for one in (*sets["hand-written"], *sets["generated"])]
+    left_out = {name: len(every[name]) - len(queries) for name, queries in sets.items()}
+    results: Figures = {"queries that are captions, left out": left_out}
+    queries = [query.zh for query in (*sets["hand-written"], *sets["generated"])]
     encoders = {name: build_encoder(where, "cpu") for name, where in MODELS.items()}
-    vectors = {name: pictures(one, folder, options.work) for name, one in encoders.items()}
+    vectors = {name: pictures(encoder, folder, options.work) for name, encoder in encoders.items()}
     name, encoder = next(iter(encoders.items()))
     with tempfile.TemporaryDirectory() as work:
         words: dict[tuple[str, str], Words] = {}
-        for number, (case, said) in enumerate(cases(captions).items()):
-            with store_of(Path(work) / str(number), encoder, vectors[name], said) as store:
+        for number, (case, case_captions) in enumerate(cases(captions).items()):
+            with store_of(Path(work) / str(number), encoder, vectors[name], case_captions) as store:
                 words.update({(case, text): words_of(store, text) for text in queries})
                 if case == "all":
-                    found["ms, 5,000 pictures"] = times(store, queries[:RUNS], vectors[name])
-        found[f"{LARGE:,} pictures"] = large(encoder, texts, queries[:RUNS], Path(work) / "large")
+                    results["ms, 5,000 pictures"] = times(store, queries[:RUNS], vectors[name])
+        results[f"{LARGE:,} pictures"] = large(encoder, texts, queries[:RUNS], Path(work) / "large")
     for model, encoder in encoders.items():
-        figures = {n: measure(encoder, vectors[model], asked, words) for n, asked in sets.items()}
-        found[model] = figures
+        figures = {
+            n: measure(encoder, vectors[model], queries, words) for n, queries in sets.items()
+        }
+        results[model] = figures
         for what, table in figures.items():
             print(model, what)
             show(table)
@@ -210,13 +225,13 @@ def main() -> None:
             tables = held_out(
                 encoders, options.collections / name, options.work / name, Path(homes)
             )
-        found[name] = tables
+        results[name] = tables
         for model, table in tables.items():
             print(name, model)
             show(table)
-    kept = (*encoders, *HELD_OUT)
-    print({name: value for name, value in found.items() if name not in kept})
-    print(save("hybrid", found))
+    printed = (*encoders, *HELD_OUT)
+    print({name: value for name, value in results.items() if name not in printed})
+    print(save("hybrid", results))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def store_of(home: Path, encoder: Encoder, vectors: Floats, captions: Captions) 
     return store
 
 
-def asked_variants(text: str) -> tuple[Query, tuple[Variant, ...]]:
+def parse_and_expand(text: str) -> tuple[Query, tuple[Variant, ...]]:
     return Query(text, (Term("text", text),)), variants(text, LexiconExpander())
 
 
@@ -51,7 +51,7 @@ def times(store: LocalStore, texts: Sequence[str], images: Floats) -> Figures:
     """Median and slowest milliseconds of one search: the store's part of it."""
     spent: dict[str, list[float]] = {}
     for number, text in enumerate(texts):
-        query, said = asked_variants(text)
+        query, used_variants = parse_and_expand(text)
         vector = images[number]
 
         def nearest(k: int, vector: Floats = vector) -> Ranking:
@@ -62,8 +62,8 @@ def times(store: LocalStore, texts: Sequence[str], images: Floats) -> Figures:
 
         sources = RankingSources(nearest, lambda t, k: store.search_text(t, k, exact=True), cosines)
         runs: dict[str, Callable[[], object]] = {
-            "vector": partial(rank_with_captions, query, said, sources, 10, "off"),
-            "hybrid": partial(rank_with_captions, query, said, sources, 10, "auto"),
+            "vector": partial(rank_with_captions, query, used_variants, sources, 10, "off"),
+            "hybrid": partial(rank_with_captions, query, used_variants, sources, 10, "auto"),
             "text alone, one variant": partial(store.search_text, text, 10),
         }
         for name, run in runs.items():
@@ -98,9 +98,9 @@ def large(encoder: Encoder, texts: Sequence[str], queries: Sequence[str], home: 
     """Random vectors, and the collection's captions with a number to each."""
     vectors = np.random.default_rng(0).standard_normal((LARGE, encoder.info.dim), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    said = {i: [f"{texts[i % len(texts)]} {i}"] for i in range(1, LARGE + 1)}
+    captions = {i: [f"{texts[i % len(texts)]} {i}"] for i in range(1, LARGE + 1)}
     start = time.perf_counter()
-    with store_of(home, encoder, vectors, said) as store:
+    with store_of(home, encoder, vectors, captions) as store:
         written = round(time.perf_counter() - start, 2)
         figures = times(store, queries, vectors)
     return {"ms": figures, "pictures and captions written, s": written, "index": cost(home, LARGE)}

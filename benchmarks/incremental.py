@@ -55,12 +55,12 @@ def rename_all(folder: Path) -> int:
     """Every picture gets another name in another folder."""
     files = sorted(folder.rglob("*.jpg"))
     for file in files:
-        place = folder / f"moved-{file.parent.name}"
-        place.mkdir(exist_ok=True)
-        file.rename(place / f"renamed-{file.name}")
-    for place in list(folder.iterdir()):
-        if place.is_dir() and not place.name.startswith(".") and not any(place.iterdir()):
-            place.rmdir()
+        target = folder / f"moved-{file.parent.name}"
+        target.mkdir(exist_ok=True)
+        file.rename(target / f"renamed-{file.name}")
+    for child in list(folder.iterdir()):
+        if child.is_dir() and not child.name.startswith(".") and not any(child.iterdir()):
+            child.rmdir()
     return len(files)
 
 
@@ -70,7 +70,7 @@ def measure(folder: Path, count: int) -> dict[str, object]:
         write(folder, 0, count)
     first, _ = index(folder)
     unchanged = [index(folder) for _ in range(RUNS)]
-    assert all(one["encoded"] == 0 for _, one in unchanged), unchanged
+    assert all(counts["encoded"] == 0 for _, counts in unchanged), unchanged
     have = sum(1 for _ in folder.rglob("*.jpg"))
     write(folder, 10**6 + have, NEW)
     some_seconds, some = index(folder)
@@ -80,12 +80,12 @@ def measure(folder: Path, count: int) -> dict[str, object]:
         "count": count,
         "first run, s": round(first, 2),
         "unchanged, s": round(statistics.median(seconds for seconds, _ in unchanged), 2),
-        "new": {"s": round(some_seconds, 2), "files": NEW, **_said(some)},
-        "renamed": {"s": round(moved_seconds, 2), "files": renamed, **_said(moved)},
+        "new": {"s": round(some_seconds, 2), "files": NEW, **_main_counts(some)},
+        "renamed": {"s": round(moved_seconds, 2), "files": renamed, **_main_counts(moved)},
     }
 
 
-def _said(counts: Counts) -> Counts:
+def _main_counts(counts: Counts) -> Counts:
     return {name: counts[name] for name in ("found", "encoded", "renamed", "removed", "failed")}
 
 
@@ -101,13 +101,13 @@ def main() -> None:
     assert isinstance(new, dict)
     assert isinstance(renamed, dict)
     unchanged = float(str(figures["unchanged, s"]))
-    for claim, kept in (
+    for claim, holds in (
         (f"unchanged: {unchanged} s, at most {LIMIT}", unchanged <= LIMIT),
         (f"{NEW} new: {new['encoded']} encoded", new["encoded"] == NEW),
         (f"all renamed: {renamed['encoded']} encoded", renamed["encoded"] == 0),
         (f"renames followed: {renamed['renamed']}", renamed["renamed"] == renamed["files"]),
     ):
-        print("PASS" if kept else "FAIL", claim)
+        print("PASS" if holds else "FAIL", claim)
     print(save("incremental", figures))
 
 

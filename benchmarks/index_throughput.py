@@ -74,7 +74,7 @@ def loop(folder: Path) -> float:
         return python(LOOP, ARCHITECTURE, str(folder), f"{scratch}/vectors.pt")
 
 
-def prepared(encoder: Encoder, file: Path) -> Rgb:
+def prepare(encoder: Encoder, file: Path) -> Rgb:
     """As the pipeline does it."""
     card = encoder.info
     cut = partial(fit_picture, info=card)
@@ -84,7 +84,7 @@ def prepared(encoder: Encoder, file: Path) -> Rgb:
 def engine_rate(encoder: Encoder, folder: Path, count: int = 256) -> float:
     """Pictures a second on pixels that are ready, all cores."""
     files = sorted(folder.glob("*.jpg"))[:64]
-    ready = [prepared(encoder, file) for file in files]
+    ready = [prepare(encoder, file) for file in files]
     batch = [ready[i % len(ready)] for i in range(count)]
     encoder.encode_images(batch[:32])
     start = time.perf_counter()
@@ -97,7 +97,7 @@ def decoding(encoder: Encoder, folder: Path, count: int = 48) -> float:
     files = sorted(folder.glob("*.jpg"))[:count]
     start = time.perf_counter()
     for file in files:
-        prepared(encoder, file)
+        prepare(encoder, file)
     return (time.perf_counter() - start) / len(files)
 
 
@@ -108,7 +108,7 @@ def bare(encoder: Encoder, folder: Path) -> float:
     batches = [files[i : i + encoder.batch] for i in range(0, len(files), encoder.batch)]
 
     def work(batch: list[Path]) -> Floats:
-        return encoder.encode_images([prepared(encoder, file) for file in batch])
+        return encoder.encode_images([prepare(encoder, file) for file in batch])
 
     work(batches[0])
     start = time.perf_counter()
@@ -129,16 +129,16 @@ def decoding_closeness(folder: Path, loaded_name: str) -> dict[str, object]:
     different pictures."""
     files = sorted(folder.glob("*.jpg"))[:40]
     full = [decode(file).rgb for file in files]
-    told: dict[str, object] = {}
+    figures: dict[str, object] = {}
     float32 = OpenClipEncoder(load(checkpoint_of(ARCHITECTURE, WEIGHTS)), "x", "cpu")
     tiny, int8 = build_encoder("tiny", "cpu"), build_encoder(loaded_name, "cpu")
     for name, encoder in (("ViT-B-32-256 float32", float32), ("tiny", tiny)):
         reduced = [decode(file, min_side=int(ROOM * encoder.info.image_size)).rgb for file in files]
-        found = closeness(encoder.encode_images(reduced), encoder.encode_images(full))
-        told[f"reduced-scale decoding, {name}"] = _part(found.moved, found.median)
-    found = closeness(int8.encode_images(full), float32.encode_images(full))
-    told["int8, ViT-B-32-256"] = _part(found.moved, found.median)
-    return told
+        moved = closeness(encoder.encode_images(reduced), encoder.encode_images(full))
+        figures[f"reduced-scale decoding, {name}"] = _part(moved.moved, moved.median)
+    moved = closeness(int8.encode_images(full), float32.encode_images(full))
+    figures["int8, ViT-B-32-256"] = _part(moved.moved, moved.median)
+    return figures
 
 
 def _part(moved: float, median: float) -> dict[str, float]:
@@ -171,7 +171,7 @@ def main() -> None:
     export(loaded, "bench", sample_inputs(), "int8")
     home = rclip.prepare(args.data / "rclip", loaded)
     encoder = build_encoder("bench", "cpu")
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     for name, (count, size) in SETS.items():
         folder = pictures.write(args.data / name.replace(" ", "-"), count, size)
         print(name, flush=True)
@@ -187,9 +187,9 @@ def main() -> None:
             "open_clip loop": loop,
         }
         seconds = measure(folder, engines, args.rounds)
-        rates = {who: count / taken for who, taken in seconds.items()}
-        alone, start, most = engine_rate(encoder, folder), starting(folder), rates[BARE]
-        found[name] = {
+        rates = {who: count / times for who, times in seconds.items()}
+        alone, start, maximum = engine_rate(encoder, folder), starting(folder), rates[BARE]
+        results[name] = {
             "pictures/s": {who: round(rate, 1) for who, rate in rates.items()},
             "engine alone": round(alone, 1),
             "decoding, core-ms a picture": round(1000 * decoding(encoder, folder), 1),
@@ -197,14 +197,14 @@ def main() -> None:
             "times rclip": round(rates["Soutu"] / rates["rclip"], 2),
             "times the loop": round(rates["Soutu"] / rates["open_clip loop"], 2),
             "of the engine alone": round(rates["Soutu"] / alone, 3),
-            "of what is allowed": round(rates["Soutu"] / most, 3),
-            "the same without the start": round(count / (seconds["Soutu"] - start) / most, 3),
+            "of what is allowed": round(rates["Soutu"] / maximum, 3),
+            "the same without the start": round(count / (seconds["Soutu"] - start) / maximum, 3),
         }
-        print(found[name], flush=True)
-    found["closeness"] = decoding_closeness(args.data / "12-megapixels", "bench")
-    print(found["closeness"])
-    told = {"model": f"{ARCHITECTURE}, {WEIGHTS}", "rounds": args.rounds}
-    print(save("index_throughput", {**told, **found}))
+        print(results[name], flush=True)
+    results["closeness"] = decoding_closeness(args.data / "12-megapixels", "bench")
+    print(results["closeness"])
+    settings = {"model": f"{ARCHITECTURE}, {WEIGHTS}", "rounds": args.rounds}
+    print(save("index_throughput", {**settings, **results}))
 
 
 if __name__ == "__main__":

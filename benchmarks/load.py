@@ -1,8 +1,10 @@
-"""What ``soutu serve`` bears: ``python -m benchmarks.load [--seconds 15] [--requests 50000]``.
+"""Measure the throughput of ``soutu serve``.
 
-ViT-B/32 (random weights), in int8 and in float32, over 100,000 pictures that are not there, with
-vectors that lie to this model's texts as ``benchmarks.cones`` says (so that the index needs the
-effort that it would for photographs: a random model's texts are near to none); 32 connections on
+``python -m benchmarks.load [--seconds 15] [--requests 50000]``.
+
+ViT-B/32 (random weights), in int8 and in float32, over 100,000 pictures that do not exist, with
+vectors that lie to this model's texts as in ``benchmarks.synthetic_vectors`` (so that the index
+needs as much effort as for photographs: a random model's texts are near to none); 32 connections on
 loopback by ``wrk`` (which must be installed), on the same two cores. Every text is new, so that no
 cache helps, but for those that are meant to be cached. With micro-batching and without take turns.
 Needs the extras ``server``, ``ann``, ``torch`` and ``dev``.
@@ -26,9 +28,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cold_start import filled
-from benchmarks.cones import around
+from benchmarks.cold_start import fill_gallery
 from benchmarks.record import save
+from benchmarks.synthetic_vectors import cone_around
 from soutu import maintenance
 from soutu.gallery import Gallery
 
@@ -87,36 +89,38 @@ CHINESE = ("红色", "黑色", "白色", "雪地里的", "草地上的", "猫", 
 
 def script(folder: Path, kind: str, picture: Path) -> Path:
     words = CHINESE if kind == "expanded" else PLAIN
-    listed = "{" + ", ".join(f'"{word}"' for word in words) + "}"
+    lua_words = "{" + ", ".join(f'"{word}"' for word in words) + "}"
     path = folder / f"{kind}.lua"
-    path.write_text(SCRIPT.format(kind=kind, words=listed, picture=picture, k=K), encoding="utf-8")
+    path.write_text(
+        SCRIPT.format(kind=kind, words=lua_words, picture=picture, k=K), encoding="utf-8"
+    )
     return path
 
 
 def load(url: str, lua: Path, seconds: float, connections: int = CONNECTIONS) -> Figures:
     """Queries a second and latencies in milliseconds."""
-    asked = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s"]
-    done = subprocess.run([*asked, str(lua), url], capture_output=True, text=True, check=True)
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s"]
+    done = subprocess.run([*command, str(lua), url], capture_output=True, text=True, check=True)
     line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT "))
-    found = json.loads(line.removeprefix("RESULT "))
-    if found["errors"]:
-        raise SystemExit(f"{lua.stem}: {found['errors']} of {found['requests']} failed")
-    rate = round(found["requests"] / found["seconds"], 1)
-    return {"queries/s": rate, **{name: found[name] for name in ("p50", "p95", "p99")}}
+    results = json.loads(line.removeprefix("RESULT "))
+    if results["errors"]:
+        raise SystemExit(f"{lua.stem}: {results['errors']} of {results['requests']} failed")
+    rate = round(results["requests"] / results["seconds"], 1)
+    return {"queries/s": rate, **{name: results[name] for name in ("p50", "p95", "p99")}}
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @contextmanager
-def served(
-    gallery: Path, *how: str, models: Path | None = None
+def run_server(
+    gallery: Path, *options: str, models: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server that is ready, its address and process."""
     port = free_port()
-    command = [sys.executable, "-c", MAIN, "serve", str(gallery), "--port", str(port), *how]
+    command = [sys.executable, "-c", MAIN, "serve", str(gallery), "--port", str(port), *options]
     env = {**os.environ, **({"SOUTU_MODELS": str(models)} if models else {})}
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, env=env, stdout=quiet, stderr=quiet) as process:
@@ -137,7 +141,7 @@ def wait(url: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"the server ended with {process.returncode}")
 
 
-def worked(process: subprocess.Popen[bytes]) -> float:
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
     """Seconds of processor time that the server has used."""
     fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -145,8 +149,8 @@ def worked(process: subprocess.Popen[bytes]) -> float:
 
 def memory(process: subprocess.Popen[bytes]) -> float:
     """MB that the server's process has in memory."""
-    kept = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    line = next(x for x in kept.splitlines() if x.startswith("VmRSS:"))
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    line = next(x for x in status.splitlines() if x.startswith("VmRSS:"))
     return round(int(line.split()[1]) / 1024, 1)
 
 
@@ -159,61 +163,64 @@ class Effort:
 def turns(gallery: Path, models: Path, scripts: Mapping[str, Path], effort: Effort) -> Figures:
     """Each kind with batching and without, in turn; medians over the rounds."""
     ways = {"micro-batching": (), "without": ("--no-batching",)}
-    taken: dict[str, dict[str, list[Figures]]] = {kind: {} for kind in scripts}
+    runs_by_way: dict[str, dict[str, list[Figures]]] = {kind: {} for kind in scripts}
     for _ in range(effort.rounds):
-        for way, how in ways.items():
-            with served(gallery, *how, models=models) as (url, process):
+        for way, options in ways.items():
+            with run_server(gallery, *options, models=models) as (url, process):
                 for kind, lua in scripts.items():
                     load(url, lua, 2)  # until threads and caches are there
-                    before = worked(process)
+                    before = cpu_seconds(process)
                     figures = load(url, lua, effort.seconds)
-                    spent = (worked(process) - before) * 1000
-                    asked = float(str(figures["queries/s"])) * effort.seconds
-                    figures["processor ms a query"] = round(spent / asked, 2)
-                    taken[kind].setdefault(way, []).append(figures)
-    return {kind: compared(of) for kind, of in taken.items()}
+                    spent = (cpu_seconds(process) - before) * 1000
+                    sent = float(str(figures["queries/s"])) * effort.seconds
+                    figures["processor ms a query"] = round(spent / sent, 2)
+                    runs_by_way[kind].setdefault(way, []).append(figures)
+    return {kind: compare(runs) for kind, runs in runs_by_way.items()}
 
 
-def compared(taken: Mapping[str, list[Figures]]) -> Figures:
-    found: dict[str, dict[str, float]] = {
+def compare(runs_by_way: Mapping[str, list[Figures]]) -> Figures:
+    results: dict[str, dict[str, float]] = {
         way: {name: round(statistics.median(float(str(r[name])) for r in runs), 2)
               for name in runs[0]}
-        for way, runs in taken.items()
+        for way, runs in runs_by_way.items()
     }  # fmt: skip
-    with_, without = (found[way]["queries/s"] for way in ("micro-batching", "without"))
-    return {**found, "times as many": round(with_ / without, 2)}
+    with_, without = (results[way]["queries/s"] for way in ("micro-batching", "without"))
+    return {**results, "times as many": round(with_ / without, 2)}
 
 
 def flat(gallery: Path, models: Path, lua: Path, requests: int) -> Figures:
     """The server's memory while it answers."""
-    with served(gallery, models=models) as (url, process):
-        kept, asked = {}, 0
-        while asked < requests:
-            found = load(url, lua, 20)
-            asked += int(float(str(found["queries/s"])) * 20)
-            kept[f"after {asked:,}"] = memory(process)
-        return {"requests": asked, "MB": kept}
+    with run_server(gallery, models=models) as (url, process):
+        sizes, sent = {}, 0
+        while sent < requests:
+            results = load(url, lua, 20)
+            sent += int(float(str(results["queries/s"])) * 20)
+            sizes[f"after {sent:,}"] = memory(process)
+        return {"requests": sent, "MB": sizes}
 
 
 def start(runs: int) -> Figures:
     """From nothing to the first answer, on the demo gallery."""
     from soutu.images.scan import demo_data
 
-    taken = []
+    times = []
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(demo_data() / "images", Path(folder) / "images")
         with Gallery.open(folder, model="tiny") as gallery:
             gallery.index()
         for _ in range(runs):
             begun = time.perf_counter()
-            with served(Path(folder)) as (url, _):
+            with run_server(Path(folder)) as (url, _):
                 query = f"{url}/api/v1/search?q=%E7%81%B0%E7%8C%AB"
                 urllib.request.urlopen(query, timeout=10).close()
-                taken.append(time.perf_counter() - begun)
-    return {"median s": round(statistics.median(taken), 3), "max s": round(max(taken), 3)}
+                times.append(time.perf_counter() - begun)
+    return {
+        "median s": round(statistics.median(times), 3),
+        "max s": round(max(times), 3),
+    }
 
 
-def prepared(home: Path) -> Path:
+def prepare_gallery(home: Path) -> Path:
     """The gallery, with what an index run would have measured and built; and both models."""
     from soutu.factory import build_encoder, sample_inputs
     from soutu.models.export import export
@@ -226,9 +233,9 @@ def prepared(home: Path) -> Path:
             model = load_model(checkpoint_of("ViT-B-32", "random:0"))
             export(model, "ViT-B-32", sample_inputs(), precision)
     if not (home / "gallery").is_dir():
-        texts = [f"{one} {other} {n}" for one in PLAIN for other in PLAIN for n in range(16)]
-        encoded = build_encoder("ViT-B-32").encode_texts(texts)
-        filled(home / "gallery", PICTURES, "ViT-B-32", around(encoded, PICTURES))
+        texts = [f"{first} {second} {n}" for first in PLAIN for second in PLAIN for n in range(16)]
+        vectors = build_encoder("ViT-B-32").encode_texts(texts)
+        fill_gallery(home / "gallery", PICTURES, "ViT-B-32", cone_around(vectors, PICTURES))
     with Gallery.open(home / "gallery") as gallery:
         # Also where an earlier run was stopped before it: without codes every search is exact.
         maintenance.refresh_derived(gallery.store, gallery.encoder, gallery.config)
@@ -238,7 +245,7 @@ def prepared(home: Path) -> Path:
 def effort_of(gallery: Path) -> Figures:
     """What the index was tuned to, for the ``k`` that are asked for."""
     with Gallery.open(gallery) as opened:
-        level = next(one for one in opened.store.promises()["image"].levels if one.k >= K)
+        level = next(level for level in opened.store.promises()["image"].levels if level.k >= K)
     return {"lists": level.lists, "candidates": level.candidates}
 
 
@@ -252,13 +259,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = args.work or Path(folder)
         home.mkdir(exist_ok=True)
-        gallery = prepared(home)
+        gallery = prepare_gallery(home)
         from benchmarks import pictures
 
         picture = next(pictures.write(Path(folder) / "photos", 1, (640, 480)).rglob("*.jpg"))
         effort = Effort(args.seconds, args.rounds)
         scripts = {kind: script(Path(folder), kind, picture) for kind in KINDS}
-        found: Figures = {
+        results: Figures = {
             "pictures": PICTURES,
             "connections": CONNECTIONS,
             "effort": effort_of(gallery),
@@ -270,8 +277,8 @@ def main() -> None:
             "memory": flat(gallery, home / "int8", scripts["text"], args.requests),
             "start to first answer": start(5),
         }
-    print(json.dumps(found, ensure_ascii=False, indent=2))
-    print(save("load", found))
+    print(json.dumps(results, ensure_ascii=False, indent=2))
+    print(save("load", results))
 
 
 if __name__ == "__main__":

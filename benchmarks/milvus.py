@@ -1,10 +1,10 @@
 """The same gallery in a folder and in Milvus Lite: building, searching, whether both answer alike.
 
-``python -m benchmarks.milvus [--count 100000] [--gallery FOLDER]``. Vectors are made up
-(benchmarks/cones.py); recall@10 is counted against the exact answers on texts that nothing was
-tuned with. ``--gallery``: pictures with captions.csv, indexed into both by the embedded model and
-searched with ``--queries FILE``, a text a line. Needs the extras ``milvus`` and ``ann``. Milvus
-Lite is a test double of a cluster: its times say nothing of a cluster's.
+``python -m benchmarks.milvus [--count 100000] [--gallery FOLDER]``. Vectors are
+synthetic (benchmarks/synthetic_vectors.py); recall@10 is counted against the exact answers on texts
+that nothing was tuned with. ``--gallery``: pictures with captions.csv, indexed into both by the
+embedded model and searched with ``--queries FILE``, one text per line. Needs the extras ``milvus``
+and ``ann``. Milvus Lite is a test double of a cluster: its times say nothing of a cluster's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cones import Cones, cones
 from benchmarks.record import RESULTS, save
+from benchmarks.synthetic_vectors import Cones, cones
 from soutu.gallery import Gallery
 from soutu.store.base import NewImage, VectorStore
 from soutu.store.milvus.store import MilvusStore
@@ -40,12 +40,14 @@ def card() -> ModelInfo:
     )
 
 
-def measured(store: VectorStore, made: Cones, tuning: Floats) -> tuple[Figures, list[list[str]]]:
-    """Fill ``store``, make it fast, ask it; also the paths that each query found."""
+def measure_store(
+    store: VectorStore, vectors: Cones, tuning: Floats
+) -> tuple[Figures, list[list[str]]]:
+    """Fill, tune and search ``store``; also return the paths of the results of each query."""
     start = time.perf_counter()
     with store.writer() as writer:
-        for first in range(0, len(made.images), BATCH):
-            rows = made.images[first : first + BATCH]
+        for first in range(0, len(vectors.images), BATCH):
+            rows = vectors.images[first : first + BATCH]
             new = [
                 NewImage(f"{i:07d}.jpg", 1, 1, i.to_bytes(32, "big"), 64, 64)
                 for i in range(first, first + len(rows))
@@ -55,44 +57,44 @@ def measured(store: VectorStore, made: Cones, tuning: Floats) -> tuple[Figures, 
     with store.writer() as writer:
         built = writer.refresh_ann(lambda: tuning)
     ready = time.perf_counter() - start
-    found, taken = [], []
-    for query in made.texts:
+    paths_found, times = [], []
+    for query in vectors.texts:
         begun = time.perf_counter()
         ranking = store.search_images(query, K)
-        taken.append(1000 * (time.perf_counter() - begun))
-        found.append([row.paths[0] for row in store.images(ranking.ids.tolist())])
+        times.append(1000 * (time.perf_counter() - begun))
+        paths_found.append([row.paths[0] for row in store.images(ranking.ids.tolist())])
     promised = {
-        kind: [f"k {level.k}: {level.reached['text'].recall:.4f}" for level in one.levels]
-        for kind, one in store.promises().items()
+        kind: [f"k {level.k}: {level.reached['text'].recall:.4f}" for level in manifest.levels]
+        for kind, manifest in store.promises().items()
     }
     figures: Figures = {
         "fill s": round(filled, 1),
         "index and tune s": round(ready - filled, 1),
         "built": built,
         "promised recall on texts": promised,
-        "p50 ms": round(float(np.percentile(taken, 50)), 2),
-        "p95 ms": round(float(np.percentile(taken, 95)), 2),
-        "recall@10 on texts": round(_recall(found, made), 4),
+        "p50 ms": round(float(np.percentile(times, 50)), 2),
+        "p95 ms": round(float(np.percentile(times, 95)), 2),
+        "recall@10 on texts": round(_recall_at_k(paths_found, vectors), 4),
     }
-    return figures, found
+    return figures, paths_found
 
 
-def _recall(found: Sequence[Sequence[str]], made: Cones) -> float:
+def _recall_at_k(paths_found: Sequence[Sequence[str]], vectors: Cones) -> float:
     hits = 0
-    for query, paths in zip(made.texts, found, strict=True):
-        best = np.argsort(-(made.images @ query), kind="stable")[:K]
+    for query, paths in zip(vectors.texts, paths_found, strict=True):
+        best = np.argsort(-(vectors.images @ query), kind="stable")[:K]
         hits += len({f"{i:07d}.jpg" for i in best} & set(paths))
-    return hits / (K * len(made.texts))
+    return hits / (K * len(vectors.texts))
 
 
 def on_cones(count: int, queries: int, work: Path) -> Figures:
-    made = cones(count, queries, captions=False)
+    vectors = cones(count, queries, captions=False)
     tuning = cones(count, 640, seed=1, captions=False).texts
     local = LocalStore.create_or_open(work / "cones" / ".soutu", card())
     lite = MilvusStore.create_or_open(str(work / "lite.db"), card())
     with local, lite:
-        ours, first = measured(local, made, tuning)
-        theirs, second = measured(lite, made, tuning)
+        ours, first = measure_store(local, vectors, tuning)
+        theirs, second = measure_store(lite, vectors, tuning)
     alike = np.mean([len(set(a) & set(b)) / K for a, b in zip(first, second, strict=True)])
     return {
         "images": count,
@@ -105,28 +107,28 @@ def on_cones(count: int, queries: int, work: Path) -> Figures:
 
 def on_gallery(folder: Path, texts: Sequence[str], work: Path) -> Figures:
     """How far both agree on real pictures: ids' paths, and the largest difference of scores."""
-    apart, differing = 0.0, 0
+    largest, differing = 0.0, 0
     galleries: list[Gallery] = []
-    places = [work / "left", work / "right"]
+    folders = [work / "left", work / "right"]
     stores = [None, str(work / "gallery.db")]
-    for place, store in zip(places, stores, strict=True):
-        shutil.copytree(folder, place, ignore=shutil.ignore_patterns(".soutu"))
+    for folder_of_copy, store in zip(folders, stores, strict=True):
+        shutil.copytree(folder, folder_of_copy, ignore=shutil.ignore_patterns(".soutu"))
         settings = {"journal": "off", "hybrid": "auto", "store": store}
-        galleries.append(Gallery.open(place, model="tiny", settings=settings))
+        galleries.append(Gallery.open(folder_of_copy, model="tiny", settings=settings))
     with closing(galleries[0]) as left, closing(galleries[1]) as right:
         counts = {}
-        for one in (left, right):
-            file = one.root / "captions.csv"
-            assert one.root in places
-            report = one.index(file if file.is_file() else None)
+        for gallery in (left, right):
+            file = gallery.root / "captions.csv"
+            assert gallery.root in folders
+            report = gallery.index(file if file.is_file() else None)
             counts = {"pictures": report.files, "captions": report.captions}
         for text in texts:
-            pair = [one.search(text, k=K).hits for one in (left, right)]
+            pair = [gallery.search(text, k=K).hits for gallery in (left, right)]
             differing += [hit.path for hit in pair[0]] != [hit.path for hit in pair[1]]
             scores = zip(*([hit.score for hit in hits] for hits in pair), strict=True)
-            apart = max([apart, *(abs(a - b) for a, b in scores)])
+            largest = max([largest, *(abs(a - b) for a, b in scores)])
     return {**counts, "queries": len(texts), "rankings that differ": differing,
-            "largest difference of scores": apart}  # fmt: skip
+            "largest difference of scores": largest}  # fmt: skip
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What should a minus do: be subtracted from the query, or count against what shows it?
+"""Compare ways to use a negative term: subtract it, or penalise pictures that show it.
 
 ``python -m benchmarks.negatives [--collections DIR] [--work DIR]``: queries ``A - B``, of which a
 right picture shows A and not B, on drawn scenes. Threshold and weight of ``search/searcher.py`` are
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.calibration import encoded
+from benchmarks.calibration import encode_text
 from benchmarks.expansion import MODELS, bank_of, interval, pictures
-from benchmarks.galleries import FITTED_ON, JUDGED_ON, drawn
 from benchmarks.record import save
+from benchmarks.scene_galleries import FITTED_ON, JUDGED_ON, scene_vectors
 from soutu.factory import build_encoder
 from soutu.models.base import Encoder
 from soutu.search.calibration import ScoreBaseline, measure_baseline
@@ -40,75 +40,83 @@ Figures = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """``right``: shows the wanted and not the unwanted; ``both``: shows both."""
+class NegativeQuery:
+    """``A - B``: ``right`` pictures show A and not B, ``both`` show both."""
 
-    wanted: str
-    unwanted: str
+    positive: str
+    negative: str
     right: np.ndarray
     both: np.ndarray
 
 
-def asked(scenes: Sequence[Scene], lang: Lang) -> Iterator[Asked]:
+def sample_queries(scenes: Sequence[Scene], lang: Lang) -> Iterator[NegativeQuery]:
     draw = random.Random(f"negatives:{lang}")
     left = QUERIES
     while left:
-        wanted = say(draw.choice(scenes), lang, "word", draw)
-        showing = [scene for scene in scenes if wanted.fits(scene)]
-        unwanted = say(draw.choice(showing), lang, "word", draw)
-        shown = np.array([wanted.fits(scene) for scene in scenes])
-        spoilt = np.array([unwanted.fits(scene) for scene in scenes])
-        one = Asked(wanted.text, unwanted.text, shown & ~spoilt, shown & spoilt)
-        if one.wanted != one.unwanted and one.right.sum() >= 3 and one.both.sum() >= 3:
+        positive = say(draw.choice(scenes), lang, "word", draw)
+        showing = [scene for scene in scenes if positive.fits(scene)]
+        negative = say(draw.choice(showing), lang, "word", draw)
+        showing_positive = np.array([positive.fits(scene) for scene in scenes])
+        showing_negative = np.array([negative.fits(scene) for scene in scenes])
+        query = NegativeQuery(
+            positive.text,
+            negative.text,
+            showing_positive & ~showing_negative,
+            showing_positive & showing_negative,
+        )
+        if positive.text != negative.text and query.right.sum() >= 3 and query.both.sum() >= 3:
             left -= 1
-            yield one
+            yield query
 
 
 def ways(images: Floats, reference: ScoreBaseline) -> Mapping[str, object]:
-    """Scores (n,) of the pictures for the vectors of what is wanted and unwanted, by each way."""
+    """Return by name how the vectors of A and B become scores (n,) of the pictures."""
 
-    def subtracted(weight: float) -> object:
+    def subtract(weight: float) -> object:
         return lambda a, b: images @ (a - weight * b)
 
-    def penalised(standing: float, weight: float) -> object:
+    def penalise(standing: float, weight: float) -> object:
         threshold = reference.cosine(standing, len(images))
         return lambda a, b: QueryScorer(a[None], [Penalty(b, weight, threshold)]).scores(images)
 
     return {
         "the wanted alone": lambda a, b: images @ a,
-        **{f"subtracted, {weight:g}": subtracted(weight) for weight in SUBTRACTED},
+        **{f"subtracted, {weight:g}": subtract(weight) for weight in SUBTRACTED},
         **{
-            f"penalised above {standing:g}, {weight:g}": penalised(standing, weight)
+            f"penalised above {standing:g}, {weight:g}": penalise(standing, weight)
             for standing in THRESHOLDS
             for weight in WEIGHTS
         },
     }
 
 
-def judged(scores: Floats, one: Asked) -> tuple[float, float, float]:
+def evaluate(scores: Floats, query: NegativeQuery) -> tuple[float, float, float]:
     """Average precision, whether the first is right, and how many of the first ten show both."""
-    order = np.lexsort((one.right, -scores))
-    at = np.flatnonzero(one.right[order]) + 1
-    precision = float((np.arange(1, len(at) + 1) / at).mean())
-    return precision, float(at[0] == 1), float(one.both[order[:FIRST]].mean())
+    order = np.lexsort((query.right, -scores))
+    ranks = np.flatnonzero(query.right[order]) + 1
+    precision = float((np.arange(1, len(ranks) + 1) / ranks).mean())
+    return precision, float(ranks[0] == 1), float(query.both[order[:FIRST]].mean())
 
 
 def table(encoder: Encoder, scenes: Sequence[Scene], images: Floats, bank: Floats) -> Figures:
     order = np.random.default_rng(0).permutation(len(images))
     reference = measure_baseline(images[order], bank, images=len(images), texts="")
-    found: Figures = {}
+    results: Figures = {}
     for lang in LANGS:
         rows: dict[str, list[tuple[float, float, float]]] = {}
-        for one in asked(scenes, lang):
-            wanted, unwanted = encoded(encoder, one.wanted), encoded(encoder, one.unwanted)
+        for query in sample_queries(scenes, lang):
+            positive, negative = (
+                encode_text(encoder, query.positive),
+                encode_text(encoder, query.negative),
+            )
             for name, way in ways(images, reference).items():
-                rows.setdefault(name, []).append(judged(way(wanted, unwanted), one))  # type: ignore[operator]
-        found[lang] = {
+                rows.setdefault(name, []).append(evaluate(way(positive, negative), query))  # type: ignore[operator]
+        results[lang] = {
             name: dict(zip(("mAP", "right first", "unwanted of ten"),
                            map(interval, np.array(row).T), strict=True))
             for name, row in rows.items()
         }  # fmt: skip
-    return found
+    return results
 
 
 def main() -> None:
@@ -117,26 +125,26 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=COLLECTIONS / "vectors")
     options = parser.parse_args()
     ensure(options.collections)
-    found: Figures = {"in force": f"penalised above {CLEAR:g}, {PENALTY:g}"}
+    results: Figures = {"in force": f"penalised above {CLEAR:g}, {PENALTY:g}"}
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
         bank = bank_of(encoder)
         parts = {
-            "chosen on": (FITTED_ON, drawn(encoder, FITTED_ON, options.work)),
+            "chosen on": (FITTED_ON, scene_vectors(encoder, FITTED_ON, options.work)),
             "judged on": (
                 JUDGED_ON, pictures(encoder, options.collections / "scenes", options.work)
             ),
         }  # fmt: skip
-        found[model] = {
+        results[model] = {
             purpose: table(encoder, list(scenes_of(split)), images, bank)
             for purpose, (split, images) in parts.items()
         }
-        for purpose, figures in found[model].items():  # type: ignore[attr-defined]
+        for purpose, figures in results[model].items():  # type: ignore[attr-defined]
             for lang, rows in figures.items():
                 for way, row in rows.items():
-                    told = "  ".join(f"{metric} {value[0]:.3f}" for metric, value in row.items())
-                    print(f"{model:8} {purpose} {lang} {way:24} {told}")
-    print(save("negatives", found))
+                    cells = "  ".join(f"{metric} {value[0]:.3f}" for metric, value in row.items())
+                    print(f"{model:8} {purpose} {lang} {way:24} {cells}")
+    print(save("negatives", results))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.load import served
+from benchmarks.load import run_server
 from benchmarks.record import save
 from soutu.gallery import Gallery
 from soutu.images.scan import demo_data
@@ -66,7 +66,7 @@ def gallery(folder: Path) -> Path:
 def first_answer(root: Path) -> float:
     """Milliseconds from starting a server to its first answer to a search."""
     begun = time.perf_counter()
-    with served(root) as (url, _):
+    with run_server(root) as (url, _):
         with urllib.request.urlopen(f"{url}/api/v1/search?q=cat") as answer:
             json.load(answer)
         return (time.perf_counter() - begun) * 1000
@@ -80,13 +80,13 @@ def visit(browser: Browser, url: str) -> dict[str, Any]:
     # The page's policy forbids waiting inside of it.
     while not page.evaluate("performance.getEntriesByName('first-contentful-paint').length"):
         page.wait_for_timeout(10)
-    found: dict[str, Any] = page.evaluate(MEASURED)
+    results: dict[str, Any] = page.evaluate(MEASURED)
     page.fill("#q", "灰猫")
     page.press("#q", "Enter")
     page.wait_for_selector(".tile.there")
-    found["search"] = page.evaluate(ANSWERED)
+    results["search"] = page.evaluate(ANSWERED)
     context.close()
-    return found
+    return results
 
 
 def main() -> None:
@@ -102,20 +102,20 @@ def main() -> None:
         root = gallery(Path(folder))
         starts = [first_answer(root) for _ in range(max(3, runs // 3))]
         browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        with served(root) as (url, _):
+        with run_server(root) as (url, _):
             visit(browser, url)  # what only the first of all pays is the server's, not the page's
             visits = [visit(browser, url) for _ in range(runs)]
         version = browser.version
         browser.close()
     load = round(os.getloadavg()[0], 1)  # what else the machine had to do
     kinds = ("usable", "painted", "search")
-    found = {f"{kind}, ms": figures([one[kind] for one in visits]) for kind in kinds}
+    results = {f"{kind}, ms": figures([visit[kind] for visit in visits]) for kind in kinds}
     weight = {"files": len(files()), "bytes": sum(len(data) for data, _, _ in files().values())}
     start = {"from starting the server to its first answer, ms": figures(starts)}
     print(
         save(
             "page",
-            {"chromium": version, "runs": runs, "load": load, "weight": weight, **found, **start},
+            {"chromium": version, "runs": runs, "load": load, "weight": weight, **results, **start},
         )
     )
 

@@ -26,10 +26,10 @@ _ROW = re.compile(r"^\| unseen rich scenes \| [\d,]+ \| ([\d.]+) / ([\d.]+) \| (
 
 
 def model(lang: str, results: Path) -> str:
-    found = _ROW.search(CARD.read_text(encoding="utf-8"))
-    if not found:
+    row = _ROW.search(CARD.read_text(encoding="utf-8"))
+    if not row:
         raise ValueError(f"{CARD} has no row of unseen rich scenes")
-    zh_1, en_1, zh_10, en_10 = found.groups()
+    zh_1, en_1, zh_10, en_10 = row.groups()
     header = {
         "en": "| model | text→image zh R@1 / R@10 | en R@1 / R@10 |",
         "zh": "| 模型 | 文→图 中文 R@1 / R@10 | 英文 R@1 / R@10 |",
@@ -53,21 +53,21 @@ def expansion(lang: str, results: Path) -> str:
     measured = json.loads((results / "expansion.json").read_text(encoding="utf-8"))
     written = measured["tiny-en"]["hand-written"]
     rows = [f"| | {' | '.join(kind[lang] for kind in KINDS.values())} |", "|---|---|---|---|"]
-    for method, said in METHODS.items():
+    for method, label in METHODS.items():
         rates = [f"{written[kind][method]['hit@10'][0]:.3f}" for kind in KINDS]
-        rows.append(f"| {said[lang]} | {' | '.join(rates)} |")
+        rows.append(f"| {label[lang]} | {' | '.join(rates)} |")
     return "\n".join(rows) + "\n"
 
 
 TABLES: Mapping[str, Callable[[str, Path], str]] = {"model": model, "expansion": expansion}
 
 
-def renewed(text: str, lang: str, results: Path = RESULTS) -> str:
+def update_tables(text: str, lang: str, results: Path = RESULTS) -> str:
     """``text`` with its tables as they should be. ValueError where one is missing or unknown."""
-    names = [found[2] for found in _BLOCK.finditer(text)]
+    names = [match[2] for match in _BLOCK.finditer(text)]
     if sorted(names) != sorted(TABLES):
         raise ValueError(f"tables {names} instead of {[*TABLES]}")
-    return _BLOCK.sub(lambda at: f"{at[1]}\n{TABLES[at[2]](lang, results)}\n{at[3]}", text)
+    return _BLOCK.sub(lambda m: f"{m[1]}\n{TABLES[m[2]](lang, results)}\n{m[3]}", text)
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     stale = []
     for lang, page in PAGES.items():
         text = page.read_text(encoding="utf-8")
-        fresh = renewed(text, lang)
+        fresh = update_tables(text, lang)
         if fresh != text:
             stale.append(page.name)
             if not check:

@@ -38,7 +38,7 @@ QUERY = ("kind", "zh", "en", "meaning")
 WORD = ("zh", "acceptable")
 
 COUNTS = range(1, 5)  # as many copies of a thing as a scene may have
-THING = re.compile(r"(?P<thing>[^:]+?)(?::(?P<colour>[^:]+?))?(?: x(?P<count>\d+))?")
+OBJECT = re.compile(r"(?P<thing>[^:]+?)(?::(?P<colour>[^:]+?))?(?: x(?P<count>\d+))?")
 SETTINGS: dict[str, frozenset[str]] = {
     "place": frozenset(PLACES) | {f"plain {colour}" for colour in COLOURS},
     "relation": frozenset(LAYOUTS),
@@ -62,7 +62,7 @@ class Query:
 
     def fits(self, scene: Scene) -> bool:
         """Whether the scene answers the query."""
-        return any(said.fits(scene) for said in self.meanings)
+        return any(meaning.fits(scene) for meaning in self.meanings)
 
 
 @dataclass(frozen=True)
@@ -78,77 +78,79 @@ def handwritten(path: Path = HANDWRITTEN) -> tuple[Query, ...]:
     """The queries in the order of the file. Raises BadQueries, and MissingArtwork where the
     things that can be drawn are not known."""
     kinds: dict[str, Kind] = {kind: kind for kind in KINDS}
-    found: dict[str, Query] = {}
-    for at, line in _lines(path, QUERY):
-        kind, zh, en, meaning = _cells(at, line, QUERY)
+    parsed: dict[str, Query] = {}
+    for position, line in _lines(path, QUERY):
+        kind, zh, en, meaning = _cells(position, line, QUERY)
         if kind not in kinds:
-            raise BadQueries(f"{at}: {kind!r} is none of {', '.join(KINDS)}")
-        if zh in found:
-            raise BadQueries(f"{at}: {zh} stands in the file twice")
+            raise BadQueries(f"{position}: {kind!r} is none of {', '.join(KINDS)}")
+        if zh in parsed:
+            raise BadQueries(f"{position}: {zh} stands in the file twice")
         try:
-            found[zh] = Query(kinds[kind], zh, en, read_meaning(meaning, zh))
+            parsed[zh] = Query(kinds[kind], zh, en, read_meaning(meaning, zh))
         except ValueError as error:
-            raise BadQueries(f"{at}: {error}") from error
-    return tuple(found.values())
+            raise BadQueries(f"{position}: {error}") from error
+    return tuple(parsed.values())
 
 
 def everyday_words(path: Path = EVERYDAY_WORDS) -> tuple[Word, ...]:
     """The words in the order of the file. A comment ``# field: 70`` names the field of those that
     follow and how many they are. Raises BadQueries."""
-    found: dict[str, Word] = {}
+    parsed: dict[str, Word] = {}
     promised: dict[str, int] = {}
     field = ""
-    for at, line in _lines(path, WORD):
+    for position, line in _lines(path, WORD):
         if line.startswith("#"):
-            field, count = _field(at, line)
+            field, count = _field(position, line)
             promised[field] = count
             continue
-        zh, acceptable = _cells(at, line, WORD)
+        zh, acceptable = _cells(position, line, WORD)
         renderings = tuple(acceptable.split("|"))
         if not field:
-            raise BadQueries(f"{at}: no field is named before it")
-        if zh in found:
-            raise BadQueries(f"{at}: {zh} stands in the file twice")
+            raise BadQueries(f"{position}: no field is named before it")
+        if zh in parsed:
+            raise BadQueries(f"{position}: {zh} stands in the file twice")
         if "" in renderings or len(set(renderings)) < len(renderings):
-            raise BadQueries(f"{at}: a rendering of {zh} is empty or stands there twice")
-        found[zh] = Word(field, zh, renderings)
+            raise BadQueries(f"{position}: a rendering of {zh} is empty or stands there twice")
+        parsed[zh] = Word(field, zh, renderings)
     for name, stated in promised.items():
-        actual = sum(word.field == name for word in found.values())
+        actual = sum(word.field == name for word in parsed.values())
         if actual != stated:
             raise BadQueries(f"{path}: {name} has {actual} words, not the {stated} it states")
-    return tuple(found.values())
+    return tuple(parsed.values())
 
 
 def read_meaning(meaning: str, text: str = "") -> tuple[Said, ...]:
-    """The alternatives that a meaning tells, each with ``text``. Raises ValueError with the cause,
+    """Parse a meaning into its alternatives, each with ``text``. Raises ValueError with the cause,
     MissingArtwork where the things that can be drawn are not known."""
-    things: list[list[Wanted]] = []
+    slots: list[list[Wanted]] = []
     settings: dict[str, list[str]] = {}
     for part in (part.strip() for part in meaning.split(";")):
         key, equals, value = part.partition("=")
         if not equals:
-            if things or settings:
+            if slots or settings:
                 raise ValueError(f"{part!r}: the things stand first and are joined by +")
-            things = [[_wanted(one) for one in thing.split("|")] for thing in part.split("+")]
+            slots = [
+                [_parse_object(text) for text in entry.split("|")] for entry in part.split("+")
+            ]
         elif key in settings:
             raise ValueError(f"{key} is told twice")
         else:
-            settings[key] = [_setting(key, one) for one in value.split("|")]
-    if "relation" in settings and len(things) != 2:
-        raise ValueError(f"a relation is that of two things, here are {len(things)}")
-    told = [settings.get(key, [None]) for key in SETTINGS]
+            settings[key] = [_setting(key, text) for text in value.split("|")]
+    if "relation" in settings and len(slots) != 2:
+        raise ValueError(f"a relation is that of two things, here are {len(slots)}")
+    values = [settings.get(key, [None]) for key in SETTINGS]
     return tuple(
-        Said(text, wanted, place, relation, tuple(c for c in conditions if c))
-        for wanted in product(*things)
-        for place, relation, *conditions in product(*told)
+        Said(text, objects, background, relation, tuple(c for c in conditions if c))
+        for objects in product(*slots)
+        for background, relation, *conditions in product(*values)
     )
 
 
-def _wanted(thing: str) -> Wanted:
-    """One thing as ``cat:gray x2`` tells it."""
-    read = THING.fullmatch(thing.strip())
+def _parse_object(text: str) -> Wanted:
+    """Parse one thing, such as ``cat:gray x2``."""
+    read = OBJECT.fullmatch(text.strip())
     if read is None:
-        raise ValueError(f"{thing.strip()!r} is no thing, such as cat:gray x2")
+        raise ValueError(f"{text.strip()!r} is no thing, such as cat:gray x2")
     name, colour, count = read["thing"], read["colour"], read["count"]
     if name not in known_things():
         raise ValueError(f"the generator draws no {name!r}")
@@ -170,7 +172,7 @@ def _setting(key: str, value: str) -> str:
 @cache
 def known_things() -> frozenset[str]:
     """Every name that a thing in a scene answers to, broader ones too (animal)."""
-    return frozenset(key for thing in drawable() for key in keys_of(thing))
+    return frozenset(key for drawing in drawable() for key in keys_of(drawing))
 
 
 def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -182,21 +184,21 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield f"{path}:{number}", line
 
 
-def _cells(at: str, line: str, columns: Sequence[str]) -> list[str]:
+def _cells(position: str, line: str, columns: Sequence[str]) -> list[str]:
     cells = line.split("\t")
     if len(cells) != len(columns) or not all(cell.strip() for cell in cells):
-        raise BadQueries(f"{at}: {len(columns)} filled columns are needed, not {line!r}")
+        raise BadQueries(f"{position}: {len(columns)} filled columns are needed, not {line!r}")
     return cells
 
 
-def _field(at: str, comment: str) -> tuple[str, int]:
+def _field(position: str, comment: str) -> tuple[str, int]:
     read = re.fullmatch(r"# (?P<field>[^:]+): (?P<count>\d+)", comment)
     if read is None:
-        raise BadQueries(f"{at}: {comment!r} is no field and its number, such as # animals: 70")
+        raise BadQueries(f"{position}: {comment!r} is not a field and its number: # animals: 70")
     return read["field"], int(read["count"])
 
 
-def unanswered(queries: Sequence[Query], scenes: Sequence[Scene]) -> tuple[Query, ...]:
+def find_unanswered(queries: Sequence[Query], scenes: Sequence[Scene]) -> tuple[Query, ...]:
     """The queries that no scene answers."""
     return tuple(query for query in queries if not any(map(query.fits, scenes)))
 
@@ -204,9 +206,10 @@ def unanswered(queries: Sequence[Query], scenes: Sequence[Scene]) -> tuple[Query
 def main() -> None:
     queries, scenes = handwritten(), list(scenes_of(SPLITS[0]))
     for kind in KINDS:
-        asked = [query for query in queries if query.kind == kind]
-        left = unanswered(asked, scenes)
-        print(f"{kind}: {len(asked) - len(left)} of {len(asked)} have one of {len(scenes)} scenes")
+        selected = [query for query in queries if query.kind == kind]
+        left = find_unanswered(selected, scenes)
+        count = len(selected)
+        print(f"{kind}: {count - len(left)} of {count} have one of {len(scenes)} scenes")
         print(f"  none: {'  '.join(query.zh for query in left) or '-'}")
 
 

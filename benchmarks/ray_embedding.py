@@ -80,7 +80,7 @@ def alone(model: str, folder: Path) -> tuple[float, float, dict[str, Any]]:
     encoder = build_encoder(model, "cpu")
     files = sorted(folder.glob("*.jpg"))
     encoder.encode_images([np.zeros((224, 224, 3), np.uint8)])
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     start, used = time.perf_counter(), time.process_time()
     pictures = [ImageFile(file.name, 0, 0) for file in files]
 
@@ -90,8 +90,8 @@ def alone(model: str, folder: Path) -> tuple[float, float, dict[str, Any]]:
     with EncodePipeline(encoder, IndexOptions()) as pipeline:
         for batch in pipeline.encode(pictures, read):
             names = [picture.path for picture, _ in batch.pictures]
-            found.update(zip(names, batch.vectors, strict=True))
-    return time.perf_counter() - start, time.process_time() - used, found
+            results.update(zip(names, batch.vectors, strict=True))
+    return time.perf_counter() - start, time.process_time() - used, results
 
 
 def job(folder: Path, out: Path, size: int, workers: int) -> EmbedReport:
@@ -119,7 +119,7 @@ def pace(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     cores = os.cpu_count() or 1
     folder = pictures(args.data / "256", args.images, 256)
     part = first(folder, args.pace, scratch)
-    single, spread, whole, single_core = [], [], [], []
+    single, spread, with_loading, single_core = [], [], [], []
     core: dict[str, float] = {}
     everything: dict[str, float] = {}
     with connected(cpus=cores):
@@ -129,9 +129,9 @@ def pace(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             single_core.append(1000 * used / args.pace)
             report = job(part, scratch / f"pace-{number}", args.size, cores)
             spread.append(steady(report))
-            whole.append(report.encoded / report.seconds)
+            with_loading.append(report.encoded / report.seconds)
             print(f"one process {single[-1]:.1f}/s, Ray {spread[-1]:.1f}/s "
-                  f"({whole[-1]:.1f}/s with its models' loading)", flush=True)  # fmt: skip
+                  f"({with_loading[-1]:.1f}/s with its models' loading)", flush=True)  # fmt: skip
         for count in sorted({1000, 4000, args.images}):
             if count <= args.images:
                 some = first(folder, count, scratch / "counts") if count != args.pace else part
@@ -145,7 +145,7 @@ def pace(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "pictures": args.pace,
         "one process, pictures/s": round(statistics.median(single), 1),
         "Ray, pictures/s": round(statistics.median(spread), 1),
-        "Ray with models' loading, pictures/s": round(statistics.median(whole), 1),
+        "Ray with models' loading, pictures/s": round(statistics.median(with_loading), 1),
         "Ray to one process": round(ratio, 3),
         "core-ms a picture, one process": round(statistics.median(single_core), 2),
         "core-ms a picture by job": core,
@@ -183,13 +183,13 @@ def loss(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 def equal(folder: Path, out: Path, report: EmbedReport) -> dict[str, Any]:
     """Every picture once, and how far its vector is from one process's."""
-    wanted, keys, furthest = alone("tiny", folder)[2], [], 0.0
+    expected, keys, furthest = alone("tiny", folder)[2], [], 0.0
     for name in report.shards:
         shard = ShardFolder(str(out)).read(name)
         for row, vector in zip(shard.images, shard.vectors, strict=True):
             keys.append(row.path)
-            furthest = max(furthest, float(np.abs(vector - wanted[row.path]).max()))
-    assert sorted(keys) == sorted(wanted), "a picture is missing or stands twice"
+            furthest = max(furthest, float(np.abs(vector - expected[row.path]).max()))
+    assert sorted(keys) == sorted(expected), "a picture is missing or stands twice"
     assert furthest < 1e-5, furthest
     return {"pictures": len(keys), "each once": True, "largest difference": furthest}
 
@@ -247,18 +247,18 @@ def main() -> None:
     require_ray()
     os.environ.setdefault("SOUTU_MODELS", str(args.data / "models"))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     args.data.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=args.data))
     (scratch / "counts").mkdir()
     try:
         for name in args.parts.split(","):
-            found[name] = PARTS[name](args, scratch)
-            print(name, found[name], flush=True)
+            results[name] = PARTS[name](args, scratch)
+            print(name, results[name], flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if not args.dry:
-        print(save("ray_embedding", {"model": "ViT-B-32 int8, random weights", **found}))
+        print(save("ray_embedding", {"model": "ViT-B-32 int8, random weights", **results}))
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ def prepare(home: Path, loaded: LoadedModel) -> Path:
     textual = text_graph(text_tower(loaded.model)).model
     (home / MODEL).mkdir(parents=True, exist_ok=True)
     for model, name in ((visual, "visual.onnx"), (textual, "textual.onnx")):
-        onnx.save(_renamed(model), str(home / MODEL / name))
+        onnx.save(_rename(model), str(home / MODEL / name))
     (home / VOCABULARY).parent.mkdir(exist_ok=True)
     shutil.copyfile(open_clip.tokenizer.default_bpe(), home / VOCABULARY)
     return home
 
 
-def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+def _rename(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with its input and output called as rclip calls them."""
     own = {model.graph.input[0].name: "input", "embedding": "output"}
     for node in model.graph.node:

@@ -32,8 +32,8 @@ def machine() -> dict[str, object]:
     if info.exists():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         cpu = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), cpu)
-        listed = next((x.split(":", 1)[1] for x in lines if x.startswith("flags")), "")
-        flags = [flag for flag in listed.split() if flag.startswith(VECTOR)]
+        line = next((x.split(":", 1)[1] for x in lines if x.startswith("flags")), "")
+        flags = [flag for flag in line.split() if flag.startswith(VECTOR)]
     packages = {name: version(name) for name in ("numpy", "onnxruntime", "tokenizers")}
     return {
         "cpu": cpu,

@@ -1,4 +1,4 @@
-"""How often what is said to be there is there, drawn."""
+"""Draw a reliability diagram: how often queries are answered, by confidence."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def draw(curves: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
     axes.plot([0, 1], [0, 1], color="#a1a1aa", linestyle="--", label="as said")
     for (model, curve), colour in zip(curves.items(), _COLOURS, strict=False):
         p, right = curve["p"], curve["right"]
-        at = np.minimum((p * BINS).astype(int), BINS - 1)
-        there = [one for one in range(BINS) if (at == one).any()]
-        said = [p[at == one].mean() for one in there]
-        share = [right[at == one].mean() for one in there]
-        axes.plot(said, share, color=colour, marker="o", linewidth=2, label=model)
+        bins = np.minimum((p * BINS).astype(int), BINS - 1)
+        filled = [number for number in range(BINS) if (bins == number).any()]
+        confidence = [p[bins == number].mean() for number in filled]
+        share = [right[bins == number].mean() for number in filled]
+        axes.plot(confidence, share, color=colour, marker="o", linewidth=2, label=model)
         below.hist(p, bins=np.linspace(0, 1, BINS + 1), color=colour, histtype="step", linewidth=2)
     axes.set_ylabel("share that was there")
     axes.set_title(

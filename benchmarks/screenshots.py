@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from benchmarks.load import served
+from benchmarks.load import run_server
 from benchmarks.page import ARGUMENTS, gallery
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[1] / "docs" / "screenshots"
 WIDEST = 1440  # pixels kept of a large screen
-MOST = 60_000  # bytes of a file, if a quality that can be looked at allows
+MAX_BYTES = 60_000  # bytes of a file, if a quality that can be looked at allows
 QUALITIES = (86, 80, 72, 64, 56, 48)
 PHONE = 390
 HEIGHTS = {PHONE: 844, 1280: 800, 2560: 1440}
@@ -37,12 +37,12 @@ def nothing_more(page: Page) -> None:
     """What the address says is enough."""
 
 
-def opened(page: Page) -> None:
+def open_first(page: Page) -> None:
     page.locator(".tile .open").first.click()
     page.wait_for_selector("#viewer .stage img")
 
 
-def filtered(page: Page) -> None:
+def set_filter(page: Page) -> None:
     page.click("#filter")
     page.fill("#f-width", "600")
     page.press("#f-width", "Enter")
@@ -62,8 +62,8 @@ class Shot:
 
 SHOTS = (
     *(Shot("search", width, theme) for width in HEIGHTS for theme in (LIGHT, DARK)),
-    Shot("viewer", 1280, DARK, then=opened),
-    Shot("filters", 1280, LIGHT, then=filtered),
+    Shot("viewer", 1280, DARK, then=open_first),
+    Shot("filters", 1280, LIGHT, then=set_filter),
     Shot("no-match", 1280, LIGHT, "/?q=火箭&sure=0.5", wait="#nothing h2"),
     Shot("terms", PHONE, DARK, "/?q=2:灰猫 %2B 雪地 - 水"),
 )
@@ -83,9 +83,9 @@ def take(browser: Browser, url: str, shot: Shot) -> bytes:
     shot.then(page)
     page.wait_for_load_state("networkidle")
     page.mouse.move(0, 0)
-    taken = page.screenshot()
+    png = page.screenshot()
     context.close()
-    return taken
+    return png
 
 
 def small(png: bytes) -> bytes:
@@ -95,7 +95,7 @@ def small(png: bytes) -> bytes:
     for quality in QUALITIES:
         out = io.BytesIO()
         picture.save(out, "WEBP", quality=quality, method=6)
-        if out.tell() <= MOST:
+        if out.tell() <= MAX_BYTES:
             break
     return out.getvalue()
 
@@ -112,7 +112,7 @@ def main() -> None:
         raise SystemExit("needs chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        with served(gallery(Path(folder))) as (url, _):
+        with run_server(gallery(Path(folder))) as (url, _):
             for shot in SHOTS:
                 file = out / f"{shot.name}-{shot.width}-{shot.theme}.webp"
                 file.write_bytes(small(take(browser, url, shot)))

@@ -1,10 +1,11 @@
 """Searching 100,000 and 1,000,000 vectors: the plain scan, bare Faiss, other searches, our store.
 
-``python -m benchmarks.search --work DIR [--peers hnswlib,usearch,lancedb]``. Vectors are made up
-(benchmarks/cones.py), recall@10 is counted on queries that no effort was found with, and all take
-turns. DIR keeps vectors and indexes, so that a second run builds nothing: empty DIR/*/ours after a
-change to the store, all of DIR after one to the vectors. Needs the extra ``ann``; peers are
-installed beside. ``--quick`` shows in seconds that all of it works, and keeps its result in DIR.
+``python -m benchmarks.search --work DIR [--peers hnswlib,usearch,lancedb]``. Vectors are
+synthetic (benchmarks/synthetic_vectors.py), recall@10 is counted on queries that no effort was
+tuned with, and all take turns. DIR keeps vectors and indexes, so that a second run builds nothing:
+empty DIR/*/ours after a change to the store, all of DIR after one to the vectors. Needs the extra
+``ann``; peers are installed separately. ``--quick`` shows in seconds that all of it works, and
+writes its result into DIR.
 """
 
 from __future__ import annotations
@@ -15,14 +16,21 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from benchmarks.interleaved_timing import (
+    Engine,
+    engine,
+    milliseconds,
+    ratio,
+    summarise_recall,
+    take_turns,
+)
 from benchmarks.record import RESULTS, save
 from benchmarks.search_checks import FAISS, verdicts
 from benchmarks.search_data import Figures, Gallery, gallery
 from benchmarks.search_engines import Faiss, Ours, scan
-from benchmarks.search_peers import PEERS, Apart, Ended, absent
+from benchmarks.search_peers import PEERS, PeerCrashed, PeerProcess, reason_absent
 from benchmarks.search_plot import EXACT, OURS, draw
 from benchmarks.search_store import only_ours
-from benchmarks.search_turns import Engine, engine, milliseconds, ratio, recalled, turns
 from soutu.store.ann import EXACT_BELOW
 from soutu.types import Floats
 
@@ -48,87 +56,87 @@ class Plan:
     plot: Path = PLOT
 
 
-def measured(plan: Plan, count: int, smaller: Figures, times: float) -> Figures:
+def measure_size(plan: Plan, count: int, smaller: Figures, times: float) -> Figures:
     """All figures at one size. ``smaller``: what the peers told at a size ``times`` smaller."""
-    place = gallery(plan.work, count, dim=plan.dim, queries=plan.queries)
-    faiss, ours = Faiss(place), Ours(place)
+    data = gallery(plan.work, count, dim=plan.dim, queries=plan.queries)
+    faiss, ours = Faiss(data), Ours(data)
     engines: dict[str, Engine] = {
         FAISS: engine(faiss.search),
         OURS: engine(ours.search),
     }
-    queries = place.asked["text"].queries
+    queries = data.query_sets["text"].queries
     fresh = milliseconds(engine(ours.search)(queries[: 2 * FEW])[0])
-    told: dict[str, Figures] = {FAISS: faiss.told, OURS: {**ours.told, "text, just opened": fresh}}
+    table: dict[str, Figures] = {FAISS: faiss.info, OURS: {**ours.info, "text, just opened": fresh}}
     ours.touch(queries[0])
-    apart: dict[str, Apart] = {}
+    peers: dict[str, PeerProcess] = {}
     try:
         for name in plan.peers:
             before = smaller.get(name)
-            why = absent(name, place, before if isinstance(before, dict) else None, times)
+            why = reason_absent(name, data, before if isinstance(before, dict) else None, times)
             if why:
-                told[name] = {"not run": why}
+                table[name] = {"not run": why}
                 continue
             try:
-                apart[name] = Apart(name, place)
-            except Ended:
-                told[name] = {"not run": "its process ended while building"}
+                peers[name] = PeerProcess(name, data)
+            except PeerCrashed:
+                table[name] = {"not run": "its process ended while building"}
             else:
-                told[name] = apart[name].told
-        engines.update(apart)
-        text, taken = turns(engines, place.asked["text"], place.images)
+                table[name] = peers[name].info
+        engines.update(peers)
+        text, all_times = take_turns(engines, data.query_sets["text"], data.images)
         for name, figures in text.items():
-            told[name]["text"] = figures
-            told[name]["image"] = pictures(engines[name], place)
+            table[name]["text"] = figures
+            table[name]["image"] = pictures(engines[name], data)
     finally:
-        for peer in apart.values():
+        for peer in peers.values():
             peer.close()
-    exact, taken[EXACT] = scanned(place)
-    told[EXACT] = {"text": exact}
-    others = [name for name in taken if name != OURS]
+    exact, all_times[EXACT] = measure_scan(data)
+    table[EXACT] = {"text": exact}
+    others = [name for name in all_times if name != OURS]
     return {
-        "engines": told,
-        "Soutu to": {name: ratio(taken[OURS], taken[name]) for name in others},
-        "Soutu alone": only_ours(place, ours, faiss, plan.runs),
+        "engines": table,
+        "Soutu to": {name: ratio(all_times[OURS], all_times[name]) for name in others},
+        "Soutu alone": only_ours(data, ours, faiss, plan.runs),
     }
 
 
-def scanned(place: Gallery) -> tuple[Figures, Floats]:
+def measure_scan(data: Gallery) -> tuple[Figures, Floats]:
     """The scan has no turns: it empties the caches, which would be for those after it to pay."""
-    asked = place.asked["text"].first(
-        FEW if place.count >= LARGE else len(place.asked["text"].queries)
+    query_set = data.query_sets["text"].first(
+        FEW if data.count >= LARGE else len(data.query_sets["text"].queries)
     )
-    told, taken = turns({EXACT: engine(scan(place))}, asked, place.images)
-    return told[EXACT], taken[EXACT]
+    table, times = take_turns({EXACT: engine(scan(data))}, query_set, data.images)
+    return table[EXACT], times[EXACT]
 
 
-def pictures(answer: Engine, place: Gallery) -> Figures:
-    asked = place.asked["image"]
-    return recalled(asked.get_meta(place.images, answer(asked.queries)[1]))
+def pictures(answer: Engine, data: Gallery) -> Figures:
+    query_set = data.query_sets["image"]
+    return summarise_recall(query_set.recall_at_k(data.images, answer(query_set.queries)[1]))
 
 
 def curve(plan: Plan) -> dict[int, dict[str, float]]:
     """By the number of images: median milliseconds of the scan and of ours, whose recall@10."""
-    found: dict[int, dict[str, float]] = {}
+    results: dict[int, dict[str, float]] = {}
     for count in plan.curve:
-        place = gallery(plan.work, count, dim=plan.dim, queries=plan.queries)
-        ours = Ours(place)
-        ours.touch(place.asked["text"].queries[0])
-        told, _ = turns({OURS: engine(ours.search)}, place.asked["text"], place.images)
-        told[EXACT], _ = scanned(place)
-        found[count] = {name: float(str(told[name]["p50 ms"])) for name in told}
-        found[count][RECALL] = float(str(told[OURS][RECALL]))
-        print(f"{count:>9,} images: {found[count]}", flush=True)
-    return found
+        data = gallery(plan.work, count, dim=plan.dim, queries=plan.queries)
+        ours = Ours(data)
+        ours.touch(data.query_sets["text"].queries[0])
+        table, _ = take_turns({OURS: engine(ours.search)}, data.query_sets["text"], data.images)
+        table[EXACT], _ = measure_scan(data)
+        results[count] = {name: float(str(table[name]["p50 ms"])) for name in table}
+        results[count][RECALL] = float(str(table[OURS][RECALL]))
+        print(f"{count:>9,} images: {results[count]}", flush=True)
+    return results
 
 
-def installed() -> dict[str, str]:
-    found = {}
+def installed_versions() -> dict[str, str]:
+    results = {}
     for package in ("faiss-cpu", *PEERS):
         try:
-            found[package] = version(package)
+            results[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return results
 
 
 def run(plan: Plan) -> Path:
@@ -139,10 +147,10 @@ def run(plan: Plan) -> Path:
     for count in sorted(plan.sizes):
         if by_size:
             times = count / max(by_size)
-        by_size[count] = figures = measured(plan, count, smaller, times)
-        told = figures["engines"]
-        assert isinstance(told, dict)
-        smaller = told
+        by_size[count] = figures = measure_size(plan, count, smaller, times)
+        engines = figures["engines"]
+        assert isinstance(engines, dict)
+        smaller = engines
         for part, values in figures.items():
             print(f"{count:,} images, {part}:")
             for name, value in values.items() if isinstance(values, dict) else ():
@@ -154,7 +162,7 @@ def run(plan: Plan) -> Path:
     path = save(
         "search",
         {
-            "versions": installed(),
+            "versions": installed_versions(),
             "dim": plan.dim,
             "sizes": {str(count): figures for count, figures in by_size.items()},
             "p50 ms by images": {str(count): times for count, times in line.items()},
@@ -162,8 +170,8 @@ def run(plan: Plan) -> Path:
         },
         plan.results,
     )
-    least = min(point[RECALL] for point in line.values())
-    draw(line, f"{plan.dim}-d vectors, 10 results, recall@10 from {least:.3f}", plan.plot)
+    lowest = min(point[RECALL] for point in line.values())
+    draw(line, f"{plan.dim}-d vectors, 10 results, recall@10 from {lowest:.3f}", plan.plot)
     return path
 
 
@@ -180,9 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = [int(size) for size in args.sizes.split(",")]
     plan = Plan(args.work, sizes, [n for n in CURVE if n <= max(sizes)], peers)
     if args.quick:
-        least = EXACT_BELOW  # from which there are codes
+        count = EXACT_BELOW  # from which there are codes
         plan = Plan(
-            args.work, [least], [1_000, least], peers, dim=64, queries=50, runs=1,
+            args.work, [count], [1_000, count], peers, dim=64, queries=50, runs=1,
             results=args.work, plot=args.work / "plot.svg",
         )  # fmt: skip
     print(run(plan))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cones import cones
+from benchmarks.synthetic_vectors import cones
 from soutu.types import Floats, Ids
 
 K = 10
@@ -23,20 +23,22 @@ Figures = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuerySet:
     """Queries (q, dim) and the score (q,) of the ``K``-th best exact answer to each."""
 
     queries: Floats
     edges: Floats
 
-    def first(self, count: int) -> Asked:
-        return Asked(self.queries[:count], self.edges[:count])
+    def first(self, count: int) -> QuerySet:
+        return QuerySet(self.queries[:count], self.edges[:count])
 
-    def get_meta(self, vectors: Floats, found: Ids) -> Floats:
-        """(q,) of each query: the share of ``found`` (q, K), rows of ``vectors`` or -1, that are
-        among the exact answers, ties at the edge included."""
-        scores = np.einsum("qkd,qd->qk", vectors[found], self.queries)
-        right = (found >= 0) & (scores >= self.edges[:, None] - _TIE)
+    def recall_at_k(self, vectors: Floats, result_rows: Ids) -> Floats:
+        """Return the share (q,) of ``result_rows`` among the exact answers, counting ties.
+
+        ``result_rows`` (q, K) are rows of ``vectors``, or -1.
+        """
+        scores = np.einsum("qkd,qd->qk", vectors[result_rows], self.queries)
+        right = (result_rows >= 0) & (scores >= self.edges[:, None] - _TIE)
         share: Floats = right.mean(axis=1, dtype=np.float32)
         return share
 
@@ -45,14 +47,14 @@ class Asked:
 class Gallery:
     """``rows`` are memory-mapped: ``count`` that are there, one in SHARE more that come later.
     ``sizes`` (rows,) are those of the made-up files, 1 to 1,000. Effort is found with the queries
-    of ``tuning``, figures with those that are ``asked``."""
+    of ``tuning``, figures with those of ``query_sets``."""
 
     folder: Path
     rows: Floats
     count: int
     sizes: Ids
-    tuning: Mapping[str, Asked]
-    asked: Mapping[str, Asked]
+    tuning: Mapping[str, QuerySet]
+    query_sets: Mapping[str, QuerySet]
 
     @property
     def images(self) -> Floats:
@@ -70,27 +72,27 @@ class Gallery:
 def gallery(work: Path, count: int, *, dim: int, queries: int) -> Gallery:
     """Of so many images, with so many queries of each kind; made where ``work`` lacks it."""
     folder = work / f"{count}x{dim}"
-    kept(folder / "vectors", lambda place: _make(place, count, dim, queries))
-    return opened(folder)
+    load_or_build(folder / "vectors", lambda target: _make(target, count, dim, queries))
+    return load_gallery(folder)
 
 
-def opened(folder: Path) -> Gallery:
+def load_gallery(folder: Path) -> Gallery:
     """The gallery kept in ``folder``."""
-    place = folder / "vectors"
-    told = json.loads((place / "built.json").read_text())
-    rows = np.load(place / "images.npy", mmap_mode="r")
-    arrays = dict(np.load(place / "queries.npz"))
-    asked = {
-        kind: Asked(arrays[kind], arrays[f"{kind} edges"])
+    target = folder / "vectors"
+    info = json.loads((target / "built.json").read_text())
+    rows = np.load(target / "images.npy", mmap_mode="r")
+    arrays = dict(np.load(target / "queries.npz"))
+    query_sets = {
+        kind: QuerySet(arrays[kind], arrays[f"{kind} edges"])
         for kind in ("text", "image", "tuning text", "tuning image")
     }
     return Gallery(
         folder,
         rows,
-        told["count"],
+        info["count"],
         np.random.default_rng(7).integers(1, 1001, len(rows)),
-        {kind: asked[f"tuning {kind}"] for kind in TUNING},
-        {kind: asked[kind] for kind in TUNING},
+        {kind: query_sets[f"tuning {kind}"] for kind in TUNING},
+        {kind: query_sets[kind] for kind in TUNING},
     )
 
 
@@ -107,29 +109,29 @@ def edges(vectors: Floats, queries: Floats, admitted: Ids | None = None) -> Floa
     return edge
 
 
-def kept(folder: Path, build: Callable[[Path], Figures]) -> Figures:
-    """What ``build`` told when it filled ``folder``; it is called where that is not whole."""
-    told = folder / "built.json"
-    if not told.exists():
+def load_or_build(folder: Path, build: Callable[[Path], Figures]) -> Figures:
+    """Return what ``build`` reported when it filled ``folder``; call it if that is not complete."""
+    file = folder / "built.json"
+    if not file.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         figures = build(folder)
-        told.write_text(json.dumps(figures), encoding="utf-8")
-    found: Figures = json.loads(told.read_text(encoding="utf-8"))
-    return found
+        file.write_text(json.dumps(figures), encoding="utf-8")
+    info: Figures = json.loads(file.read_text(encoding="utf-8"))
+    return info
 
 
-def _make(place: Path, count: int, dim: int, queries: int) -> Figures:
-    made = cones(count + count // SHARE, max(TUNING.values()) + queries, dim=dim, captions=False)
-    np.save(place / "images.npy", made.images)
+def _make(target: Path, count: int, dim: int, queries: int) -> Figures:
+    vectors = cones(count + count // SHARE, max(TUNING.values()) + queries, dim=dim, captions=False)
+    np.save(target / "images.npy", vectors.images)
     arrays: dict[str, Floats] = {}
-    for kind, rows in (("text", made.texts), ("image", made.pictures)):
+    for kind, rows in (("text", vectors.texts), ("image", vectors.pictures)):
         arrays[kind] = rows[-queries:]
         arrays[f"tuning {kind}"] = rows[: TUNING[kind]]
-    scores = edges(made.images[:count], np.concatenate(list(arrays.values())))
+    scores = edges(vectors.images[:count], np.concatenate(list(arrays.values())))
     first = 0
     for kind, rows in list(arrays.items()):
         arrays[f"{kind} edges"] = scores[first : first + len(rows)]
         first += len(rows)
-    np.savez(place / "queries.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(target / "queries.npz", **arrays)  # type: ignore[arg-type]
     return {"count": count}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.search_data import Figures, Gallery, K, kept
-from benchmarks.search_turns import Search
+from benchmarks.interleaved_timing import Search
+from benchmarks.search_data import Figures, Gallery, K, load_or_build
 from soutu.fs import HOME
 from soutu.store.ann_build import RECIPE, lists_for, tune_effort
 from soutu.store.base import NewImage
@@ -27,8 +27,8 @@ def scan(gallery: Gallery) -> Search:
     def search(query: Floats) -> Ids:
         scores = vectors @ query
         best = np.argpartition(scores, -K)[-K:]
-        found: Ids = best[np.argsort(-scores[best])]
-        return found
+        best_rows: Ids = best[np.argsort(-scores[best])]
+        return best_rows
 
     return search
 
@@ -39,11 +39,11 @@ class Faiss:
     def __init__(self, gallery: Gallery) -> None:
         import faiss
 
-        place = gallery.folder / "faiss"
-        self.told = kept(place, lambda place: _build_faiss(place, gallery))
-        effort = self.told["effort"]
+        folder = gallery.folder / "faiss"
+        self.info = load_or_build(folder, lambda folder: _build_faiss(folder, gallery))
+        effort = self.info["effort"]
         assert isinstance(effort, dict)
-        codes = faiss.read_index(str(place / "codes.faiss"))
+        codes = faiss.read_index(str(folder / "codes.faiss"))
         vectors = np.ascontiguousarray(gallery.images)
         self._index = faiss.IndexRefineFlat(codes, faiss.swig_ptr(vectors))
         self._index.own_refine_index = True
@@ -61,18 +61,18 @@ class Faiss:
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
-            found: Ids = self.batch(query[None])[0]
+            best_rows: Ids = self.batch(query[None])[0]
         finally:
             faiss.omp_set_num_threads(threads)
-        return found
+        return best_rows
 
     def batch(self, queries: Floats) -> Ids:
         """Rows (q, K)."""
-        found: Ids = self._index.search(queries, K, params=self._effort)[1]
-        return found
+        best_rows: Ids = self._index.search(queries, K, params=self._effort)[1]
+        return best_rows
 
 
-def _build_faiss(place: Path, gallery: Gallery) -> Figures:
+def _build_faiss(folder: Path, gallery: Gallery) -> Figures:
     import faiss
 
     start = time.perf_counter()
@@ -85,9 +85,9 @@ def _build_faiss(place: Path, gallery: Gallery) -> Figures:
     index.train(gallery.images[np.sort(rows)])
     index.add(np.ascontiguousarray(gallery.images))
     added = time.perf_counter()
-    queries = {kind: asked.queries for kind, asked in gallery.tuning.items()}
+    queries = {kind: query_set.queries for kind, query_set in gallery.tuning.items()}
     level = tune_effort(index, gallery.images, queries, TARGET)[0]
-    faiss.write_index(index, str(place / "codes.faiss"))
+    faiss.write_index(index, str(folder / "codes.faiss"))
     return {
         "build s": round(added - start, 1),
         "tuning s": round(time.perf_counter() - added, 1),
@@ -99,9 +99,9 @@ class Ours:
     """The whole store, as a gallery opens it."""
 
     def __init__(self, gallery: Gallery) -> None:
-        place = gallery.folder / "ours"
-        self.told = kept(place, lambda place: _fill(place / HOME, gallery))
-        self.home = place / HOME
+        folder = gallery.folder / "ours"
+        self.info = load_or_build(folder, lambda folder: _fill(folder / HOME, gallery))
+        self.home = folder / HOME
         self.store = LocalStore.open(self.home)
 
     def touch(self, query: Floats) -> None:
@@ -138,11 +138,11 @@ def _fill(home: Path, gallery: Gallery) -> Figures:
         writer.refresh_ann(lambda: phrases, target=TARGET)
         built = time.perf_counter()
         promise = store.promises().get("image")
-    told: Figures = {"fill s": round(filled - start, 1), "build s": round(built - filled, 1)}
+    info: Figures = {"fill s": round(filled - start, 1), "build s": round(built - filled, 1)}
     if promise:
         level = promise.levels[0]
-        told["effort"] = {"lists": level.lists, "candidates": level.candidates}
-    return told
+        info["effort"] = {"lists": level.lists, "candidates": level.candidates}
+    return info
 
 
 def _card(dim: int) -> ModelInfo:

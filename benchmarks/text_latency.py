@@ -31,7 +31,7 @@ VARIANTS = [
 Encode = Callable[[list[str]], Floats]
 
 
-def padded(encoder: OnnxEncoder) -> Encode:
+def pad_to_context(encoder: OnnxEncoder) -> Encode:
     """Every text at the context's whole length."""
 
     def encode(texts: list[str]) -> Floats:
@@ -58,29 +58,29 @@ def main() -> None:
             for p in ("float32", "int8")
         )
         engines: dict[str, Encode] = {
-            "float32, padded to 77": padded(float32),
+            "float32, padded to 77": pad_to_context(float32),
             "float32, cut": float32.encode_texts,
             "int8, cut (Soutu)": int8.encode_texts,
         }
         cosine = float((float32.encode_texts(VARIANTS) * int8.encode_texts(VARIANTS)).sum(1).min())
-        taken: dict[str, dict[str, list[float]]] = {name: {} for name in engines}
+        times: dict[str, dict[str, list[float]]] = {name: {} for name in engines}
         for number in range(args.runs + 3):
             for name, encode in engines.items():
                 for kind, texts in (("one query", [QUERY]), ("eight variants", VARIANTS)):
-                    found = milliseconds(encode, texts)
+                    ms = milliseconds(encode, texts)
                     if number >= 3:  # the first rounds warm up
-                        taken[name].setdefault(kind, []).append(found)
+                        times[name].setdefault(kind, []).append(ms)
     table = {
         name: {kind: round(statistics.median(runs), 2) for kind, runs in kinds.items()}
-        for name, kinds in taken.items()
+        for name, kinds in times.items()
     }
     slow, fast = table["float32, padded to 77"], table["int8, cut (Soutu)"]
-    times = {kind: round(slow[kind] / fast[kind], 1) for kind in fast}
+    ratios = {kind: round(slow[kind] / fast[kind], 1) for kind in fast}
     for name, row in table.items():
         print(f"{name:24} {row}")
-    print(f"times as fast: {times}; lowest cosine {cosine:.5f}")
-    told = {"unit": "ms", "runs": args.runs, "model": "ViT-B-32, random weights"}
-    print(save("text_latency", {**told, **table, "times as fast": times,
+    print(f"times as fast: {ratios}; lowest cosine {cosine:.5f}")
+    settings = {"unit": "ms", "runs": args.runs, "model": "ViT-B-32, random weights"}
+    print(save("text_latency", {**settings, **table, "times as fast": ratios,
                                 "lowest cosine": round(float(np.float32(cosine)), 5)}))  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quality import PAGES, RESULTS, renewed
+from benchmarks.quality import PAGES, RESULTS, update_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,14 +28,14 @@ def test_another_figure_is_seen_and_put_right(lang, tmp_path):
     rate = rate["tiny-en"]["hand-written"]["word"]["lexicon, auto"]["hit@10"][0]
     wrong = text.replace(f"| {rate:.3f} |", "| 0.999 |", 1)
     assert wrong != text
-    assert renewed(wrong, lang) == text
+    assert update_tables(wrong, lang) == text
     shutil.copy(RESULTS / "expansion.json", tmp_path)
     measured = (tmp_path / "expansion.json").read_text("utf-8")
     (tmp_path / "expansion.json").write_text(measured.replace(str(rate), "0.1234"), "utf-8")
-    assert "| 0.123 |" in renewed(text, lang, tmp_path)
+    assert "| 0.123 |" in update_tables(text, lang, tmp_path)
 
 
 def test_a_table_that_is_gone_is_missed():
     text = PAGES["en"].read_text("utf-8")
     with pytest.raises(ValueError, match="expansion"):
-        renewed(text.replace("figures: expansion", "figures: other"), "en")
+        update_tables(text.replace("figures: expansion", "figures: other"), "en")

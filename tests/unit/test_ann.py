@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.cones import cones
+from benchmarks.synthetic_vectors import cones
 from soutu.errors import IndexCorrupt
 from soutu.store import ann_build
 from soutu.store.ann import Ann, read_manifest, write_manifest

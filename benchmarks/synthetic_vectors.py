@@ -1,4 +1,4 @@
-"""Made-up embeddings that lie as CLIP's do: pictures in one narrow cone, texts in another.
+"""Synthetic embeddings that lie as CLIP's do: pictures in one narrow cone, texts in another.
 
 Any two pictures have a cosine of about 0.5, any two texts of 0.65, a text and any picture 0.23,
 and a text is nearest to pictures of its own meaning (those of ViT-B/32 on photographs are alike).
@@ -39,7 +39,7 @@ def cones(
     turn = np.linalg.qr(_normal(rng, dim, dim))[0].astype(np.float32)
     meanings = _normal(rng, max(64, count // _MEMBERS), dim) * spectrum
 
-    def meant(rng: np.random.Generator, number: int) -> Floats:
+    def sample_meanings(rng: np.random.Generator, number: int) -> Floats:
         own = meanings[rng.integers(len(meanings), size=number)]
         return _unit(
             np.float32(0.75) * own + np.float32(0.65) * _normal(rng, number, dim) * spectrum
@@ -50,24 +50,24 @@ def cones(
 
     def text(rng: np.random.Generator, meaning: Floats) -> Floats:
         vague = _unit(_normal(rng, len(meaning), dim) * spectrum)
-        said = np.float32(0.6) * meaning + np.float32(0.8) * vague
+        mixed = np.float32(0.6) * meaning + np.float32(0.8) * vague
         axis = np.float32(0.75) * text_axis + np.float32(0.3) * picture_axis
-        return _unit((axis + np.float32(0.6) * said) @ turn)
+        return _unit((axis + np.float32(0.6) * mixed) @ turn)
 
     images = np.empty((count, dim), np.float32)
-    told = np.empty((count if captions else 0, dim), np.float32)
+    captions_out = np.empty((count if captions else 0, dim), np.float32)
     for start in range(0, count, _CHUNK):
         own = np.random.default_rng((seed, 1, start))
-        meaning = meant(own, min(_CHUNK, count - start))
+        meaning = sample_meanings(own, min(_CHUNK, count - start))
         images[start : start + _CHUNK] = picture(meaning)
         if captions:
-            told[start : start + _CHUNK] = text(own, meaning)
-    asked = np.random.default_rng((seed, 2))
-    meaning = meant(asked, queries)
-    return Cones(images, told, text(asked, meaning), picture(meaning))
+            captions_out[start : start + _CHUNK] = text(own, meaning)
+    rng_queries = np.random.default_rng((seed, 2))
+    meaning = sample_meanings(rng_queries, queries)
+    return Cones(images, captions_out, text(rng_queries, meaning), picture(meaning))
 
 
-def around(texts: Floats, count: int, *, seed: int = 0) -> Floats:
+def cone_around(texts: Floats, count: int, *, seed: int = 0) -> Floats:
     """``count`` pictures for a model of which only the texts are known, unit vectors (n, dim): they
     lie to each other and to ``texts``' meanings (what parts a text from the others) as above."""
     rng = np.random.default_rng(seed)
