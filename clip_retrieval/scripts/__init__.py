@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 from models.clip_wrapper import CLIPWrapper
-from soutu import searchlog
 from soutu.errors import SoutuError
 from soutu.exchange.npy import load_features
 from soutu.query.expansion import Expander
 from soutu.search.searcher import Searcher
+from soutu.searchlog.record import SearchLog, format_hit, format_search
 from soutu.types import SearchResult
 
 WORKSPACE = Path(__file__).parent.parent
@@ -27,10 +28,13 @@ def open_searcher(device: str, expander: Expander | None = None) -> Searcher:
 
 def show(result: SearchResult) -> None:
     """Print the hits and append the search to both logs."""
-    for hit in result.hits:
-        print(searchlog.top_line(hit.rank, hit.score, hit.path, hit.caption))
-    searchlog.append_record(OUTPUTS / "search_log.jsonl", result)
-    searchlog.append(OUTPUTS / "search_log.txt", searchlog.readable(result))
+    hits = [(hit.rank, hit.score, hit.path, hit.caption) for hit in result.hits]
+    for hit in hits:
+        print(format_hit(*hit))
+    SearchLog(OUTPUTS / "search_log.jsonl").record(result)
+    variants = [variant.text for variant in result.variants]
+    text = format_search(datetime.now(timezone.utc), result.query.raw, variants, hits)
+    SearchLog(OUTPUTS / "search_log.txt").append(text)
 
 
 def guarded(work: Callable[[], None]) -> None:

@@ -45,7 +45,7 @@ from soutu.search.fusion import reciprocal_rank
 from soutu.search.searcher import SUBTRACT, Searcher, SearchParams
 from soutu.searchlog.reader import LogRecord, read_records
 from soutu.searchlog.record import Provenance, SearchLog
-from soutu.searchlog.replay import Now, Replay, compare
+from soutu.searchlog.replay import Replay, ReplayState, compare
 from soutu.searchlog.replay import replay as run
 from soutu.settings import Settings, load_settings, merge_settings
 from soutu.types import Hit, Query, Ranking, SearchResult
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from soutu.models.base import Encoder
     from soutu.query.expansion import Expander
     from soutu.search.explain import Explanation
-    from soutu.store.base import Change, VectorStore
+    from soutu.store.base import VectorStore
     from soutu.store.sqlite.compact import Compacted
     from soutu.types import Floats, ModelInfo, Rgb
 
@@ -382,16 +382,11 @@ class GallerySearchers:
         return replace(self.gallery.searcher, expander=self._expanders[words], **how)
 
 
-def _current_state(gallery: Opened) -> Now:
+def _current_state(gallery: Opened) -> ReplayState:
     store, card = gallery.store, gallery.encoder.info
     kept = store.get_meta(BASELINE_KEY + card.space)
     named = baseline_from_json(kept).name if kept else ""
-
-    @cache
-    def changes(after: int) -> list[Change]:
-        return store.changes(after)
-
-    return Now(card, store.state(), named, gallery.setup, changes)
+    return ReplayState(card, store.state(), named, gallery.setup, cache(store.changes))
 
 
 # What is asked of a gallery: searches, their log, and their replay.

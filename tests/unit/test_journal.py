@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soutu import searchlog
+from soutu.searchlog.record import SearchLog, format_search, to_record
 from soutu.types import Hit, IndexState, ModelInfo, Query, SearchResult, Term, Variant
 from soutu.version import VERSION
 
@@ -37,7 +37,7 @@ WHEN = datetime(2026, 11, 24, 1, 2, 3, 456789, tzinfo=timezone.utc)
 
 def test_a_line_holds_all_that_a_replay_needs(tmp_path):
     log = tmp_path / "deep" / "journal.jsonl"
-    searchlog.append_record(log, made())
+    SearchLog(log).record(made())
     line = json.loads(log.read_text("utf-8"))
     assert (line["schema"], line["soutu"], line["replayable"]) == (2, VERSION, True)
     assert line["query"] == "灰猫"
@@ -60,12 +60,12 @@ def test_the_version_that_lines_tell_is_the_packages():
 
 
 def test_the_time_is_utc():
-    assert searchlog.to_record(made(), WHEN)["time"] == "2026-11-24T01:02:03.456+00:00"
+    assert to_record(made(), WHEN)["time"] == "2026-11-24T01:02:03.456+00:00"
 
 
 def test_chinese_is_readable_and_the_log_is_private(tmp_path):
     log = tmp_path / "j"
-    searchlog.append_record(log, made())
+    SearchLog(log).record(made())
     assert "灰猫" in log.read_text("utf-8")
     assert log.stat().st_mode & 0o777 == 0o600
 
@@ -73,15 +73,15 @@ def test_chinese_is_readable_and_the_log_is_private(tmp_path):
 def test_a_file_name_that_is_no_text_is_kept(tmp_path):
     log = tmp_path / "j"
     name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
-    searchlog.append_record(log, made(path=name))
+    SearchLog(log).record(made(path=name))
     assert json.loads(log.read_bytes().decode("utf-8"))["hits"][0]["path"] == name
 
 
 @pytest.mark.parametrize("query", ["a\nb", "\u2028", '"', "\x00", "𠮷", "\\u"])
 def test_any_query_stays_on_one_line(tmp_path, query):
     log = tmp_path / "j"
-    searchlog.append_record(log, made(query))
-    searchlog.append_record(log, made())
+    SearchLog(log).record(made(query))
+    SearchLog(log).record(made())
     lines = log.read_text("utf-8").split("\n")
     assert len(lines) == 3
     assert json.loads(lines[0])["query"] == query
@@ -90,7 +90,7 @@ def test_any_query_stays_on_one_line(tmp_path, query):
 def test_a_line_that_a_crash_cut_short_does_not_swallow_the_next(tmp_path):
     log = tmp_path / "j"
     log.write_text('{"half":', "utf-8")
-    searchlog.append_record(log, made())
+    SearchLog(log).record(made())
     assert json.loads(log.read_text("utf-8").splitlines()[1])["query"] == "灰猫"
 
 
@@ -100,7 +100,7 @@ LINES = 300
 def _write_many(log, name, together):
     together.wait()  # or the first would be done before the last has started
     for number in range(LINES):
-        searchlog.append(log, json.dumps([name, number, "x" * 20_000]))
+        SearchLog(log).append(json.dumps([name, number, "x" * 20_000]))
 
 
 def test_several_processes_never_interleave(tmp_path):
@@ -119,7 +119,10 @@ def test_several_processes_never_interleave(tmp_path):
 
 
 def test_the_readable_block_is_the_originals():
-    block = searchlog.readable(made(), WHEN).splitlines()
+    result = made()
+    variants = [variant.text for variant in result.variants]
+    hits = [(hit.rank, hit.score, hit.path, hit.caption) for hit in result.hits]
+    block = format_search(WHEN, result.query.raw, variants, hits).splitlines()
     assert block[1].startswith("time: 2026-11-2")
     assert block[2:] == [
         "query: 灰猫",

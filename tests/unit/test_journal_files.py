@@ -20,7 +20,7 @@ def lines_of(files):
 
 
 def test_a_file_that_would_grow_too_large_is_set_aside(tmp_path):
-    journal = SearchLog(tmp_path / "journal.jsonl", most=100, kept=3)
+    journal = SearchLog(tmp_path / "journal.jsonl", max_bytes=100, max_files=3)
     for number in range(40):
         journal.append(json.dumps([number, "x" * 20]))
     files = journal.files()
@@ -35,7 +35,7 @@ def test_a_file_that_would_grow_too_large_is_set_aside(tmp_path):
 def test_a_clock_that_goes_back_does_not_make_a_new_file_the_oldest(tmp_path):
     late = tmp_path / "journal-29991124T012203.jsonl"
     late.write_text('"late"\n')
-    journal = SearchLog(tmp_path / "journal.jsonl", most=10, kept=2)
+    journal = SearchLog(tmp_path / "journal.jsonl", max_bytes=10, max_files=2)
     for number in range(5):
         journal.append(json.dumps(f"number {number}"))
     assert lines_of(journal.files()) == ["number 2", "number 3", "number 4"]
@@ -43,7 +43,7 @@ def test_a_clock_that_goes_back_does_not_make_a_new_file_the_oldest(tmp_path):
 
 
 def test_a_line_that_is_larger_than_a_file_may_be_is_written(tmp_path):
-    journal = SearchLog(tmp_path / "journal.jsonl", most=10, kept=9)
+    journal = SearchLog(tmp_path / "journal.jsonl", max_bytes=10, max_files=9)
     journal.append('"' + "x" * 50 + '"')
     journal.append('"y"')
     assert [len(line) for line in lines_of(journal.files())] == [50, 1]
@@ -53,7 +53,7 @@ WRITERS, LINES = 4, 150
 
 
 def _write(path, name, together):
-    journal = SearchLog(path, most=20_000, kept=1000)
+    journal = SearchLog(path, max_bytes=20_000, max_files=1000)
     together.wait()
     for number in range(LINES):
         journal.append(json.dumps([name, number, "x" * 1000]))

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soutu import searchlog
 from soutu.errors import BadInput
 from soutu.gallery import Gallery
 from soutu.searchlog.reader import BadLine, LogRecord, log_stats, parse_record, read_records
+from soutu.searchlog.record import SearchLog, to_json, to_record
 from tests.unit.test_journal import made
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "journal.md"
-LINE = searchlog.to_json(searchlog.to_record(made()))
+LINE = to_json(to_record(made()))
 
 
 def test_a_line_comes_back_as_the_search_it_was(tmp_path):
     log = tmp_path / "j"
-    searchlog.append_record(log, made())
+    SearchLog(log).record(made())
     (line,) = read_records([log])
     assert isinstance(line, LogRecord)
     assert (line.query, line.variants, line.hits) == (
@@ -91,7 +91,7 @@ def test_a_log_that_was_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut
         with log.open("ab") as file:
             file.write(data[:cut])
         whole += cut >= len(data)
-        searchlog.append(log, LINE)
+        SearchLog(log).append(LINE)
         whole += 1
     found = list(read_records([log]))
     assert sum(isinstance(line, LogRecord) for line in found) == whole
@@ -100,7 +100,7 @@ def test_a_log_that_was_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut
 
 def test_a_file_that_is_set_aside_while_it_is_opened_is_read_once(tmp_path):
     log = tmp_path / "journal.jsonl"
-    searchlog.append_record(log, made())
+    SearchLog(log).record(made())
     older = tmp_path / "journal-1.jsonl"
     older.hardlink_to(log)
     assert len(list(read_records([older, log]))) == 1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soutu.searchlog.replay import correlation, kendall, origins, overlap
+from soutu.searchlog.replay import correlation, differing_sources, kendall, overlap
 from soutu.types import Variant
 
 
@@ -55,10 +55,14 @@ def said(*variants):
 
 def test_who_proposed_what_differs():
     before = said(("猫", "original", 0), ("cat", "lexicon", 0))
-    assert origins(before, said(("猫", "original", 0))) == {"lexicon", "package"}
+    assert differing_sources(before, said(("猫", "original", 0))) == {"lexicon", "package"}
     ruled = said(("猫", "original", 0), ("kitty", "/my/rules.yaml", 0))
-    assert origins(before, ruled) == {"rules", "package"}
-    assert origins(before, [*before, *said(("a cat", "llm", 0))]) == {"llm"}
-    assert origins(before, before) == set()
+    assert differing_sources(before, ruled) == {"rules", "package"}
+    assert differing_sources(before, [*before, *said(("a cat", "llm", 0))]) == {"llm"}
+    assert differing_sources(before, before) == set()
     both = [*ruled, *said(("狗", "original", 1), ("dog", "lexicon:animal", 1))]
-    assert origins([*before, *said(("狗", "original", 1))], both) == {"rules", "lexicon", "package"}
+    assert differing_sources([*before, *said(("狗", "original", 1))], both) == {
+        "rules",
+        "lexicon",
+        "package",
+    }

@@ -12,7 +12,7 @@ from soutu.search.fusion import pool_by_sense
 from soutu.search.searcher import CLEAR, PENALTY, Searcher
 from soutu.searchlog.reader import LogRecord, parse_record
 from soutu.searchlog.record import Provenance, to_json, to_record
-from soutu.searchlog.replay import Now, replay_record
+from soutu.searchlog.replay import ReplayState, replay_record
 from soutu.types import Variant
 from tests.unit.test_indexing_reference import Texts
 from tests.unit.test_search_confidence import COUNT, local, measure, reference  # noqa: F401
@@ -92,7 +92,7 @@ def test_senses_and_penalties_come_back_from_the_log(local):  # noqa: F811
         assert [(hit.id, hit.score) for hit in found.hits] == [
             (hit.id, hit.score) for hit in result.hits
         ]
-        now = Now(
+        now = ReplayState(
             searcher.encoder.info, local.state(), result.reference, Provenance(), lambda _: []
         )
         told = replay_record(logged, searcher, now)

@@ -221,11 +221,11 @@ def _json(search: LogRecord) -> str:
 
 def _block(search: LogRecord) -> str:
     """Format a search as the original demo's ``search_log.txt`` does."""
-    from soutu.searchlog.record import block
+    from soutu.searchlog.record import format_search
 
     hits = [(hit.rank, hit.score, sanitize(hit.path), sanitize(hit.caption)) for hit in search.hits]
     variants = [sanitize(variant.text) for variant in search.variants]
-    return block(search.time, sanitize(search.query.raw), variants, hits)
+    return format_search(search.time, sanitize(search.query.raw), variants, hits)
 
 
 def _line(search: LogRecord) -> str:

@@ -41,7 +41,7 @@ def show_answer(
     ``source`` is the folder or URL that was searched, ``gallery`` the gallery if it is local.
     """
     if as_json:
-        record = to_record(result, setup=gallery.setup if gallery else None)
+        record = to_record(result, provenance=gallery.setup if gallery else None)
         for name in LOG_ONLY:
             del record[name]
         click.echo(to_json(record))

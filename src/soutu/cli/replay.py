@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,10 @@ def replay(
     with open_gallery(gallery, index_dir, flags) as opened:
         done = opened.replay(log, against=against, k=k)
     if as_json:
-        show_json(done)
+        record = asdict(done)
+        for search in record["different"]:
+            search["fault"] = search.pop("error")
+        show_json(record)
     elif against:
         _show_models(done, opened.model)
     else:

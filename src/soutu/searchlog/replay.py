@@ -1,4 +1,8 @@
-"""A whole log, run again: what stayed, what differs, and why."""
+"""Run logged searches again: the same answers, or what differs and why.
+
+Each search is repeated twice: by its logged vector, which shows whether the index answers as it
+did, and from its words on, which shows whether they still become that vector.
+"""
 
 from __future__ import annotations
 
@@ -17,62 +21,31 @@ from soutu.search.searcher import Searcher, SearchParams
 from soutu.searchlog.reader import BadLine, LogRecord
 from soutu.searchlog.record import Provenance
 from soutu.store.base import Change
-from soutu.types import Floats, Hit, IndexState, ModelInfo, Query, Rgb, SearchResult, Term, Variant
+from soutu.types import Floats, Hit, IndexState, ModelInfo, Rgb, SearchResult, Term, Variant
 from soutu.version import VERSION
 
-# How two rankings of the same query differ.
-
-
-LONGEST = 1000  # places that are compared for correlation, which takes time as their square
-
-
-def overlap(one: Sequence[Hashable], other: Sequence[Hashable]) -> float:
-    """The share of the longer ranking that both hold, 0 to 1; 1 where both are empty."""
-    longer = max(len(one), len(other))
-    return len({*one} & {*other}) / longer if longer else 1.0
-
-
-def correlation(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | None:
-    """Kendall's τ-b over all that either ranking holds, -1 to 1; what one of them lacks shares
-    the place after its last (Fagin, Kumar, Sivakumar: Comparing Top k Lists, 2003, treat what is
-    absent likewise). 1 for equal rankings; None where one of them puts nothing before anything."""
-    one, other = one[:LONGEST], other[:LONGEST]
-    if [*one] == [*other]:
-        return 1.0
-    every = [*dict.fromkeys((*one, *other))]
-    return kendall(_places(one, every), _places(other, every))
-
-
-def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """τ-b = (C - D) / √((P - T₁)(P - T₂)) of P pairs, C in the same order in both, D in opposite
-    ones, Tᵢ tied in one (Kendall, 1945). None where all are tied in one of them."""
-    x, y = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(one), np.asarray(other)))
-    spread = float(np.abs(x).sum()) * float(np.abs(y).sum())
-    return float((x * y).sum()) / spread**0.5 if spread else None
-
-
-def _places(ranking: Sequence[Hashable], every: Sequence[Hashable]) -> list[float]:
-    known = {item: place for place, item in enumerate(ranking)}
-    return [float(known.get(item, len(ranking))) for item in every]
-
-
-# Why a search answers otherwise than it did: what has changed since, by name.
-
-
+MAX_SCORE_DIFFERENCE = 1e-6  # of what the same vector finds in the same index
+EXACT, ROUGH = 1e-5, 1e-3  # drift of a query's vector: in float32; in int8, where batches matter
+HASHED, ARRAY, PICTURE_MISSING, FAILED = "hashed", "array", "picture-gone", "failed"
 MODEL, INDEX, EXPANSION, SETTING = "model", "index", "expansion", "settings"
-REFERENCE, SOUTU, PICTURE, FAULT, UNKNOWN = "reference", "version", "picture", "fault", "unknown"
-WORDS = (BUILT_IN_WORDS, RULES_FILE, LEXICON_FILE)
+REFERENCE, SOUTU, PICTURE, EXPANDER = "reference", "version", "picture", "fault"
+UNKNOWN = "unknown"
+WORD_FILES = (BUILT_IN_WORDS, RULES_FILE, LEXICON_FILE)
 # Settings that name what lies outside the gallery, and whose variants they change.
 OUTSIDE = {"translator": TRANSLATION, "llm": "llm", "llm_model": "llm", "expansions": RULES_FILE}
-_ANY = (TRANSLATION, "llm", RULES_FILE)
-_SHOWN = 3  # paths that a cause names
+MAX_PATHS = 3  # that a cause names
+MAX_PLACES = 3  # that are named of what was left out, by reason
+MAX_CORRELATED = 1000  # hits that are compared for correlation, which takes time as their square
 
 
 @dataclass(frozen=True)
 class Cause:
-    """``kind`` is one of this module's names; ``what`` says which exactly, ``before`` and
-    ``now`` how it was and is. For an index ``count`` is how many were added and so on, and
-    ``paths`` are the first of them."""
+    """Something that has changed since a search was logged.
+
+    ``kind`` is one of this module's names; ``what`` says which exactly, ``before`` and ``now`` how
+    it was and is. For an index ``count`` is how many were added and so on, and ``paths`` are the
+    first of them.
+    """
 
     kind: str
     what: str
@@ -83,152 +56,23 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Now:
-    """What a replay runs on: the model, the index, and what both depend on. ``changes(after)``:
-    what the runs after a generation did."""
-
-    info: ModelInfo
-    state: IndexState
-    reference: str
-    setup: Provenance
-    changes: Callable[[int], Sequence[Change]]
-
-    def changed(self, logged: LogRecord) -> Iterator[Cause]:
-        """All that is otherwise than it was for ``logged``, whether it matters or not."""
-        for of in (self.model, self.index, self.words, self.settings, self.measured, self.version):
-            yield from of(logged)
-
-    def model(self, logged: LogRecord) -> Iterator[Cause]:
-        told = {"name": self.info.name, "space": self.info.space}
-        told["fingerprint"] = self.info.fingerprint
-        if logged.model["space"] != self.info.space:
-            yield Cause(MODEL, "space", _named(logged.model), _named(told))
-        elif logged.model["fingerprint"] != self.info.fingerprint:
-            before, now = (_precise(logged.model.get("precision")), _precise(self.setup.precision))
-            yield Cause(
-                MODEL,
-                "weights",
-                f"{_named(logged.model)} {_short(logged.model['fingerprint'])}{before}",
-                f"{_named(told)} {_short(told['fingerprint'])}{now}",
-            )
-
-    def index(self, logged: LogRecord) -> Iterator[Cause]:
-        """What was done to the index since; runs that only gave another model its vectors are no
-        change of this one's answers."""
-        before, now = logged.index, self.state
-        if before.generation > now.generation:
-            yield Cause(INDEX, "older", before, now)
-            return
-        done: Counter[str] = Counter()
-        paths: dict[str, list[str]] = {}
-        same_space = before.space == now.space
-        for change in self.changes(before.generation):
-            if change.kind == "vectors" and not (same_space and change.other == now.space):
-                continue
-            done[change.kind] += 1
-            paths.setdefault(change.kind, []).append(change.path or change.other)
-        for kind, count in done.items():
-            first = tuple(paths[kind][:_SHOWN])
-            yield Cause(INDEX, kind, before, now, count, first)
-        moved = (before.images, before.captions) != (now.images, now.captions)
-        if same_space and before.generation == now.generation and moved:
-            yield Cause(INDEX, "other", before, now)
-
-    def words(self, logged: LogRecord, of: Collection[str] = WORDS) -> Iterator[Cause]:
-        for name in WORDS:
-            before, now = logged.words.get(name), self.setup.words.get(name)
-            if name in of and before is not None and now is not None and before != now:
-                yield Cause(EXPANSION, name, str(before) or "-", now or "-")
-
-    def settings(self, logged: LogRecord, of: Collection[str] = _ANY) -> Iterator[Cause]:
-        """Those that a replay does not take from the log, as they name what lies outside."""
-        for name in OUTSIDE:
-            before, now = logged.settings.get(name), self.setup.settings.get(name)
-            if name in logged.settings and OUTSIDE[name] in of and before != now:
-                yield Cause(SETTING, name, _said(before), _said(now))
-
-    def variants(self, logged: LogRecord, now: Sequence[Variant]) -> Iterator[Cause]:
-        """Why a query became other variants, by who proposed those that differ."""
-        of = origins(logged.variants, now)
-        found = [*self.words(logged, of), *self.settings(logged, of)]
-        yield from found or [*self.words(logged), *self.settings(logged)]
-
-    def measured(self, logged: LogRecord) -> Iterator[Cause]:
-        """Only texts have a reference, and only from schema 2 on it is told."""
-        texts = all(term.kind == "text" for term in logged.query.terms)
-        if not (texts and logged.query.terms and logged.k and logged.target == "images"):
-            return
-        if logged.reference != self.reference:
-            yield Cause(REFERENCE, "reference", logged.reference or "-", self.reference or "-")
-
-    def version(self, logged: LogRecord) -> Iterator[Cause]:
-        if logged.soutu != VERSION:
-            yield Cause(SOUTU, "soutu", logged.soutu or "schema 1", VERSION)
-
-
-def origins(before: Sequence[Variant], now: Sequence[Variant]) -> set[str]:
-    """Who proposed the variants that only one of two searches had; of a term that has rules in
-    either, these, as the lexicon is asked only where there are none."""
-    texts = [{(v.term, v.text, v.weight): v.source for v in said} for said in (before, now)]
-    by_term: dict[int, set[str]] = {}
-    for one, other in (texts, texts[::-1]):
-        for said in one.keys() - other.keys():
-            by_term.setdefault(said[0], set()).add(_origin(one[said]))
-    found: set[str] = set()
-    for known in by_term.values():
-        found |= known - {LEXICON_FILE} if RULES_FILE in known else known
-    return found | ({BUILT_IN_WORDS} if found & {RULES_FILE, LEXICON_FILE} else set())
-
-
-def _origin(source: str) -> str:
-    """A rule's source is its file."""
-    name = source.split(":")[0]
-    return (
-        name if name in (LEXICON_FILE, TRANSLATION, "llm", "templates", "original") else RULES_FILE
-    )
-
-
-def _named(model: Mapping[str, object]) -> str:
-    return f"{model['name']} ({model['space']})"
-
-
-def _precise(precision: object) -> str:
-    if not isinstance(precision, Mapping) or not precision:
-        return ""
-    return f" [{', '.join(f'{name} {value}' for name, value in sorted(precision.items()))}]"
-
-
-def _short(fingerprint: object) -> str:
-    return str(fingerprint)[:12]
-
-
-def _said(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
-# One logged search, run again: by its vector, and from its words on.
-
-
-SCORES = 1e-6  # that the same vector gives on the same index
-EXACT, ROUGH = 1e-5, 1e-3  # drift of a query's vector: in float32; in int8, where batches matter
-HASHED, ARRAY, GONE, FAILED = "hashed", "array", "picture-gone", "failed"
-
-
-@dataclass(frozen=True)
 class ReplayedSearch:
-    """What came of running a search again. ``same``: the hits from the logged vector, the variants
-    and the vector from the words are what they were. ``left_out`` says what could not be done:
-    hashed (nothing), array or picture-gone (the query could not be encoded anew), failed (with
-    ``fault``). ``scores`` is the largest difference of a score from the logged vector; ``drift`` is
-    1 - cosine of the query's vector; ``overlap`` and ``correlation`` compare the hits with the
-    logged ones. All are None where they could not be told."""
+    """What running a search again showed.
+
+    ``same``: the hits from the logged vector, the variants and the vector from the words are what
+    they were. ``left_out`` says what could not be done: hashed (nothing), array or picture-gone
+    (the query could not be encoded again), failed (with ``error``). ``scores`` is the largest
+    difference of a score from the logged vector, ``drift`` is 1 - cosine of the query's vector;
+    ``overlap`` and ``correlation`` compare the hits with the logged ones. All are None where they
+    are not known.
+    """
 
     place: str
     query: str
     target: str
     same: bool = True
     left_out: str = ""
-    fault: str = ""
+    error: str = ""
     scores: float | None = None
     drift: float | None = None
     tolerance: float = EXACT
@@ -236,191 +80,6 @@ class ReplayedSearch:
     correlation: float | None = None
     causes: tuple[Cause, ...] = ()
     compared: bool = False
-
-
-def replay_record(
-    logged: LogRecord, searcher: Searcher, now: Now, k: int | None = None
-) -> ReplayedSearch:
-    """``searcher`` is set as it was for ``logged``. Hits are compared over the first ``k``."""
-    told = ReplayedSearch(logged.place, logged.query.raw, logged.target)
-    if logged.vector is None:
-        return replace(told, left_out=HASHED)
-    comparable = logged.model["space"] == now.info.space and len(logged.vector) == now.info.dim
-    found, fresh = None, None
-    try:
-        if comparable:
-            found = searcher.again(_asked(logged, logged.vector, now))
-        if missing := _missing(logged):
-            told = replace(told, left_out=missing)
-        else:
-            fresh = rerun(logged, searcher, logged.k or len(logged.hits) or 1)
-    except SoutuError as fault:
-        told = replace(told, left_out=FAILED, fault=str(fault))
-    ranked = fresh or found
-    if ranked is None:
-        return told
-    told = _moved(
-        replace(told, compared=True, tolerance=_tolerance(logged, now)), logged, ranked, k
-    )
-    if found:
-        told = replace(told, scores=_scores(logged.hits, found.hits))
-    if found and fresh:
-        told = replace(told, drift=_drift(logged.vector, fresh.vector))
-    return _judged(told, logged, now, found, fresh)
-
-
-def rerun(logged: LogRecord, searcher: Searcher, k: int) -> SearchResult:
-    """The same words or pictures, searched for by ``searcher``. SoutuError as a search."""
-    known, picture = logged.pictures, searcher.picture
-    assert picture is not None
-
-    def opened(name: str) -> Rgb:
-        return picture(known[name][0] if name in known else name)
-
-    searcher = replace(searcher, picture=opened)
-    where = logged.query.filters[0] if logged.query.filters else None
-    query = replace(logged.query, filters=())
-    asking = SearchParams(k, 0, where, logged.min_confidence)
-    if logged.settings.get("fusion") == CHOSEN:
-        chosen = tuple(variant for variant in logged.variants if not variant.unused)
-        return searcher.find(query, replace(asking, variants=chosen))
-    if any(term.kind == INDEXED for term in query.terms):
-        return searcher.find(query, asking)
-    if not _is_picture(query):
-        return searcher.find(parse_query(query.raw), asking)
-    rgb, name = opened(query.terms[0].value), query.raw
-    if logged.target == "captions":
-        return searcher.captions(rgb, name, k)
-    return searcher.search_by_image(rgb, name, k, where=where)
-
-
-def key(hit: Hit, *, by_id: bool) -> int | str:
-    return hit.id if by_id else hit.path
-
-
-def _judged(
-    told: ReplayedSearch,
-    logged: LogRecord,
-    now: Now,
-    found: SearchResult | None,
-    fresh: SearchResult | None,
-) -> ReplayedSearch:
-    """``told`` with what is different, and why."""
-    other_model = found is None
-    hits = told.scores is None or told.scores > SCORES
-    words = fresh is not None and not _same_words(logged, fresh, other_model)
-    moved = told.drift is not None and told.drift > told.tolerance
-    if not (hits or words or moved):
-        return told
-    causes: list[Cause] = []
-    if other_model or moved:
-        causes += now.model(logged)
-    if words and fresh:
-        causes += [*now.variants(logged, fresh.variants), *_faults(logged, fresh)]
-    if hits:
-        causes += now.index(logged)
-        ran = found or fresh
-        if logged.correction or (ran is not None and ran.correction):
-            causes += now.measured(logged)
-    if moved and not causes:
-        causes += _changed_pictures(logged)
-    if not causes:
-        causes += now.version(logged)
-    return replace(told, same=False, causes=tuple(causes) or (Cause(UNKNOWN, "unknown"),))
-
-
-def _asked(logged: LogRecord, vector: Floats, now: Now) -> SearchResult:
-    return SearchResult(
-        query=logged.query,
-        variants=logged.variants,
-        hits=(),
-        agreement=logged.agreement,
-        fusion=str(logged.settings["fusion"]),
-        vector=vector,
-        model=now.info,
-        index_state=logged.index,
-        target=logged.target,
-        min_confidence=logged.min_confidence,
-        k=logged.k or len(logged.hits) or 1,
-        penalties=logged.penalties,
-        senses=logged.senses,
-    )
-
-
-def _moved(
-    told: ReplayedSearch, logged: LogRecord, found: SearchResult, k: int | None
-) -> ReplayedSearch:
-    by_id = all(hit.id >= 0 for hit in logged.hits)
-    one, other = (
-        [key(hit, by_id=by_id) for hit in hits[: k or None]] for hits in (logged.hits, found.hits)
-    )
-    return replace(told, overlap=overlap(one, other), correlation=correlation(one, other))
-
-
-def _scores(before: Sequence[Hit], now: Sequence[Hit]) -> float | None:
-    """The largest difference of a score; None where the hits are others."""
-    by_id = all(hit.id >= 0 for hit in before)
-    if [key(hit, by_id=by_id) for hit in before] != [key(hit, by_id=by_id) for hit in now]:
-        return None
-    return max((abs(a.score - b.score) for a, b in zip(before, now, strict=True)), default=0.0)
-
-
-def _drift(before: Floats, now: Floats) -> float:
-    one, other = before.astype(np.float64), now.astype(np.float64)
-    return max(0.0, 1 - float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other))))
-
-
-def _tolerance(logged: LogRecord, now: Now) -> float:
-    kinds = {term.kind for term in logged.query.terms}
-    towers = [name for kind, name in (("text", "texts"), ("image", "images")) if kind in kinds]
-    told = logged.model.get("precision")
-    known = [told if isinstance(told, Mapping) else {}, now.setup.precision]
-    exact = all(one.get(tower, "float32") == "float32" for one in known for tower in towers)
-    return EXACT if exact else ROUGH
-
-
-def _same_words(logged: LogRecord, fresh: SearchResult, other_model: bool) -> bool:
-    """Another model reads other languages and so leaves other variants unused."""
-
-    def said(variants: Sequence[Variant]) -> list[tuple[object, ...]]:
-        unused = (lambda v: "") if other_model else (lambda v: v.unused)
-        return [(v.term, v.text, round(v.weight, 9), unused(v)) for v in variants]
-
-    return said(logged.variants) == said(fresh.variants)
-
-
-def _faults(logged: LogRecord, fresh: SearchResult) -> Iterator[Cause]:
-    now = [str(ran.fault) for ran in fresh.expanders if ran.fault]
-    if logged.faults or now:
-        yield Cause(FAULT, "expander", "; ".join(logged.faults) or "-", "; ".join(now) or "-")
-
-
-def _is_picture(query: Query) -> bool:
-    return query.terms == (Term("image", query.raw),)
-
-
-def _missing(logged: LogRecord) -> str:
-    """Why the query cannot be encoded anew: "" if it can."""
-    for term in logged.query.terms:
-        if term.kind == "image" and not _path(logged, term).is_file():
-            return ARRAY if term.value == "(array)" else GONE
-    return ""
-
-
-def _changed_pictures(logged: LogRecord) -> Iterator[Cause]:
-    for path, size, mtime_ns in logged.pictures.values():
-        known = os.stat(path)  # noqa: PTH116
-        if (known.st_size, known.st_mtime_ns) != (size, mtime_ns):
-            sizes = (f"{size} B", f"{known.st_size} B")
-            yield Cause(PICTURE, "picture", *sizes, paths=(path,))
-
-
-def _path(logged: LogRecord, term: Term) -> Path:
-    known = logged.pictures.get(term.value)
-    return Path(known[0]) if known else Path(term.value).expanduser()
-
-
-_NAMED = 3  # places that are named of what was left out, by reason
 
 
 @dataclass(frozen=True)
@@ -433,11 +92,13 @@ class CauseCount:
 
 @dataclass(frozen=True)
 class Replay:
-    """``searches`` that were compared, ``same`` of them with the same answer; ``different`` are
-    the others. ``left_out``: how many lines by reason (``reading.Broken.why``,
-    ``Again.left_out``), and the first ``places`` of each; what only could not be encoded anew is
-    among both. ``drift``: the largest of all; ``overlap`` and ``correlation``: means over all that
-    were compared. ``against``: the model that was compared with, "" for the log."""
+    """What came of a log: the searches that were compared, those with ``same`` answers, the others.
+
+    ``left_out`` counts lines by reason (``BadLine.why``, ``ReplayedSearch.left_out``), ``places``
+    are the first of each; a query that only could not be encoded again is among both. ``drift`` is
+    the largest of all, ``overlap`` and ``correlation`` are means over all that were compared.
+    ``against`` is the model that was compared with, "" for the log.
+    """
 
     searches: int
     same: int
@@ -451,137 +112,455 @@ class Replay:
     against: str = ""
 
 
-@dataclass
-class _Tally:
-    different: list[ReplayedSearch] = field(default_factory=list)
-    same: int = 0
-    causes: dict[tuple[str, str], CauseCount] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
-    places: dict[str, list[str]] = field(default_factory=dict)
-    drifts: list[float] = field(default_factory=list)
-    overlaps: list[float] = field(default_factory=list)
-    correlations: list[float] = field(default_factory=list)
-
-    def leave_out(self, why: str, place: str, fault: str = "") -> None:
-        self.left_out[why] += 1
-        named = self.places.setdefault(why, [])
-        if len(named) < _NAMED:
-            named.append(f"{place} ({fault})" if fault else place)
-
-    def add(self, done: ReplayedSearch) -> None:
-        if done.left_out:
-            self.leave_out(done.left_out, done.place, done.fault)
-        if not done.compared:
-            return
-        self.same += done.same
-        if not done.same:
-            self.different.append(done)
-        for cause in done.causes:
-            self.count(cause, 1)
-        for value, values in (
-            (done.drift, self.drifts),
-            (done.overlap, self.overlaps),
-            (done.correlation, self.correlations),
-        ):
-            if value is not None:
-                values.append(value)
-
-    def count(self, cause: Cause, searches: int) -> None:
-        name = cause.kind, cause.what
-        known = self.causes.get(name, CauseCount(cause, 0))
-        self.causes[name] = CauseCount(known.cause, known.searches + searches)
-
-    def report(self, against: str = "") -> Replay:
-        return Replay(
-            searches=self.same + len(self.different),
-            same=self.same,
-            different=tuple(self.different),
-            causes=tuple(self.causes.values()),
-            left_out=dict(self.left_out),
-            places={why: tuple(places) for why, places in self.places.items()},
-            drift=max(self.drifts, default=None),
-            overlap=_mean(self.overlaps),
-            correlation=_mean(self.correlations),
-            against=against,
-        )
-
-
 SearcherFactory = Callable[[LogRecord], Searcher]
-"""A searcher with the settings of a logged search. SoutuError for settings that are not known."""
+"""A searcher with the settings of a logged search. Raises SoutuError for unknown settings."""
 
 
 def replay(
     lines: Iterable[LogRecord | BadLine],
     searcher: SearcherFactory,
-    now: Now,
+    current: ReplayState,
     *,
     k: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Replay:
-    """Run every search among ``lines`` again."""
+    """Run every search among ``lines`` again; compare the first ``k`` hits (None: all)."""
     tally, seen = _Tally(), set[object]()
-    for logged in _told(lines, progress):
+    for number, logged in enumerate(lines, 1):
         if isinstance(logged, BadLine):
             tally.leave_out(logged.why, logged.place)
-            continue
-        tally.add(_again(logged, searcher, now, k))
-        circumstances = (logged.index, *map(str, (logged.model, logged.words, logged.settings)))
-        if (met := (*circumstances, logged.soutu, logged.reference)) not in seen:
-            seen.add(met)
-            for cause in now.changed(logged):
-                tally.count(cause, 0)
+        else:
+            try:
+                search = replay_record(logged, searcher(logged), current, k)
+            except SoutuError as error:
+                search = _failed(logged, error)
+            tally.add(search)
+            circumstances = (
+                logged.index,
+                logged.soutu,
+                logged.reference,
+                *map(str, (logged.model, logged.words, logged.settings)),
+            )
+            if circumstances not in seen:
+                seen.add(circumstances)
+                for cause in current.all_changes(logged):
+                    tally.count(cause, 0)
+        if progress:
+            progress(number)
     return tally.report()
 
 
 def compare(
     lines: Iterable[LogRecord | BadLine],
-    one: SearcherFactory,
-    other: SearcherFactory,
+    first: SearcherFactory,
+    second: SearcherFactory,
     *,
     k: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Replay:
-    """Search for every query among ``lines`` with ``one`` and with ``other``."""
+    """Search for every query among ``lines`` with ``first`` and with ``second``."""
     tally = _Tally()
-    for logged in _told(lines, progress):
+    for number, logged in enumerate(lines, 1):
         if isinstance(logged, BadLine):
             tally.leave_out(logged.why, logged.place)
         elif not logged.query.terms:
             tally.leave_out(HASHED, logged.place)
         else:
-            tally.add(_both(logged, one, other, k or logged.k or len(logged.hits) or 1))
+            try:
+                count = k or logged.k or len(logged.hits) or 1
+                results = [rerun(logged, create(logged), count) for create in (first, second)]
+            except SoutuError as error:
+                tally.add(_failed(logged, error))
+            else:
+                search = ReplayedSearch(logged.place, logged.query.raw, logged.target)
+                ids = [[hit.id for hit in result.hits] for result in results]
+                tally.add(
+                    replace(
+                        search,
+                        compared=True,
+                        same=ids[0] == ids[1],
+                        overlap=overlap(*ids),
+                        correlation=correlation(*ids),
+                    )
+                )
+        if progress:
+            progress(number)
     return tally.report()
 
 
-def _again(logged: LogRecord, searcher: SearcherFactory, now: Now, k: int | None) -> ReplayedSearch:
-    try:
-        return replay_record(logged, searcher(logged), now, k)
-    except SoutuError as fault:
-        told = ReplayedSearch(logged.place, logged.query.raw, logged.target)
-        return replace(told, left_out=FAILED, fault=str(fault))
+def _failed(logged: LogRecord, error: SoutuError) -> ReplayedSearch:
+    search = ReplayedSearch(logged.place, logged.query.raw, logged.target)
+    return replace(search, left_out=FAILED, error=str(error))
 
 
-def _both(
-    logged: LogRecord, one: SearcherFactory, other: SearcherFactory, k: int
+def replay_record(
+    logged: LogRecord, searcher: Searcher, current: ReplayState, k: int | None = None
 ) -> ReplayedSearch:
-    told = ReplayedSearch(logged.place, logged.query.raw, logged.target)
+    """Run one search again with ``searcher``, which has its settings."""
+    search = ReplayedSearch(logged.place, logged.query.raw, logged.target)
+    if logged.vector is None:
+        return replace(search, left_out=HASHED)
+    count = logged.k or len(logged.hits) or 1
+    left_out, message = _missing_picture(logged), ""
+    by_vector: SearchResult | None = None
+    by_words: SearchResult | None = None
     try:
-        found = [rerun(logged, by(logged), k) for by in (one, other)]
-    except SoutuError as fault:
-        return replace(told, left_out=FAILED, fault=str(fault))
-    first, second = ([key(hit, by_id=True) for hit in result.hits] for result in found)
-    told = replace(told, compared=True, same=first == second)
-    return replace(told, overlap=overlap(first, second), correlation=correlation(first, second))
+        if logged.model["space"] == current.info.space and len(logged.vector) == current.info.dim:
+            by_vector = searcher.again(
+                SearchResult(
+                    query=logged.query,
+                    variants=logged.variants,
+                    hits=(),
+                    agreement=logged.agreement,
+                    fusion=str(logged.settings["fusion"]),
+                    vector=logged.vector,
+                    model=current.info,
+                    index_state=logged.index,
+                    target=logged.target,
+                    min_confidence=logged.min_confidence,
+                    k=count,
+                    penalties=logged.penalties,
+                    senses=logged.senses,
+                )
+            )
+        if not left_out:
+            by_words = rerun(logged, searcher, count)
+    except SoutuError as error:
+        left_out, message = FAILED, str(error)
+    search = replace(search, left_out=left_out, error=message)
+    result = by_vector if by_words is None else by_words
+    if result is None:
+        return search
+
+    by_id = all(hit.id >= 0 for hit in logged.hits)  # schema 1 had no ids
+    before, after = _keys(logged.hits, by_id), _keys(result.hits, by_id)
+    scores = drift = None
+    if by_vector is not None and _keys(by_vector.hits, by_id) == before:
+        pairs = zip(logged.hits, by_vector.hits, strict=True)
+        scores = max((abs(a.score - b.score) for a, b in pairs), default=0.0)
+    if by_vector is not None and by_words is not None:
+        drift = _drift(logged.vector, by_words.vector)
+    search = replace(
+        search,
+        compared=True,
+        scores=scores,
+        drift=drift,
+        tolerance=drift_tolerance(logged, current.provenance),
+        overlap=overlap(before[: k or None], after[: k or None]),
+        correlation=correlation(before[: k or None], after[: k or None]),
+    )
+    return _explain(search, logged, current, by_vector, by_words)
 
 
-def _told(
-    lines: Iterable[LogRecord | BadLine], progress: Callable[[int], None] | None
-) -> Iterable[LogRecord | BadLine]:
-    for done, line in enumerate(lines, 1):
-        yield line
-        if progress:
-            progress(done)
+def _missing_picture(logged: LogRecord) -> str:
+    """Why the query cannot be encoded again; "" if it can."""
+    for term in logged.query.terms:
+        if term.kind == "image":
+            name = term.value
+            path = logged.pictures[name][0] if name in logged.pictures else name
+            if not Path(path).expanduser().is_file():
+                return ARRAY if name == "(array)" else PICTURE_MISSING
+    return ""
 
 
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def rerun(logged: LogRecord, searcher: Searcher, k: int) -> SearchResult:
+    """Search for the same words or pictures with ``searcher``. Raises SoutuError as a search."""
+    read_picture = searcher.picture
+    assert read_picture is not None
+
+    def read_logged(name: str) -> Rgb:
+        return read_picture(logged.pictures[name][0] if name in logged.pictures else name)
+
+    searcher = replace(searcher, picture=read_logged)
+    where = logged.query.filters[0] if logged.query.filters else None
+    query = replace(logged.query, filters=())
+    params = SearchParams(k, 0, where, logged.min_confidence)
+    if logged.settings.get("fusion") == CHOSEN:
+        chosen = tuple(variant for variant in logged.variants if not variant.unused)
+        return searcher.find(query, replace(params, variants=chosen))
+    if any(term.kind == INDEXED for term in query.terms):
+        return searcher.find(query, params)
+    if query.terms != (Term("image", query.raw),):
+        return searcher.find(parse_query(query.raw), params)
+    rgb = read_logged(query.raw)
+    if logged.target == "captions":
+        return searcher.captions(rgb, query.raw, k)
+    return searcher.search_by_image(rgb, query.raw, k, where=where)
+
+
+def _keys(hits: Sequence[Hit], by_id: bool) -> list[int | str]:
+    return [hit.id if by_id else hit.path for hit in hits]
+
+
+def _drift(before: Floats, now: Floats) -> float:
+    first, second = before.astype(np.float64), now.astype(np.float64)
+    return max(0.0, 1 - float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second))))
+
+
+def drift_tolerance(logged: LogRecord, provenance: Provenance) -> float:
+    """How much a query's vector may drift: more where a tower is quantized, then or now."""
+    kinds = {term.kind for term in logged.query.terms}
+    towers = [name for kind, name in (("text", "texts"), ("image", "images")) if kind in kinds]
+    before = logged.model.get("precision")
+    precisions = [before if isinstance(before, Mapping) else {}, provenance.precision]
+    exact = all(p.get(tower, "float32") == "float32" for p in precisions for tower in towers)
+    return EXACT if exact else ROUGH
+
+
+def overlap(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
+    """Return the share of the longer ranking that both hold, 0 to 1; 1 where both are empty."""
+    longer = max(len(first), len(second))
+    return len({*first} & {*second}) / longer if longer else 1.0
+
+
+def correlation(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
+    """Return Kendall's τ-b over all that either ranking holds, -1 to 1.
+
+    What one of them lacks shares the place after its last (Fagin, Kumar, Sivakumar: Comparing Top k
+    Lists, 2003, treat what is absent likewise). 1 for equal rankings; None where one of them puts
+    nothing before anything.
+    """
+    first, second = first[:MAX_CORRELATED], second[:MAX_CORRELATED]
+    if [*first] == [*second]:
+        return 1.0
+    items = [*dict.fromkeys((*first, *second))]
+    ranks = []
+    for ranking in (first, second):
+        known = {item: rank for rank, item in enumerate(ranking)}
+        ranks.append([float(known.get(item, len(ranking))) for item in items])
+    return kendall(*ranks)
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return τ-b = (C - D) / √((P - T₁)(P - T₂)); None where all are tied in one of them.
+
+    Of P pairs C are in the same order in both, D in opposite ones, Tᵢ tied in one (Kendall, 1945).
+    """
+    x, y = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(first), np.asarray(second)))
+    spread = float(np.abs(x).sum()) * float(np.abs(y).sum())
+    return float((x * y).sum()) / spread**0.5 if spread else None
+
+
+def _explain(
+    search: ReplayedSearch,
+    logged: LogRecord,
+    current: ReplayState,
+    by_vector: SearchResult | None,
+    by_words: SearchResult | None,
+) -> ReplayedSearch:
+    """Say whether the answer is the same, and if not, why."""
+    other_model = by_vector is None
+    hits = search.scores is None or search.scores > MAX_SCORE_DIFFERENCE
+    words = by_words is not None and not _same_variants(
+        logged.variants, by_words.variants, other_model
+    )
+    drifted = search.drift is not None and search.drift > search.tolerance
+    if not (hits or words or drifted):
+        return search
+    causes: list[Cause] = []
+    if other_model or drifted:
+        causes += current.model_changes(logged)
+    if words and by_words is not None:
+        causes += current.variant_changes(logged, by_words.variants)
+        errors = [str(trace.fault) for trace in by_words.expanders if trace.fault]
+        if logged.errors or errors:
+            before, now = ("; ".join(texts) or "-" for texts in (logged.errors, errors))
+            causes.append(Cause(EXPANDER, "expander", before, now))
+    if hits:
+        causes += current.index_changes(logged)
+        result = by_words if by_vector is None else by_vector
+        if logged.correction or (result is not None and result.correction):
+            causes += current.reference_changes(logged)
+    if drifted and not causes:
+        causes += _changed_pictures(logged)
+    if not causes:
+        causes += current.version_changes(logged)
+    return replace(search, same=False, causes=tuple(causes) or (Cause(UNKNOWN, "unknown"),))
+
+
+def _same_variants(before: Sequence[Variant], now: Sequence[Variant], other_model: bool) -> bool:
+    """Compare variants; another model reads other languages and so leaves others unused."""
+
+    def fields(variants: Sequence[Variant]) -> list[tuple[object, ...]]:
+        return [
+            (v.term, v.text, round(v.weight, 9), "" if other_model else v.unused) for v in variants
+        ]
+
+    return fields(before) == fields(now)
+
+
+def _changed_pictures(logged: LogRecord) -> Iterator[Cause]:
+    for path, size, mtime_ns in logged.pictures.values():
+        status = os.stat(path)  # noqa: PTH116
+        if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
+            sizes = f"{size} B", f"{status.st_size} B"
+            yield Cause(PICTURE, "picture", *sizes, paths=(path,))
+
+
+@dataclass(frozen=True)
+class ReplayState:
+    """What a replay runs on: the model, the index, and what both depend on.
+
+    ``changes(after)`` lists what the runs after a generation did.
+    """
+
+    info: ModelInfo
+    state: IndexState
+    reference: str
+    provenance: Provenance
+    changes: Callable[[int], Sequence[Change]]
+
+    def all_changes(self, logged: LogRecord) -> Iterator[Cause]:
+        """List all that differs from what it was for ``logged``, whether it matters or not."""
+        yield from self.model_changes(logged)
+        yield from self.index_changes(logged)
+        yield from self.word_changes(logged)
+        yield from self.setting_changes(logged)
+        yield from self.reference_changes(logged)
+        yield from self.version_changes(logged)
+
+    def model_changes(self, logged: LogRecord) -> Iterator[Cause]:
+        """Tell another model, or the same with other weights."""
+        model, info = logged.model, self.info
+        before, now = f"{model['name']} ({model['space']})", f"{info.name} ({info.space})"
+        if model["space"] != info.space:
+            yield Cause(MODEL, "space", before, now)
+        elif model["fingerprint"] != info.fingerprint:
+            precision = _format_precision(model.get("precision"))
+            before += f" {str(model['fingerprint'])[:12]}{precision}"
+            now += f" {info.fingerprint[:12]}{_format_precision(self.provenance.precision)}"
+            yield Cause(MODEL, "weights", before, now)
+
+    def index_changes(self, logged: LogRecord) -> Iterator[Cause]:
+        """Tell what was done to the index since.
+
+        Runs that only gave another model its vectors are no change of this one's answers.
+        """
+        before, now = logged.index, self.state
+        if before.generation > now.generation:
+            yield Cause(INDEX, "older", before, now)
+            return
+        counts: Counter[str] = Counter()
+        paths: dict[str, list[str]] = {}
+        same_space = before.space == now.space
+        for change in self.changes(before.generation):
+            if change.kind == "vectors" and not (same_space and change.other == now.space):
+                continue
+            counts[change.kind] += 1
+            paths.setdefault(change.kind, []).append(change.path or change.other)
+        for kind, count in counts.items():
+            yield Cause(INDEX, kind, before, now, count, tuple(paths[kind][:MAX_PATHS]))
+        same_counts = (before.images, before.captions) == (now.images, now.captions)
+        if same_space and before.generation == now.generation and not same_counts:
+            yield Cause(INDEX, "other", before, now)
+
+    def word_changes(
+        self, logged: LogRecord, sources: Collection[str] = WORD_FILES
+    ) -> Iterator[Cause]:
+        """Tell which words that expand queries were edited, of those in ``sources``."""
+        for name in WORD_FILES:
+            before, now = logged.words.get(name), self.provenance.words.get(name)
+            if name in sources and before is not None and now is not None and before != now:
+                yield Cause(EXPANSION, name, str(before) or "-", now or "-")
+
+    def setting_changes(
+        self, logged: LogRecord, sources: Collection[str] = tuple(OUTSIDE.values())
+    ) -> Iterator[Cause]:
+        """Tell which settings differ that a replay cannot take from the log."""
+        for name, source in OUTSIDE.items():
+            before, now = logged.settings.get(name), self.provenance.settings.get(name)
+            if name in logged.settings and source in sources and before != now:
+                yield Cause(
+                    SETTING,
+                    name,
+                    "-" if before is None else str(before),
+                    "-" if now is None else str(now),
+                )
+
+    def variant_changes(self, logged: LogRecord, now: Sequence[Variant]) -> Iterator[Cause]:
+        """Tell why a query became other variants, by who proposed those that differ."""
+        sources = differing_sources(logged.variants, now)
+        causes = [*self.word_changes(logged, sources), *self.setting_changes(logged, sources)]
+        yield from causes or [*self.word_changes(logged), *self.setting_changes(logged)]
+
+    def reference_changes(self, logged: LogRecord) -> Iterator[Cause]:
+        """Only texts have a reference, and only from schema 2 on it is logged."""
+        texts = all(term.kind == "text" for term in logged.query.terms)
+        if not (texts and logged.query.terms and logged.k and logged.target == "images"):
+            return
+        if logged.reference != self.reference:
+            yield Cause(REFERENCE, "reference", logged.reference or "-", self.reference or "-")
+
+    def version_changes(self, logged: LogRecord) -> Iterator[Cause]:
+        """Tell another version of Soutu."""
+        if logged.soutu != VERSION:
+            yield Cause(SOUTU, "soutu", logged.soutu or "schema 1", VERSION)
+
+
+def _format_precision(precision: object) -> str:
+    if not isinstance(precision, Mapping) or not precision:
+        return ""
+    return f" [{', '.join(f'{name} {value}' for name, value in sorted(precision.items()))}]"
+
+
+def differing_sources(before: Sequence[Variant], now: Sequence[Variant]) -> set[str]:
+    """Say who proposed the variants that only one of two searches had.
+
+    Of a term that has rules in either, these, as the lexicon is asked only where there are none.
+    """
+    first, second = ({(v.term, v.text, v.weight): v.source for v in vs} for vs in (before, now))
+    by_term: dict[int, set[str]] = {}
+    for key in first.keys() ^ second.keys():
+        name = {**first, **second}[key].split(":")[0]
+        if name not in (LEXICON_FILE, TRANSLATION, "llm", "templates", "original"):
+            name = RULES_FILE  # a rule's source is its file
+        by_term.setdefault(key[0], set()).add(name)
+    sources: set[str] = set()
+    for names in by_term.values():
+        sources |= names - {LEXICON_FILE} if RULES_FILE in names else names
+    return sources | ({BUILT_IN_WORDS} if sources & {RULES_FILE, LEXICON_FILE} else set())
+
+
+@dataclass
+class _Tally:
+    compared: list[ReplayedSearch] = field(default_factory=list)
+    causes: dict[tuple[str, str], CauseCount] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, why: str, place: str, error: str = "") -> None:
+        self.left_out[why] += 1
+        places = self.places.setdefault(why, [])
+        if len(places) < MAX_PLACES:
+            places.append(f"{place} ({error})" if error else place)
+
+    def add(self, search: ReplayedSearch) -> None:
+        if search.left_out:
+            self.leave_out(search.left_out, search.place, search.error)
+        if search.compared:
+            self.compared.append(search)
+            for cause in search.causes:
+                self.count(cause, 1)
+
+    def count(self, cause: Cause, searches: int) -> None:
+        known = self.causes.get((cause.kind, cause.what), CauseCount(cause, 0))
+        count = CauseCount(known.cause, known.searches + searches)
+        self.causes[cause.kind, cause.what] = count
+
+    def report(self) -> Replay:
+        different = tuple(search for search in self.compared if not search.same)
+        drifts, overlaps, correlations = (
+            [value for search in self.compared if (value := getattr(search, name)) is not None]
+            for name in ("drift", "overlap", "correlation")
+        )
+        return Replay(
+            searches=len(self.compared),
+            same=len(self.compared) - len(different),
+            different=different,
+            causes=tuple(self.causes.values()),
+            left_out=dict(self.left_out),
+            places={why: tuple(places) for why, places in self.places.items()},
+            drift=max(drifts, default=None),
+            overlap=sum(overlaps) / len(overlaps) if overlaps else None,
+            correlation=sum(correlations) / len(correlations) if correlations else None,
+        )
