@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from soutu.factory import TORCH, build_encoder
+from soutu.factory import build_encoder
 from soutu.models.catalog import DEFAULT
 from soutu.types import Floats, Rgb
 
@@ -16,7 +16,7 @@ class CLIPWrapper:
     def __init__(
         self, model: str = DEFAULT, device: str = "auto", pretrained: str | None = None
     ) -> None:
-        self.model = f"{TORCH}{model}/{pretrained}" if pretrained else model
+        self.model = f"torch:{model}/{pretrained}" if pretrained else model
         self.encoder = build_encoder(self.model, device)
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
