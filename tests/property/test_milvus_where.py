@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from soutu.store.base import NewCaption, NewImage
-from soutu.store.milvus.filters import EVERY, NONE, translated
+from soutu.store.milvus.filters import MATCH_ALL, MATCH_NONE, translate
 from soutu.store.milvus.store import MilvusStore
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import All, Any, Compare, Not
@@ -103,7 +103,7 @@ def test_no_value_is_syntax(value):
     """An expression holds words of ours, numbers and hexadecimal digits, and nothing else."""
     for field in ("folder", "name", "path", "taken", "caption"):
         for operator in ("=", "!=", "contains", "~") if field != "taken" else ("=", "<", ">="):
-            text = translated(Compare(field, operator, value)).text
+            text = translate(Compare(field, operator, value)).text
             quoted = text.split('"')[1::2]
             assert all(set(part) <= set("0123456789abcdef%") for part in quoted)
             rest = " ".join(text.split('"')[::2])
@@ -113,31 +113,31 @@ def test_no_value_is_syntax(value):
 
 
 def test_numbers_beyond_what_milvus_holds_are_told_without_it():
-    assert translated(Compare("width", "<", 10**30)).text == EVERY
-    assert translated(Compare("width", ">=", 10**30)).text == NONE
-    assert translated(Compare("width", ">", -(10**30))).text == EVERY
-    assert translated(Compare("width", "!=", 10**30)).text == EVERY
+    assert translate(Compare("width", "<", 10**30)).text == MATCH_ALL
+    assert translate(Compare("width", ">=", 10**30)).text == MATCH_NONE
+    assert translate(Compare("width", ">", -(10**30))).text == MATCH_ALL
+    assert translate(Compare("width", "!=", 10**30)).text == MATCH_ALL
 
 
 def test_what_milvus_can_say_is_exact_and_what_it_cannot_is_never_denied():
-    assert translated(Compare("folder", "=", "2024")).exact
-    assert translated(Not(Compare("taken", ">", "2024"))).exact
+    assert translate(Compare("folder", "=", "2024")).is_exact
+    assert translate(Not(Compare("taken", ">", "2024"))).is_exact
     glob = Compare("name", "~", "*.jpg")
-    assert not translated(glob).exact
-    assert translated(Not(glob)).text == EVERY
-    both = translated(All((glob, Compare("width", ">", 5))))
-    assert (both.text, both.exact) == (f"({EVERY}) and (width > 5)", False)
+    assert not translate(glob).is_exact
+    assert translate(Not(glob)).text == MATCH_ALL
+    both = translate(All((glob, Compare("width", ">", 5))))
+    assert (both.text, both.is_exact) == (f"({MATCH_ALL}) and (width > 5)", False)
 
 
 def test_many_admitted_images_are_searched_for_in_parts(stores, monkeypatch):
-    from soutu.store.milvus import ann
+    from soutu.store.milvus import ann, schema
 
     local, milvus = stores
     wanted = Not(Compare("width", "=", 640))
     expected = found(local, wanted)
-    monkeypatch.setattr(ann, "FETCHED", 0)
+    monkeypatch.setattr(ann, "MAX_LOOKUPS", 0)
     assert found(milvus, wanted) == expected
-    monkeypatch.setattr(ann, "WINDOW", 3)  # parts of three, and the scan of more than a window
+    monkeypatch.setattr(schema, "WINDOW", 3)  # parts of three, and the scan of more than a window
     assert found(milvus, wanted) == expected
     monkeypatch.setattr(ann, "SPARE", 1)
     query = unit(DIM, seed=5)

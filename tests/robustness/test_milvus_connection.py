@@ -42,9 +42,9 @@ def proxy(server):
     made.close()
 
 
-def opened(port, *, patience, name="photos"):
+def opened(port, *, timeout, name="photos"):
     address = f"milvus://127.0.0.1:{port}/{name}"
-    return MilvusStore.create_or_open(address, card(), patience=patience)
+    return MilvusStore.create_or_open(address, card(), timeout=timeout)
 
 
 def fill(store, *, on_fault=lambda: None):
@@ -76,7 +76,7 @@ def everything(store):
     counts = []
     vectors = [tables.vectors(card(), kind) for kind in ("image", "caption")]
     for table in (tables.images, tables.files, tables.captions, *vectors):
-        every = "key >= 0" if table.kind in (IMAGES, VECTORS) else 'key != ""'
+        every = "key >= 0" if table.schema in (IMAGES, VECTORS) else 'key != ""'
         rows = [row["key"] for row in table.rows(every, ("key",))]
         assert len(rows) == len(set(rows))
         counts.append(len(rows))
@@ -86,7 +86,7 @@ def everything(store):
 
 @pytest.fixture
 def expected(server):
-    with opened(server, patience=10, name="uncut") as store:
+    with opened(server, timeout=10, name="uncut") as store:
         assert fill(store) == []
         return everything(store)
 
@@ -104,7 +104,7 @@ def test_a_cut_during_bulk_insert_leaves_no_row_twice_and_none_missing(server, p
             proxy.cut()
             threading.Timer(0.3, proxy.join).start()
 
-    with opened(proxy.port, patience=20) as store:
+    with opened(proxy.port, timeout=20) as store:
         proxy.on_bytes = cut_there
         assert fill(store) == [], "each was tried again until it worked"
         assert due is None, "all the cuts were made"
@@ -121,7 +121,7 @@ def test_a_connection_that_stays_away_is_named_and_the_run_goes_on_after_it(prox
             proxy.on_bytes = lambda size: None
             proxy.cut()
 
-    with opened(proxy.port, patience=1.5) as store:
+    with opened(proxy.port, timeout=1.5) as store:
         proxy.on_bytes = cut_once
         faults = fill(store, on_fault=proxy.join)
         assert [fault.code for fault in faults] == ["milvus-away"]
@@ -131,7 +131,7 @@ def test_a_connection_that_stays_away_is_named_and_the_run_goes_on_after_it(prox
 
 def test_a_run_that_was_given_up_shows_nothing_of_the_batch_it_broke_off_in(proxy):
     """What readers see is the state after the last finished call; the next run makes it whole."""
-    with opened(proxy.port, patience=3) as store:
+    with opened(proxy.port, timeout=3) as store:
         with store.writer() as writer:
             writer.add_images(pictures(BATCH), unit(BATCH, DIM, seed=0))
 
@@ -140,7 +140,7 @@ def test_a_run_that_was_given_up_shows_nothing_of_the_batch_it_broke_off_in(prox
 
         def put_and_tear(table, rows):
             put(table, rows)
-            if table.kind.name == "changes":  # the last rows before the head moves
+            if table.schema.name == "changes":  # the last rows before the head moves
                 torn.set()
                 proxy.cut()
 
@@ -163,7 +163,7 @@ def test_a_run_that_was_given_up_shows_nothing_of_the_batch_it_broke_off_in(prox
 
 
 def test_a_cut_during_search_is_an_error_that_passes(proxy):
-    with opened(proxy.port, patience=3) as store:
+    with opened(proxy.port, timeout=3) as store:
         with store.writer() as writer:
             writer.add_images(pictures(BATCH), unit(BATCH, DIM))
         before = store.search_images(unit(DIM), 10)
@@ -179,7 +179,7 @@ def test_a_cut_during_search_is_an_error_that_passes(proxy):
 
 
 def test_a_search_outlasts_a_short_cut(proxy):
-    with opened(proxy.port, patience=20) as store:
+    with opened(proxy.port, timeout=20) as store:
         with store.writer() as writer:
             writer.add_images(pictures(5), unit(5, DIM))
         proxy.cut()
@@ -189,4 +189,4 @@ def test_a_search_outlasts_a_short_cut(proxy):
 
 def test_nobody_there_is_said_within_the_patience():
     with pytest.raises(RemoteUnavailable, match=r"milvus://127\.0\.0\.1:1/photos"):
-        MilvusStore.open("milvus://127.0.0.1:1/photos", patience=0.5)
+        MilvusStore.open("milvus://127.0.0.1:1/photos", timeout=0.5)

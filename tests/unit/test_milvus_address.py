@@ -3,22 +3,22 @@
 import pytest
 
 from soutu.errors import BadConfig
-from soutu.store.milvus.connection import Address, is_address, parse
+from soutu.store.milvus.connection import Address, parse_address
 
 
 def test_a_server():
-    plain = parse("milvus://db.example:1234/photos", {})
+    plain = parse_address("milvus://db.example:1234/photos")
     assert plain == Address(
         "http://db.example:1234", "photos", "milvus://db.example:1234/photos", False
     )
-    assert parse("milvuss://db.example/p", {}).uri == "https://db.example:19530"
-    assert parse("milvus://[::1]/p", {}).uri == "http://[::1]:19530"
+    assert parse_address("milvuss://db.example/p").uri == "https://db.example:19530"
+    assert parse_address("milvus://[::1]/p").uri == "http://[::1]:19530"
 
 
 @pytest.mark.parametrize("text", ["milvus:///data/my%20file.db", "/data/my file.db"])
 def test_a_file(text):
-    found = parse(text, {})
-    assert (found.uri, found.lite, found.shown) == (
+    found = parse_address(text)
+    assert (found.uri, found.is_lite, found.redacted) == (
         "/data/my file.db",
         True,
         "milvus:///data/my file.db",
@@ -27,19 +27,19 @@ def test_a_file(text):
 
 def test_a_path_is_made_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert parse("x.db", {}).uri == str(tmp_path / "x.db")
+    assert parse_address("x.db").uri == str(tmp_path / "x.db")
 
 
-def test_who_asks():
-    env = {"SOUTU_MILVUS_TOKEN": "root:Milvus"}
-    assert parse("milvus://h/p", env).token == "root:Milvus"
-    assert parse("milvus://me:p%40ss@h/p", env).token == "me:p@ss"
-    assert parse("milvus://h/p", {}).token == ""
+def test_the_token_is_the_users_or_the_environments(monkeypatch):
+    assert parse_address("milvus://h/p").token == ""
+    monkeypatch.setenv("SOUTU_MILVUS_TOKEN", "root:Milvus")
+    assert parse_address("milvus://h/p").token == "root:Milvus"
+    assert parse_address("milvus://me:p%40ss@h/p").token == "me:p@ss"
 
 
 def test_secrets_are_neither_shown_nor_kept():
-    secret = parse("milvus://me:hunter2@h/p", {})
-    for text in (repr(secret), secret.shown, secret.uri):
+    secret = parse_address("milvus://me:hunter2@h/p")
+    for text in (repr(secret), secret.redacted, secret.uri):
         assert "hunter2" not in text
         assert "me:" not in text
 
@@ -52,12 +52,6 @@ def test_secrets_are_neither_shown_nor_kept():
 )  # fmt: skip
 def test_what_is_no_address_is_refused_without_repeating_a_password(text):
     with pytest.raises(BadConfig) as fault:
-        parse(text, {})
+        parse_address(text)
     assert "hunter2" not in str(fault.value)
     assert "milvus://" in str(fault.value)
-
-
-def test_what_is_meant_for_milvus():
-    assert is_address("milvus://x/y")
-    assert is_address("a/b.db")
-    assert not is_address("a/b")

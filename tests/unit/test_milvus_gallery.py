@@ -74,9 +74,9 @@ def test_it_is_served_like_one_in_the_folder(indexed, demo_indexed, tmp_path):
 def test_who_asks_a_server_is_not_told_where_its_store_is(demo_gallery):
     settings = {"store": "milvus://secret-host:19530/photos", "journal": "off"}
     gallery = Gallery.open(demo_gallery, model="tiny", settings=settings)
-    said = {"address": "milvus://secret-host:19530/photos", "fault": "secret-host:19530 refused"}
-    fault = _redact_paths(RemoteUnavailable("milvus-away", **said), gallery)
-    assert fault.fields == {"address": "photos", "fault": "… refused"}
+    fields = {"address": "milvus://secret-host:19530/photos", "error": "secret-host:19530 refused"}
+    fault = _redact_paths(RemoteUnavailable("milvus-away", **fields), gallery)
+    assert fault.fields == {"address": "photos", "error": "… refused"}
 
 
 def test_the_store_is_remembered(indexed, soutu):
@@ -200,7 +200,7 @@ def test_no_secret_is_kept_or_said(photos, tmp_path, soutu, monkeypatch):
 def test_a_server_that_is_away_is_named(photos, soutu, monkeypatch):
     from soutu.store.milvus import connection
 
-    monkeypatch.setattr(connection.Connection, "retried", _hasty(connection.Connection.retried))
+    monkeypatch.setattr(connection.Connection, "call", _hasty(connection.Connection.call))
     url = "milvus://me:hunter2@127.0.0.1:1/photos"
     code, _, err = soutu("index", photos, "--model", "tiny", "--store", url)
     assert code == 6
@@ -208,12 +208,12 @@ def test_a_server_that_is_away_is_named(photos, soutu, monkeypatch):
     assert "hunter2" not in err
 
 
-def _hasty(retried):
-    def call(self, work):
-        self.patience = 0.2
-        return retried(self, work)
+def _hasty(call):
+    def hasty_call(self, *args, **options):
+        self.timeout = 0.2
+        return call(self, *args, **options)
 
-    return call
+    return hasty_call
 
 
 def test_a_file_that_another_process_has_open(indexed):

@@ -18,8 +18,7 @@ from soutu.errors import (
     RemoteUnavailable,
 )
 from soutu.store.base import NewCaption
-from soutu.store.milvus import ann, epoch
-from soutu.store.milvus.epoch import aliased
+from soutu.store.milvus import epoch, schema
 from soutu.store.milvus.store import MilvusStore
 from soutu.types import Compare
 from tests.store_factories import filled, local_store, milvus_store, paths_of
@@ -70,9 +69,7 @@ def test_ids_follow_from_the_content_wherever_it_is_added(store, tmp_path):
 
 
 def test_two_contents_of_one_hash_are_two_images(store, monkeypatch):
-    from soutu.store.milvus import rows
-
-    monkeypatch.setattr(rows, "number", lambda content: 7)
+    monkeypatch.setattr(schema, "hash_id", lambda content: 7)
     ids = add(store, [picture("a"), picture("b")])
     ids += add(store, [picture("c"), picture("d", "a")], seed=1)
     assert ids == [7, 8, 9, 7]
@@ -91,7 +88,7 @@ def test_long_texts_are_remembered_whole(store):
 
 
 def test_a_turn_that_another_took_is_noticed_before_anything_is_shown(store, monkeypatch):
-    monkeypatch.setattr(epoch, "TERM", -1.0)  # it runs out at once
+    monkeypatch.setattr(epoch, "LEASE_SECONDS", -1.0)  # it runs out at once
     with pytest.raises(IndexCorrupt, match="is writing"), store.writer() as first:
         first.add_images(pictures(1), unit(1, DIM))
         with store.writer() as second:
@@ -106,11 +103,11 @@ def test_a_run_that_was_killed_is_gone_on_with(store, address):
     code = f"""
 import os
 from tests.unit.test_milvus_store import *
-from soutu.store.milvus.epoch import Meta
+from soutu.store.milvus import writer as milvus_writer
 with MilvusStore.open({address!r}) as store, store.writer() as writer:
     ids = writer.add_images(pictures(3), unit(3, DIM))
     writer.replace_captions([NewCaption(ids[0], "猫")])
-    Meta.move = lambda self, head: os._exit(9)  # all is written but the head
+    milvus_writer.publish = lambda meta, state: os._exit(9)  # all else is written
     try:
         writer.detach(["图/0001.jpg"])
     finally:
@@ -131,7 +128,7 @@ with MilvusStore.open({address!r}) as store, store.writer() as writer:
 def test_pictures_written_but_never_shown_are_not_encoded_in_vain(store, monkeypatch):
     """Their vectors are kept, unseen, until their path is attached."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(store._meta), "move", lambda *_: 1 / 0)
+        patch.setattr("soutu.store.milvus.writer.publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError), store.writer() as writer:
             writer.add_images(pictures(2), unit(2, DIM))
     assert store.state().images == len(store.search_images(unit(DIM), 9).ids) == 0
@@ -141,13 +138,13 @@ def test_pictures_written_but_never_shown_are_not_encoded_in_vain(store, monkeyp
 
 
 def test_a_collection_of_somebody_else_is_left_alone(store):
-    from soutu.store.milvus.schema import IMAGES, create
+    from soutu.store.milvus.schema import IMAGES, create_collection
 
-    create(store._connection, "soutu", IMAGES)
+    create_collection(store._connection, "soutu", IMAGES)
     with pytest.raises(RemoteUnavailable, match="name another one in the address") as fault:
         add(store, pictures(1))
     assert fault.value.code == "milvus-failed"
-    assert aliased(store._tables, "soutu") is None
+    assert store._tables.alias_target("soutu") is None
 
 
 def test_readers_in_many_threads_see_one_state_each(store):
@@ -177,9 +174,8 @@ def test_several_models_stand_side_by_side(store, address):
         assert second.state().images == 1
         assert second.images_without_vector() == [ids[2]]
         assert [c.space for c in second.spaces()] == ["tiny@1", "other@1"]
-        assert aliased(second._tables, "soutu") == aliased(
-            second._tables, second._tables.alias(other, "image")
-        )
+        tables = second._tables
+        assert tables.alias_target("soutu") == tables.alias_target(tables.alias(other, "image"))
     assert store.state().images == 2, "hidden in the other model's vectors too"
     assert set(store.search_images(unit(DIM), 9).ids.tolist()) == set(ids[1:])
     with MilvusStore.open(address) as latest:
@@ -198,7 +194,7 @@ def test_equal_scores_beyond_what_was_asked_for_are_settled(store, monkeypatch):
         ids = sorted(writer.add_images(pictures(60), images))
     for k in (1, 5, 59):
         assert store.search_images(unit(DIM), k).ids.tolist() == ids[:k]
-    monkeypatch.setattr(ann, "WINDOW", 20)
+    monkeypatch.setattr(schema, "WINDOW", 20)
     assert store.search_images(unit(DIM), 5).ids.tolist() == ids[:5]
     assert store.search_images(unit(DIM), 30).ids.tolist() == ids[:30]
 
@@ -227,7 +223,7 @@ def test_too_many_captions_are_said_to_be_so(store, monkeypatch):
     [id_] = add(store, pictures(1))
     with store.writer() as writer:
         writer.replace_captions([NewCaption(id_, "猫"), NewCaption(id_, "狗")])
-    monkeypatch.setattr("soutu.store.milvus.store.MOST", 1)
+    monkeypatch.setattr("soutu.store.milvus.store.MAX_CAPTIONS", 1)
     with pytest.raises(Missing, match="2 captions"):
         store.search_text("猫", 1)
 

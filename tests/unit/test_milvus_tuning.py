@@ -8,7 +8,6 @@ import pytest
 from soutu.errors import RemoteUnavailable
 from soutu.store.base import NewCaption
 from soutu.store.milvus import ann, schema
-from soutu.store.milvus.epoch import aliased
 from soutu.store.top_k import top_k
 from tests.store_factories import milvus_store
 from tests.store_samples import card, pictures
@@ -46,15 +45,15 @@ def refreshed(store, **how):
 
 def test_a_graph_takes_the_place_of_comparing_all(store):
     alias = store._tables.alias(card(), "image")
-    before = aliased(store._tables, alias)
+    before = store._tables.alias_target(alias)
     exact = [store.search_images(query, 10) for query in cone(50, 3, 1)]
     assert store.promises() == {}
     assert refreshed(store) == ["image"], "there are few captions"
-    after = aliased(store._tables, alias)
+    after = store._tables.alias_target(alias)
     assert before != after
-    assert aliased(store._tables, "soutu") == after, "what other programs search moves along"
+    assert store._tables.alias_target("soutu") == after, "what other programs search moves along"
     assert not store._connection.call("has_collection", before)
-    assert schema.built(store._connection, alias) == "HNSW"
+    assert schema.index_kind(store._connection, alias) == "HNSW"
     promise = store.promises()["image"]
     assert promise.recipe == "HNSW,M=32,efConstruction=200"
     assert {level.k for level in promise.levels} == {10, 100}
@@ -101,7 +100,7 @@ def test_more_than_was_tuned_for_is_found_all_the_same(store):
 
 def test_an_index_that_was_not_built_is_noticed(store, monkeypatch):
     """Some servers take the name of an index that they cannot build, and search everything."""
-    monkeypatch.setattr(ann, "built", lambda *_: "FLAT")
+    monkeypatch.setattr(schema, "index_kind", lambda *_: "FLAT")
     with pytest.raises(RemoteUnavailable, match="HNSW"):
         refreshed(store)
     monkeypatch.undo()

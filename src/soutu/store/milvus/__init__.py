@@ -1,2 +1,4 @@
-"""A gallery in Milvus: ``store.py`` reads it, ``writing.py`` changes it. How rows lie there, and
-how a change becomes visible all at once, is told in ``tables.py`` and ``head.py``."""
+"""A gallery in Milvus: ``store.py`` reads it, ``writer.py`` changes it.
+
+``schema.py`` says how rows lie there, ``epoch.py`` how a change becomes visible all at once.
+"""

@@ -1,106 +1,109 @@
-"""The collections of a gallery and their fields.
+"""The collections of a gallery, their fields, and expressions over them.
 
-``NAME_meta``      what is remembered, and the head (``head.py``)
+``NAME_meta``      settings of the gallery, and the published epoch (``epoch.py``)
 ``NAME_images``    pictures by content; a row is never changed and never seen by itself
 ``NAME_files``     paths, each with the picture it points to
 ``NAME_captions``  captions, in the order of their file
 ``NAME_changes``   what each run did
-``NAME_SPACE_image_1``, ``NAME_SPACE_caption_1``  vectors of one model (``spaces.py``)
+``NAME_SPACE_image_1``, ``NAME_SPACE_caption_1``  vectors of one model (``tables.py``)
 
 Milvus wants a vector in each collection; those that have none carry two zeroes. Texts that people
-chose are kept as the hexadecimal digits of their bytes wherever an expression may look at them: no
-text can then mean anything but itself, paths that are no Unicode survive, and what begins with a
-text still does.
+chose are stored as the hexadecimal digits of their bytes wherever an expression may look at them:
+no text can then mean anything but itself, paths that are no Unicode survive, and what begins with
+a text still does.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from soutu.errors import RemoteUnavailable
-from soutu.store.milvus.connection import KEY, STRONG, Connection
+from soutu.store.milvus.connection import Connection
 
-SINCE, UNTIL, VECTOR = "since", "until", "vector"
+KEY, SINCE, UNTIL, VECTOR = "key", "since", "until", "vector"  # KEY: of every collection
 FOREVER = 1 << 62
-TEXT = 65_535  # bytes that a text in Milvus may have
+ID_RANGE = 1 << 53
+MAX_TEXT_BYTES = 65_535  # of a text in Milvus
 METRIC = "IP"
+STRONG = "Strong"  # what was written before a question was asked is in the answer
+PAGE = 4096  # rows fetched at once, and values in one expression
+WINDOW = 16_384  # the most that Milvus answers one question with
 
-INT = "INT64"
-Fields = tuple[tuple[str, "str | int"], ...]  # INT, or the length of a text
+Row = dict[str, Any]
 
-_SEEN: Fields = ((SINCE, INT), (UNTIL, INT))
+_INT = "INT64"
+_LIFETIME = ((SINCE, _INT), (UNTIL, _INT))
 
 
 @dataclass(frozen=True)
-class Kind:
-    """``fields`` begin with the key, which is a number or a text of that length; those that are
-    looked for are ``indexed``."""
+class TableSchema:
+    """The fields of a collection, each ``INT64`` or a text of at most so many bytes.
+
+    The key comes first; fields that are looked up are ``indexed``.
+    """
 
     name: str
-    fields: Fields
+    fields: tuple[tuple[str, str | int], ...]
     indexed: tuple[str, ...] = ()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.fields)
 
-
-META = Kind("meta", ((KEY, 1024), ("value", TEXT)))
-IMAGES = Kind(
-    "images", ((KEY, INT), ("content", 256), ("width", INT), ("height", INT), ("taken", 256))
+META = TableSchema("meta", ((KEY, 1024), ("value", MAX_TEXT_BYTES)))
+IMAGES = TableSchema(
+    "images", ((KEY, _INT), ("content", 256), ("width", _INT), ("height", _INT), ("taken", 256))
 )
-FILES = Kind(
+FILES = TableSchema(
     "files",
     (
-        (KEY, 64), *_SEEN, ("image", INT), ("path", TEXT), ("name", TEXT), ("depth", INT),
-        ("size", INT), ("mtime_ns", INT), ("width", INT), ("height", INT), ("taken", 256),
+        (KEY, 64), *_LIFETIME, ("image", _INT), ("path", MAX_TEXT_BYTES), ("name", MAX_TEXT_BYTES),
+        ("depth", _INT), ("size", _INT), ("mtime_ns", _INT), ("width", _INT), ("height", _INT),
+        ("taken", 256),
     ),
     ("image",),
 )  # fmt: skip
-CAPTIONS = Kind(
+CAPTIONS = TableSchema(
     "captions",
     (
-        (KEY, 64), *_SEEN, ("id", INT), ("image", INT), ("text", TEXT), ("tags", TEXT),
-        ("position", INT),
+        (KEY, 64), *_LIFETIME, ("id", _INT), ("image", _INT), ("text", MAX_TEXT_BYTES),
+        ("tags", MAX_TEXT_BYTES), ("position", _INT),
     ),
     ("id", "image"),
 )  # fmt: skip
-CHANGES = Kind(
+CHANGES = TableSchema(
     "changes",
     (
-        (KEY, INT), (SINCE, INT), ("generation", INT), ("kind", 64), ("path", TEXT),
-        ("other", TEXT), ("time", 64),
+        (KEY, _INT), (SINCE, _INT), ("generation", _INT), ("kind", 64), ("path", MAX_TEXT_BYTES),
+        ("other", MAX_TEXT_BYTES), ("time", 64),
     ),
 )  # fmt: skip
-VECTORS = Kind("vectors", ((KEY, INT), *_SEEN))
-ROWS = (META, IMAGES, FILES, CAPTIONS, CHANGES)
+VECTORS = TableSchema("vectors", ((KEY, _INT), *_LIFETIME))
 
 
 @dataclass(frozen=True)
-class Index:
-    """How vectors are searched: ``kind`` and its parameters, as Milvus names them."""
+class VectorIndex:
+    """How vectors are searched: a kind of index and its parameters, as Milvus names them."""
 
     kind: str
-    build: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def named(self) -> str:
-        return ",".join((self.kind, *(f"{name}={value}" for name, value in self.build)))
+    params: tuple[tuple[str, int], ...] = ()
 
 
-FLAT = Index("FLAT")
-"""Exact: every vector is compared."""
-GRAPH = Index("HNSW", (("M", 32), ("efConstruction", 200)))
+FLAT = VectorIndex("FLAT")  # exact: every vector is compared
+HNSW = VectorIndex("HNSW", (("M", 32), ("efConstruction", 200)))
 
 
-def create(
-    connection: Connection, name: str, kind: Kind, *, dim: int = 0, index: Index = FLAT
+def create_collection(
+    connection: Connection, name: str, schema: TableSchema, dim: int = 0, index: VectorIndex = FLAT
 ) -> None:
-    """Make the collection ``name`` and load it; what is there already is passed over, so that a
-    making that was cut short is gone on with. With ``dim`` its rows have vectors."""
+    """Create and load the collection ``name``; with ``dim`` its rows have vectors.
+
+    What is there already is passed over, so that a creation that was cut short is completed.
+    """
     if not connection.call("has_collection", name):  # first: it says what is not installed
-        options = {"schema": _schema(kind, dim), "consistency_level": STRONG}
+        options = {"schema": _milvus_schema(schema, dim), "consistency_level": STRONG}
         try:
             connection.call("create_collection", name, **options)
         except RemoteUnavailable:
@@ -108,33 +111,96 @@ def create(
                 raise
     from pymilvus import MilvusClient
 
-    there = connection.call("list_indexes", name)
-    for field in (VECTOR, *kind.indexed):
-        if field not in there:
-            made: Any = MilvusClient.prepare_index_params()
-            how = {"metric_type": METRIC, "params": dict(index.build)} if field == VECTOR else {}
-            chosen = index.kind if field == VECTOR else "INVERTED"
-            made.add_index(field, index_type=chosen, index_name=field, **how)
-            connection.call("create_index", name, made, sync=False)  # of no rows: at once
+    existing = connection.call("list_indexes", name)
+    for field in (VECTOR, *schema.indexed):
+        if field not in existing:
+            params: Any = MilvusClient.prepare_index_params()
+            if field == VECTOR:
+                options = {"metric_type": METRIC, "params": dict(index.params)}
+                params.add_index(field, index_type=index.kind, index_name=field, **options)
+            else:
+                params.add_index(field, index_type="INVERTED", index_name=field)
+            connection.call("create_index", name, params, sync=False)  # of no rows: at once
     connection.call("load_collection", name)
 
 
-def _schema(kind: Kind, dim: int) -> Any:  # noqa: ANN401  (pymilvus has half its types)
+def _milvus_schema(schema: TableSchema, dim: int) -> Any:  # noqa: ANN401  (pymilvus has half its types)
     from pymilvus import DataType, MilvusClient
 
-    schema: Any = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    for field, form in kind.fields:
-        how: dict[str, Any] = {"is_primary": True} if field == KEY else {}
-        if isinstance(form, int):
-            schema.add_field(field, DataType.VARCHAR, max_length=form, **how)
+    result: Any = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    for field, kind in schema.fields:
+        options: dict[str, Any] = {"is_primary": True} if field == KEY else {}
+        if isinstance(kind, int):
+            result.add_field(field, DataType.VARCHAR, max_length=kind, **options)
         else:
-            schema.add_field(field, DataType.INT64, **how)
-    schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim or 2)
-    return schema
+            result.add_field(field, DataType.INT64, **options)
+    result.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim or 2)
+    return result
 
 
-def built(connection: Connection, name: str) -> str:
-    """The kind of index that the vectors of ``name`` have: some servers take a name that they do
-    not know without a word."""
-    told: dict[str, Any] | None = connection.call("describe_index", name, VECTOR)
-    return str((told or {}).get("index_type", "none"))
+def index_kind(connection: Connection, name: str) -> str:
+    """Return the kind of index that the vectors of ``name`` have.
+
+    Some servers take a kind that they do not know without a word.
+    """
+    index: dict[str, Any] = connection.call("describe_index", name, VECTOR) or {}
+    return str(index.get("index_type", "none"))
+
+
+def visible_at(epoch: int) -> str:
+    """Return the expression for the rows that are there in ``epoch``."""
+    return f"{SINCE} <= {epoch} and {UNTIL} > {epoch}"
+
+
+def is_visible(row: Row, epoch: int) -> bool:
+    """Tell whether ``row`` is there in ``epoch``."""
+    return bool(row[SINCE] <= epoch < row[UNTIL])
+
+
+def any_of(field: str, values: Iterable[int | str]) -> str:
+    """Return ``field in […]`` for numbers, or texts of our own making: letters, digits, . and -."""
+    return f"{field} in [{', '.join(map(_literal, values))}]"
+
+
+def _literal(value: int | str) -> str:
+    if isinstance(value, str):
+        if not value.replace("-", "").replace(".", "").isalnum() or not value.isascii():
+            raise ValueError(f"no text for an expression: {value!r}")
+        return f'"{value}"'
+    return str(int(value))
+
+
+def batches(values: Iterable[int | str], size: int = PAGE) -> Iterator[list[int | str]]:
+    """Yield each value once, as many at a time as fit into one expression."""
+    rest = iter(dict.fromkeys(values))
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def digest(*values: int | str | bytes) -> str:
+    """Return 32 hexadecimal digits of BLAKE2b over the values, each preceded by its length."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for value in values:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        hasher.update(f"{len(data)}:".encode() + data)
+    return hasher.hexdigest()
+
+
+def hash_id(*values: int | str | bytes) -> int:
+    """Return 53 bits of ``digest``: an id that survives JSON and float64."""
+    return int(digest(*values)[:16], 16) >> 11
+
+
+def text_to_hex(text: str) -> str:
+    """Return the hexadecimal digits of the UTF-8; they sort as the texts do."""
+    return text.encode("utf-8", "replace").hex()
+
+
+def path_to_hex(path: str) -> str:
+    """Return the hexadecimal digits of the path's bytes."""
+    return os.fsencode(path).hex()
+
+
+def path_from_hex(digits: str) -> str:
+    """Undo ``path_to_hex``."""
+    return os.fsdecode(bytes.fromhex(digits))
