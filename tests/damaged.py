@@ -1,4 +1,4 @@
-"""A small index to damage, what it answers, and the index run that makes it whole again."""
+"""A small gallery to damage, and what it answers."""
 
 from __future__ import annotations
 
@@ -7,95 +7,48 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
+from PIL import Image
 
 from soutu.fs import DATABASE
-from soutu.store.base import NewCaption, Writer
-from soutu.store.sqlite.examine import examine
-from soutu.store.sqlite.repair import Repaired, repair
-from soutu.store.sqlite.schema import TABLES
-from soutu.store.sqlite.store import LocalStore
-from tests.store_samples import DIM, card, pictures, unit
+from soutu.gallery import Gallery
+from soutu.store.sqlite.check import check_index
+from soutu.types import IntegrityIssue
+from tests.conftest import picture
 
-COUNT = 60
-SETTINGS = {"root": "/pictures/of/cats", "model": "tiny"}
+COUNT = 12
 
 
-def bring_up_to_date(home: Path, count: int = COUNT) -> None:
-    """What an index run does with a folder of ``count`` pictures and its captions file: only
-    what is not there is added."""
-    with LocalStore.create_or_open(home, card()) as store:
-        for key, value in SETTINGS.items():
-            if store.get_meta(key) != value:
-                store.set_meta(key, value)
-        with store.writer() as writer:
-            _write(store, writer, count)
+def make_gallery(folder: Path) -> Path:
+    """Index ``COUNT`` pictures and a captions file with the model ``tiny``."""
+    folder.mkdir()
+    lines = ["image_path,caption,地点"]
+    for number in range(COUNT):
+        name = f"图{number:02d}.png"
+        Image.fromarray(picture(number)).save(folder / name)
+        lines.append(f"{name},说明 {number} 的灰猫,家")
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    with Gallery.open(folder, model="tiny") as gallery:
+        gallery.index(folder / "captions.csv")
+    return folder
 
 
-def _write(store: LocalStore, writer: Writer, count: int) -> None:
-    wanted, vectors = pictures(count), unit(count, DIM)
-    stored = store.files()
-    missing = [i for i, image in enumerate(wanted) if image.path not in stored]
-    if missing:
-        writer.add_images([wanted[i] for i in missing], vectors[missing])
-    ids = {path: file.image_id for path, file in store.files().items()}
-    rows = {ids[image.path]: i for i, image in enumerate(wanted)}
-    if empty := writer.images_without_vector():
-        writer.set_image_vectors(empty, vectors[[rows[id_] for id_ in empty]])
-    texts = [NewCaption(id_, f"说明 {i}", {"地点": "家"}) for id_, i in rows.items()]
-    writer.replace_captions(sorted(texts, key=lambda caption: rows[caption.image_id]))
-    if bare := writer.captions_without_vector():
-        seeds = [int(caption.text.split()[1]) for caption in bare]
-        made = np.stack([unit(DIM, seed=seed) for seed in seeds])
-        writer.set_caption_vectors([caption.id for caption in bare], made)
+def copy_gallery(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    return target
 
 
-def everything(home: Path) -> dict[str, object]:
-    """All that the index can say, ids aside: rankings with scores, rows, files, models."""
-    query = unit(DIM, seed=99)
-    with LocalStore.open(home) as store:
-        images = store.search_images(query, 10**6)
-        texts = store.search_captions(query, 10**6)
+def answers(folder: Path) -> dict[str, object]:
+    """All that the gallery answers, ids aside. Scores may differ by the size of a batch."""
+    with Gallery.open(folder, settings={"journal": "off"}) as gallery:
+        images = gallery.search("灰猫", k=99).hits
+        captions = gallery.captions(folder / "图03.png", k=99).hits
         return {
-            "images": [
-                (row.paths, row.captions, row.width, row.height, row.taken, score)
-                for row, score in zip(
-                    store.images(images.ids.tolist()), images.scores.tolist(), strict=True
-                )
-            ],
-            "captions": [
-                (row.text, dict(row.tags), score)
-                for row, score in zip(
-                    store.captions(texts.ids.tolist()), texts.scores.tolist(), strict=True
-                )
-            ],
-            "texts": sorted(
-                (text, -round(score, 5), row.paths)  # ties are by id, which may be another
-                for text in ("说明 17", "说明", "17 明说")
-                for found in [store.search_text(text, 10**6)]
-                for row, score in zip(
-                    store.images(found.ids.tolist()), found.scores.tolist(), strict=True
-                )
-            ),
-            "files": {(f.path, f.size, f.mtime_ns) for f in store.files().values()},
-            "spaces": store.spaces(),
-            "model": store.get_meta("model"),
+            "images": [(hit.path, hit.caption, round(hit.score, 4)) for hit in images],
+            "captions": [(hit.path, hit.caption, round(hit.score, 4)) for hit in captions],
+            "tags": [dict(row.tags) for row in gallery.store.all_captions()],
+            "files": {(f.path, f.size, f.mtime_ns) for f in gallery.store.files().values()},
+            "models": [info.space for info in gallery.store.spaces()],
         }
-
-
-def all_rows(home: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table as SQLite gives it, checksums too."""
-    with closing(sqlite3.connect(home / DATABASE)) as connection:
-        return {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
-
-
-def mended(home: Path) -> Repaired:
-    return repair(home, lambda folders: SETTINGS)
-
-
-def copied(home: Path, place: Path) -> Path:
-    shutil.copytree(home, place)
-    return place
 
 
 def edit(home: Path, *statements: str) -> None:
@@ -113,23 +66,10 @@ def flip(path: Path, offset: int, bits: int = 1) -> None:
         file.write(bytes([byte ^ bits]))
 
 
-def flip_text(home: Path, text: bytes, bits: int = 1) -> int:
-    """Flip a bit of each copy of ``text`` in the database file; how many there were."""
-    data = (home / DATABASE).read_bytes()
-    found, start = 0, data.find(text)
-    while start >= 0:
-        flip(home / DATABASE, start + len(text) - 1, bits)
-        found, start = found + 1, data.find(text, start + 1)
-    return found
+def issues(home: Path) -> list[IntegrityIssue]:
+    return check_index(home)[0]
 
 
 def named(home: Path) -> set[tuple[str, str]]:
     """(code, table or file) of everything found."""
-    return {(finding.code, finding.where) for finding in examine(home)[0]}
-
-
-def assert_mended(home: Path, answers: object) -> None:
-    assert named(home) == set()
-    bring_up_to_date(home)
-    assert everything(home) == answers
-    assert named(home) == set()
+    return {(issue.code, issue.where) for issue in issues(home)}

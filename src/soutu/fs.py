@@ -20,6 +20,7 @@ from soutu.errors import IndexCorrupt
 
 HOME = ".soutu"
 DATABASE = "rows.db"
+REBUILD = "rebuild"  # a folder in which an index is made anew
 REMEMBERED = "store"  # the file that names a store elsewhere (factory.py)
 
 _NETWORK = re.compile(

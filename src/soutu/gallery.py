@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from soutu.indexing.diff import FolderDiff
     from soutu.indexing.importer import ImportReport
     from soutu.indexing.indexer import IndexReport
-    from soutu.maintenance import HealthReport
+    from soutu.maintenance import HealthReport, RebuildReport
     from soutu.models.base import Encoder
     from soutu.query.expansion import Expander
     from soutu.search.explain import Explanation
@@ -224,16 +224,7 @@ class Opened:
 
     def _remember(self, captions: Path | None, encoding: str | None) -> None:
         """Written before the run, so that one that is stopped can be gone on with."""
-        name = str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
-        known = {"model": name, "root": str(self.root)}
-        if captions:
-            inside = captions.is_relative_to(self.root)
-            # A gallery that is moved as a whole finds its captions again.
-            file = captions.relative_to(self.root) if inside else captions
-            known |= {"captions_file": file.as_posix(), "captions_encoding": encoding or ""}
-        for key, value in known.items():
-            if self.store.get_meta(key) != value:
-                self.store.set_meta(key, value)
+        maintenance.remember(self.store, self.root, self.model, captions, encoding)
 
     @cached_property
     def _others(self) -> dict[str, Self]:
@@ -672,20 +663,31 @@ class Gallery(Searching):
         self.close()
         return maintenance.compact_gallery(home, self._encode, self.config)
 
-    def doctor(self, *, repair: bool = False) -> HealthReport:
-        """What is wrong with the index, and with ``repair`` what was done about it; one ``index``
-        brings back what a repair could not keep. Raises MissingIndex, or IndexCorrupt where
-        a repair is kept from writing. Needs no model."""
-        from soutu.maintenance import check_gallery
-
+    def doctor(self) -> HealthReport:
+        """Check the index for damage. Raises MissingIndex. Needs no model."""
         home = require_local(self.place, "doctor")
         self.close()
-        health = check_gallery(self.root, home, repair=repair)
-        if repair:
-            # Searches are exact until a run can build the codes.
-            with suppress(SoutuError), open_store(self.place) as store:
-                maintenance.refresh_codes(store, self._encode, self.config)
-        return health
+        return maintenance.check_gallery(home)
+
+    def rebuild(
+        self,
+        captions: str | Path | None = None,
+        *,
+        encoding: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RebuildReport:
+        """Make the index anew from the pictures, whatever state it is in; see
+        ``maintenance.rebuild_gallery``. A captions file is remembered, as by ``index``."""
+        home = require_local(self.place, "index --rebuild")
+        self.close()
+        for name in ("model", "encoder"):
+            self.__dict__.pop(name, None)
+        file = absolute(Path(captions)) if captions else None
+        report = maintenance.rebuild_gallery(
+            self.root, home, self.config, captions=file, encoding=encoding, progress=progress
+        )
+        self.model = report.model
+        return report
 
     def _encode(self, texts: Sequence[str]) -> Floats:
         return self.encoder.encode_texts(texts)

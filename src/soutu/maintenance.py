@@ -1,16 +1,18 @@
-"""A gallery's health: its index, the model it was made with, and what a repair did."""
+"""Look after a gallery: show what its index holds, check, compact and rebuild it."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from soutu.errors import IndexCorrupt, MissingModel, SoutuError
+from soutu.errors import BadCaptions, BadInput, IndexCorrupt, Missing, MissingModel, SoutuError
 from soutu.factory import (
     StoreLocation,
+    build_encoder,
     compact_store,
     describe_model,
     installed_models,
@@ -20,8 +22,8 @@ from soutu.factory import (
     read_meta,
     redacted,
 )
-from soutu.fs import HOME
-from soutu.models.catalog import cache_folder, embedded_folder, is_path, models_folder, open_model
+from soutu.fs import REBUILD, make_private_folder, write_lock
+from soutu.models.catalog import DEFAULT, cache_folder
 from soutu.models.download import verify
 from soutu.search.calibration import (
     BASELINE_KEY,
@@ -31,17 +33,18 @@ from soutu.search.calibration import (
     query_offset,
 )
 from soutu.settings import Settings
-from soutu.store.sqlite.examine import examine
-from soutu.store.sqlite.repair import Repaired, repair
-from soutu.store.sqlite.store import bring_up_to_date
+from soutu.store.sqlite.check import check_index
+from soutu.store.sqlite.store import LocalStore, bring_up_to_date
 from soutu.store.sqlite.vectors import first_name, folder_name
 from soutu.types import IndexState, IntegrityIssue, ModelInfo
 
 if TYPE_CHECKING:
+    from soutu.indexing.indexer import IndexReport
     from soutu.models.base import Encoder
     from soutu.store.ann import Manifest
     from soutu.store.base import VectorStore
     from soutu.store.sqlite.compact import Compacted
+    from soutu.store.sqlite.rebuild import Carried
     from soutu.types import Floats
 
 # Looking after a gallery's index: what it holds, and giving back what it no longer needs.
@@ -151,85 +154,208 @@ def _reference(store: VectorStore) -> ScoreBaseline | None:
     return baseline_from_json(kept) if kept else None
 
 
-# Whether the model that a gallery was indexed with is there, whole, and still the same.
-
-
-_WHERE = "model"
-
-
-def check_model(name: str, spaces: Collection[str]) -> Iterator[IntegrityIssue]:
-    """What is to be said of the model ``name`` (of ONNX Runtime) in a gallery with vectors in
-    ``spaces``. Nothing is fetched; all of it is information, for the index is whole."""
-    there = is_path(name) or embedded_folder(name) or (models_folder() / name).is_dir()
-    try:
-        card = open_model(name).info if there else None
-    except SoutuError:
-        card = None
-    if card is None:
-        yield IntegrityIssue("doctor-model-absent", _WHERE, name, harm=False)
-        return
-    if card.space not in spaces:
-        yield IntegrityIssue("doctor-model-space", _WHERE, name, card.space, harm=False)
-    try:
-        found = verify(name)
-    except MissingModel:  # no hashes were kept to compare with
-        return
-    for file in (*found.changed, *found.absent):
-        yield IntegrityIssue("doctor-model-changed", _WHERE, name, file, harm=False)
-
-
 @dataclass(frozen=True)
 class HealthReport:
-    """``found`` is what was wrong, ``left`` what still is: the same where nothing was repaired.
-    ``checked`` are rows by table. ``repaired`` says what a repair did; None without one."""
+    """What a check found. ``checked`` are rows by table."""
 
     found: tuple[IntegrityIssue, ...]
-    left: tuple[IntegrityIssue, ...]
     checked: Mapping[str, int]
-    repaired: Repaired | None = None
 
     @property
     def healthy(self) -> bool:
         """Whether every answer is what it should be."""
-        return not any(finding.harm for finding in self.left)
+        return not any(issue.harm for issue in self.found)
 
 
-def check_gallery(root: Path, home: Path, *, repair: bool = False) -> HealthReport:
-    """Examine the gallery of ``root`` with its index at ``home``, and mend it. Raises
-    MissingIndex; IndexCorrupt where the index cannot be read now, is that of a newer Soutu,
-    or, for a repair, cannot be written or is being written."""
+def check_gallery(home: Path) -> HealthReport:
+    """Check the index at ``home`` and the model it was made with.
+
+    Raises
+    ------
+    MissingIndex
+        There is no index.
+    IndexCorrupt
+        The index cannot be read now, or a newer Soutu made it.
+    """
     with suppress(SoutuError):  # what stands in the way of it is about to be found
         bring_up_to_date(home)
-    done = _repair(root, home) if repair else None
-    found, checked = examine(home)
-    left = (*found, *_model(home))
-    return HealthReport((*done.found, *_model(home)) if done else left, left, checked, done)
+    found, checked = check_index(home)
+    return HealthReport((*found, *_check_model(home)), checked)
 
 
-def _repair(root: Path, home: Path) -> Repaired:
-    return repair(home, lambda folders: _settings(root, home, folders))
-
-
-def _settings(root: Path, home: Path, folders: Sequence[str]) -> Mapping[str, str]:
-    """What can be said of settings that were lost. The folder of a space is called after it,
-    so that a model on this machine can be recognised."""
-    known = {"root": str(root)} if home == root / HOME else {}
-    names = {first_name(folder) for folder in folders}
-    for name in installed_models():
-        with suppress(SoutuError):
-            card, _ = describe_model(name)
-            if card is not None and folder_name(card.space) in names:
-                return {**known, "model": name}
-    return known
-
-
-def _model(home: Path) -> Iterator[IntegrityIssue]:
-    """Nothing where the index cannot be asked: that is found elsewhere."""
-    with suppress(SoutuError):
+def _check_model(home: Path) -> Iterator[IntegrityIssue]:
+    """Check that the gallery's model is here, whole and still the same. Nothing is fetched; all
+    of it is information, for the index is whole."""
+    with suppress(SoutuError):  # where the index cannot be read, that is found elsewhere
         name = read_meta(home, "model")
         with open_store(home) as store:
-            spaces = {card.space for card in store.spaces()}
+            spaces = {model.space for model in store.spaces()}
         if name is None:
             yield IntegrityIssue("doctor-model-forgotten", "meta", "model", harm=False)
         elif not plugin_prefix(name):
             yield from check_model(name, spaces)
+
+
+def check_model(name: str, spaces: Collection[str]) -> Iterator[IntegrityIssue]:
+    """Check the ONNX model ``name`` of a gallery with vectors in ``spaces``."""
+    try:
+        info, _ = describe_model(name)
+    except SoutuError:
+        info = None
+    if info is None:
+        yield IntegrityIssue("doctor-model-absent", "model", name, harm=False)
+        return
+    if info.space not in spaces:
+        yield IntegrityIssue("doctor-model-space", "model", name, info.space, harm=False)
+    try:
+        files = verify(name)
+    except MissingModel:  # no hashes were kept to compare with
+        return
+    for file in (*files.changed, *files.absent):
+        yield IntegrityIssue("doctor-model-changed", "model", name, file, harm=False)
+
+
+@dataclass(frozen=True)
+class RebuildReport:
+    """What a rebuild did. ``index`` is None where no model was at hand to encode with."""
+
+    model: str
+    index: IndexReport | None
+    carried: Carried
+
+
+def rebuild_gallery(
+    root: Path,
+    home: Path,
+    config: Settings,
+    *,
+    captions: Path | None = None,
+    encoding: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RebuildReport:
+    """Make the index at ``home`` anew from the pictures in ``root``.
+
+    Captions come from their file, or from the old index where there is none. What else only the
+    old index knows is carried over where its checksums hold (``store/sqlite/rebuild.py``). The
+    old index answers until the new one takes its place, and is then removed.
+
+    Raises
+    ------
+    BadInput
+        The folder holds no pictures and held some, the captions cannot be read, or the index is
+        of another folder or no longer says which model it was made with.
+    Missing
+        The model is not on this machine, and the old index holds no vectors of it.
+    IndexCorrupt
+        Another process is writing, the folder cannot be written, or a newer Soutu made the index.
+    """
+    from soutu.images.captions import read_captions
+    from soutu.images.scan import check_root
+    from soutu.indexing.indexer import encode_captions, index_folder
+    from soutu.indexing.pipeline import IndexOptions
+    from soutu.store.sqlite.rebuild import (
+        begin_new_index,
+        carry_over,
+        put_in_place,
+        read_old_index,
+    )
+
+    check_root(root)
+    make_private_folder(home)
+    with suppress(SoutuError):
+        bring_up_to_date(home)
+    folder = home / REBUILD
+    with write_lock(home):
+        shutil.rmtree(folder, ignore_errors=True)  # of a rebuild that was killed
+        with closing(read_old_index(home)) as old:
+            meta, models = old.meta, old.models.values()
+            if meta.get("records"):
+                raise BadInput("index-of-records", home=home, records=meta["records"])
+            if home.parent != root and meta.get("root", str(root)) != str(root):
+                raise BadInput("index-other-root", home=home, known=meta["root"], folder=root)
+            name = config.model or meta.get("model") or _recognise_model(home)
+            encoder: Encoder | None = None
+            try:
+                encoder = build_encoder(name, config.device)
+                info = encoder.info
+            except Missing:
+                known = [model for model in models if model.space == meta.get("space")]
+                if not known or name != meta.get("model"):
+                    raise
+                info = known[0]
+            file = captions or (root / meta["captions_file"] if meta.get("captions_file") else None)
+            gone = captions is None and file is not None and not file.is_file()
+            encoding = encoding or meta.get("captions_encoding") or None
+            read = read_captions(file, root, encoding=encoding) if file and not gone else None
+            begin_new_index(old, folder)
+            report = None
+            with LocalStore.create_or_open(folder, info) as store:
+                remember(store, root, name, captions, encoding)
+                if encoder:
+                    report = index_folder(
+                        root,
+                        store,
+                        encoder,
+                        captions=read,
+                        options=IndexOptions(
+                            config.workers or 0, config.batch or 0, config.max_pixels
+                        ),
+                        progress=progress,
+                    )
+                    count = sum(row[1] > 0 for row in old.rows["paths"])
+                    if not report.files and (count or old.damaged):
+                        raise BadInput("index-empty", folder=root, count=count)
+                carried = carry_over(
+                    old,
+                    folder,
+                    info.space,
+                    encoded=encoder is not None,
+                    captions=encoder is None or read is None,
+                )
+                if encoder:
+                    with store.writer() as writer:
+                        encode_captions(writer, encoder)
+                    built = refresh_derived(store, encoder, config)
+            put_in_place(old, folder)
+    with LocalStore.open(home, info.space) as store:
+        state = store.state()
+    if report:
+        problems = (BadCaptions("captions-gone", file=file),) if gone else ()
+        report = replace(
+            report,
+            captions=state.captions,
+            built=built,
+            caption_problems=(*report.caption_problems, *problems),
+            generation=state.generation,
+        )
+    return RebuildReport(name, report, carried)
+
+
+def remember(
+    store: VectorStore, root: Path, model: str, captions: Path | None, encoding: str | None
+) -> None:
+    """Keep with the index what later calls need not be told again."""
+    name = str(Path(model).resolve()) if Path(model).is_dir() else model
+    known = {"model": name, "root": str(root)}
+    if captions:
+        # A gallery that is moved as a whole finds its captions again.
+        inside = captions.is_relative_to(root)
+        file = captions.relative_to(root) if inside else captions
+        known |= {"captions_file": file.as_posix(), "captions_encoding": encoding or ""}
+    for key, value in known.items():
+        if store.get_meta(key) != value:
+            store.set_meta(key, value)
+
+
+def _recognise_model(home: Path) -> str:
+    """Return the model on this machine whose vectors lie in the index: a space's folder is called
+    after it. BadInput where there are vectors, and of none of them."""
+    folders = {first_name(path.name) for path in (home / "spaces").glob("*")}
+    for name in installed_models():
+        with suppress(SoutuError):
+            info, _ = describe_model(name)
+            if info is not None and folder_name(info.space) in folders:
+                return name
+    if folders:
+        raise BadInput("rebuild-model", home=home)
+    return DEFAULT

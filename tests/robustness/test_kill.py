@@ -24,8 +24,8 @@ import pytest
 from soutu.store import ann_build
 from soutu.store.base import NewCaption
 from soutu.store.sqlite import store as sqlite_store
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.sqlite.verify import verify
 from tests.store_samples import DIM, card, pictures, unit
 
 KILLS = 25  # of each job
@@ -156,7 +156,7 @@ def check(home: Path, added: set[int], gone: dict[int, bool]) -> None:
             assert path in store.images(best.ids.tolist())[0].paths
         captions = store.search_captions(vector(0), 100_000)
         assert len(captions.ids) == store.state().captions
-    assert list(verify(home)) == []
+    assert check_index(home)[0] == []
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_an_old_index_survives_every_kill(tmp_path):
             np.testing.assert_array_equal(store.image_vectors(ids), unit(50, DIM, seed=50))
             assert len(store.search_images(unit(DIM), 1000).ids) == 292
             assert store.get_meta("root") == "/gallery"
-        assert list(verify(home)) == []
+        assert check_index(home)[0] == []
     assert 0 < finished < KILLS, "some were killed before the end, and not all"
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from soutu.store.base import NewCaption
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.sqlite.verify import verify
 from tests.store_samples import DIM, card, pictures, unit
 
 KILLS = 10
@@ -86,5 +86,5 @@ def test_nothing_acknowledged_is_lost_to_sigkill(tmp_path):
             if captioned:
                 assert store.captions(best.ids.tolist())[0].image_id == 1
             assert len(store.search_images(unit(DIM), 10_000).ids) == len(files)
-    assert list(verify(home)) == []
+    assert check_index(home)[0] == []
     assert len(batches) >= KILLS

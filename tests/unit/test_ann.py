@@ -15,8 +15,7 @@ from soutu.store import ann_build
 from soutu.store.ann import Ann, read_manifest, write_manifest
 from soutu.store.base import NewCaption
 from soutu.store.sqlite import store as sqlite_store
-from soutu.store.sqlite.examine import examine
-from soutu.store.sqlite.repair import repair
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Compare
 from tests.store_samples import card, pictures
@@ -232,21 +231,19 @@ def test_codes_of_other_slots_than_the_manifest_says_are_not_believed(home):
 
 
 @pytest.mark.parametrize("victim", ["codes", "manifest"])
-def test_a_doctor_names_damaged_codes_and_repair_clears_the_way(home, victim):
-    assert examine(home)[0] == []
+def test_damaged_codes_are_named_and_built_anew_by_the_next_run(home, victim):
+    assert check_index(home)[0] == []
     manifest = read_manifest(folder(home), "image")
     path = folder(home) / (manifest.file if victim == "codes" else "image.ann.json")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
-    [finding] = examine(home)[0]
+    [finding] = check_index(home)[0]
     assert (finding.code, finding.harm) == ("doctor-ann", True)
     assert finding.where.endswith("image.ann.json")
-    done = repair(home, lambda _: {})
-    assert done.kept == (), "nothing that cannot be had again was touched"
-    assert examine(home)[0] == []
     with LocalStore.open(home) as store, store.writer() as writer:
         assert writer.refresh_ann(lambda: GALLERY.texts[:300]) == ["image"]
+    assert check_index(home)[0] == []
 
 
 def test_codes_half_written_are_swept(home):

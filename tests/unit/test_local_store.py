@@ -11,8 +11,8 @@ import pytest
 from soutu.errors import MissingIndex, ModelMismatch
 from soutu.i18n import format_message
 from soutu.store.base import NewCaption, StoredFile
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.sqlite.verify import verify
 from tests.store_samples import DIM, card, make, picture, pictures, unit
 
 
@@ -39,7 +39,7 @@ def test_spaces_stand_side_by_side(home):
         assert [c.name for c in tiny.spaces()] == ["tiny", "other"]
         with pytest.raises(ValueError, match="query vector"):
             tiny.search_images(unit(4), 1)
-    assert list(verify(home)) == []
+    assert check_index(home)[0] == []
 
 
 def test_a_known_picture_gains_the_vector_that_its_new_space_lacks(home):
@@ -106,7 +106,7 @@ def test_the_card_last_used_is_kept(home):
     with LocalStore.open(home) as store:
         assert store.info.fingerprint == "1" * 64
         assert store.state().images == 1
-    assert list(verify(home)) == []
+    assert check_index(home)[0] == []
 
 
 def test_no_index_is_missing(home):

@@ -13,11 +13,9 @@ import pytest
 from soutu.errors import IndexCorrupt
 from soutu.fs import DATABASE, write_lock
 from soutu.maintenance import check_gallery
-from soutu.store.sqlite.examine import examine
+from soutu.store.sqlite.check import _reference_schema, check_index
 from soutu.store.sqlite.schema import SCHEMA_VERSION
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.sqlite.structure import definitions
-from soutu.store.sqlite.verify import verify
 from soutu.types import Compare
 from tests.store_samples import DIM, card, pictures, unit
 
@@ -54,7 +52,8 @@ def check(home):
         assert {card.space for card in store.spaces()} == {"tiny@1", "other@1"}
         assert [change.kind for change in store.changes(1)].count("removed") == 10
         assert store.get_meta("root") == "/gallery"
-    assert list(verify(home)) == []
+    # How open its files are is what the checkout made of them.
+    assert [issue for issue in check_index(home)[0] if issue.harm] == []
 
 
 @pytest.mark.parametrize("how", ["open", "create_or_open"])
@@ -70,14 +69,14 @@ def test_it_is_then_as_one_made_today(home):
     with LocalStore.open(home):
         pass
     # How open its files are is what the checkout made of them.
-    assert [finding for finding in examine(home)[0] if finding.harm] == []
+    assert [finding for finding in check_index(home)[0] if finding.harm] == []
     with closing(sqlite3.connect(home / DATABASE)) as connection:
         made = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL"))
-    assert made == definitions()
+    assert made == _reference_schema()[0]
 
 
 def test_a_doctor_brings_it_up_to_date_first(home):
-    health = check_gallery(home.parent, home)
+    health = check_gallery(home)
     assert health.healthy, health.found
     assert version(home) == SCHEMA_VERSION
 
@@ -99,8 +98,8 @@ def test_damage_of_old_rows_is_not_sealed_over(home):
         connection.execute("UPDATE paths SET size = 7 WHERE path = ?", ("图/0100.jpg".encode(),))
     with LocalStore.open(home):
         pass
-    [damage] = verify(home)
-    assert (damage.table, damage.key, damage.reason) == ("paths", "图/0100.jpg", "checksum")
+    [issue] = (issue for issue in check_index(home)[0] if issue.harm)
+    assert (issue.where, issue.key) == ("paths", "图/0100.jpg")
 
 
 def open_and_count(home):

@@ -13,6 +13,7 @@ from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.fs import DATABASE
 from soutu.store import text_search
 from soutu.store.base import NewCaption
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.schema import (
     TABLES,
     checksum,
@@ -24,7 +25,7 @@ from soutu.store.sqlite.schema import (
     transaction,
 )
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.sqlite.verify import Damage, verify
+from soutu.types import IntegrityIssue
 from tests.store_samples import DIM, card, pictures, unit
 
 
@@ -56,7 +57,7 @@ def flip(path: Path, offset: int) -> None:
 
 
 def test_what_was_written_verifies(home):
-    assert list(verify(home)) == []
+    assert check_index(home)[0] == []
 
 
 @pytest.mark.parametrize(
@@ -74,68 +75,58 @@ def test_a_flipped_letter_in_the_database_is_found(home, text, table):
     data = (home / DATABASE).read_bytes()
     for match in re.finditer(re.escape(text), data):
         flip(home / DATABASE, match.start())
-    found = list(verify(home))
-    assert (table, "checksum") in {(d.table, d.reason) for d in found}, found
+    assert table in {issue.where for issue in check_index(home)[0]}
 
 
 def test_a_flipped_byte_that_is_no_text_any_more_is_found(home):
     data = bytearray((home / DATABASE).read_bytes())
     data[data.rindex(b"a grey cat 3")] = 0xFF
     (home / DATABASE).write_bytes(data)
-    assert Damage("captions", "3", "checksum") in set(verify(home))
+    assert IntegrityIssue("doctor-captions", "captions", "3") in check_index(home)[0]
     with LocalStore.open(home) as store, pytest.raises(IndexCorrupt) as caught:
         store.all_captions()
     assert caught.value.code == "index-damaged"
 
 
 @pytest.mark.parametrize(
-    ("sql", "damage"),
+    ("sql", "table", "key"),
     [
-        ("UPDATE images SET width = 641 WHERE id = 2", Damage("images", "2", "checksum")),
-        ("UPDATE images SET id = 9 WHERE id = 2", Damage("images", "9", "checksum")),
-        (
-            "UPDATE paths SET mtime_ns = 1 WHERE image_id = 1",
-            Damage("paths", "图/0000.jpg", "checksum"),
-        ),
-        ("UPDATE captions SET position = 7 WHERE id = 1", Damage("captions", "1", "checksum")),
-        ("UPDATE captions SET tags = '{}' WHERE id = 1", Damage("captions", "1", "checksum")),
-        ("UPDATE captions SET checksum = x'00'", Damage("captions", "3", "checksum")),
-        (
-            "UPDATE image_vectors SET slot = 0 WHERE owner = 2",
-            Damage("image_vectors", "space 1 owner 2", "checksum"),
-        ),
-        (
-            "UPDATE image_vectors SET slot = 77 WHERE owner = 2",
-            Damage("image_vectors", "space 1 owner 2", "vector"),
-        ),
-        (
-            "UPDATE counters SET value = 1 WHERE name = 'image'",
-            Damage("counters", "image", "checksum"),
-        ),
-        (
-            "UPDATE packed SET revision = 1 WHERE kind = 'image'",
-            Damage("packed", "space 1 kind image", "checksum"),
-        ),
-        ("UPDATE spaces SET card = '[1]'", Damage("spaces", "1", "checksum")),
-        ("UPDATE spaces SET card = '[1]'", Damage("image_vectors", "space 1 owner 1", "vector")),
+        ("UPDATE images SET width = 641 WHERE id = 2", "images", "2"),
+        ("UPDATE images SET id = 9 WHERE id = 2", "images", "9"),
+        ("UPDATE paths SET mtime_ns = 1 WHERE image_id = 1", "paths", "图/0000.jpg"),
+        ("UPDATE captions SET position = 7 WHERE id = 1", "captions", "1"),
+        ("UPDATE captions SET tags = '{}' WHERE id = 1", "captions", "1"),
+        ("UPDATE captions SET checksum = x'00'", "captions", "3"),
+        ("UPDATE image_vectors SET slot = 0 WHERE owner = 2", "image_vectors", "space 1 owner 2"),
+        ("UPDATE image_vectors SET slot = 77 WHERE owner = 2", "image_vectors", "space 1 owner 2"),
+        ("UPDATE counters SET value = 1 WHERE name = 'image'", "counters", "image"),
+        ("UPDATE packed SET revision = 1 WHERE kind = 'image'", "packed", "space 1 kind image"),
+        ("UPDATE spaces SET card = '[1]'", "spaces", "1"),
+        ("UPDATE spaces SET card = '[1]'", "image_vectors", "space 1 owner 1"),
     ],
 )
-def test_a_changed_field_is_found(home, sql, damage):
+def test_a_changed_field_is_found(home, sql, table, key):
     edit(home, sql)
-    assert damage in set(verify(home))
+    code = f"doctor-{table.replace('_', '-')}"
+    assert IntegrityIssue(code, table, key) in check_index(home)[0]
 
 
 @pytest.mark.parametrize(("file", "table"), [("images", "image"), ("captions", "caption")])
 def test_a_flipped_bit_in_a_vector_is_found(home, file, table):
     [slab] = home.glob(f"spaces/*/{file}.f32")
     flip(slab, 1 * DIM * 4 + 5)
-    assert list(verify(home)) == [Damage(f"{table}_vectors", "space 1 owner 2", "checksum")]
+    assert check_index(home)[0] == [
+        IntegrityIssue(f"doctor-{table}-vectors", f"{table}_vectors", "space 1 owner 2")
+    ]
 
 
 def test_a_slab_that_lost_its_end_is_found(home):
     [slab] = home.glob("spaces/*/images.f32")
     slab.write_bytes(slab.read_bytes()[: 2 * DIM * 4])
-    assert list(verify(home)) == [Damage("image_vectors", "space 1 owner 3", "vector")]
+    assert check_index(home)[0] == [
+        IntegrityIssue("doctor-image-vectors", "image_vectors", "space 1 owner 3"),
+        IntegrityIssue("doctor-slab", slab.relative_to(home).as_posix(), detail="2 < 3"),
+    ]
 
 
 def test_a_torn_page_is_found_and_the_rest_still_checked(home):
@@ -146,17 +137,18 @@ def test_a_torn_page_is_found_and_the_rest_still_checked(home):
     data = bytearray((home / DATABASE).read_bytes())
     data[(page - 1) * size : page * size] = bytes(size)
     (home / DATABASE).write_bytes(data)
-    found = {(damage.table, damage.reason) for damage in verify(home)}
-    assert {("", "structure"), ("captions", "unreadable")} <= found
-    assert not {table for table, _ in found} & {"images", "paths", "image_vectors"}
+    found = {issue.where for issue in check_index(home)[0]}
+    assert {DATABASE, f"{DATABASE}: captions"} <= found
+    assert not found & {"images", "paths", "image_vectors"}
 
 
 def test_a_file_that_is_no_database_is_said(home):
     (home / DATABASE).write_bytes(b"something else entirely" * 1000)
-    for attempt in (lambda: list(verify(home)), lambda: LocalStore.open(home)):
-        with pytest.raises(IndexCorrupt) as caught:
-            attempt()
-        assert caught.value.code == "index-damaged"
+    [issue] = check_index(home)[0]
+    assert (issue.code, issue.where) == ("doctor-structure", DATABASE)
+    with pytest.raises(IndexCorrupt) as caught:
+        LocalStore.open(home)
+    assert caught.value.code == "index-damaged"
 
 
 def test_every_table_ends_in_a_checksum_and_is_listed(home):

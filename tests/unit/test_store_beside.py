@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from soutu.errors import IndexCorrupt
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.sqlite.verify import verify
 from tests.store_samples import DIM, card, make, pictures, unit
 
 
@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Path:
 HOLD = """
 import sys
 from pathlib import Path
-from soutu.store.local import LocalStore
+from soutu.store.sqlite.store import LocalStore
 with LocalStore.open(Path(sys.argv[1])) as store, store.writer():
     print("held", flush=True)
     sys.stdin.read()
@@ -138,4 +138,4 @@ def test_a_copied_folder_is_a_backup(home, tmp_path):
         np.testing.assert_array_equal(after.scores, before.scores)
         with store.writer() as writer:
             writer.add_images(pictures(1, 200), unit(1, DIM))
-    assert list(verify(backup)) == []
+    assert check_index(backup)[0] == []

@@ -13,8 +13,7 @@ from soutu.fs import DATABASE
 from soutu.store import text_search
 from soutu.store.base import NewCaption
 from soutu.store.sqlite import schema
-from soutu.store.sqlite.examine import examine
-from soutu.store.sqlite.repair import repair
+from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Compare
 from tests.store_samples import DIM, card, pictures, unit
@@ -56,7 +55,7 @@ def found(home: Path, text: str, k: int = 10, *, exact: bool = False) -> list[st
 
 
 def harm(home: Path) -> list[str]:
-    return [finding.code for finding in examine(home)[0] if finding.harm]
+    return [finding.code for finding in check_index(home)[0] if finding.harm]
 
 
 @pytest.fixture
@@ -147,7 +146,8 @@ def test_an_index_made_without_fts5(without_fts5, tmp_path, monkeypatch):
     assert harm(home) == []
     monkeypatch.undo()
     assert harm(home) == ["doctor-text"]
-    repair(home, lambda folders: {})
+    with LocalStore.open(home) as store, store.writer():
+        pass
     assert found(home, "灰猫") == [CAPTIONS[0]]
     assert harm(home) == []
 
@@ -166,23 +166,16 @@ def test_an_index_made_without_fts5(without_fts5, tmp_path, monkeypatch):
         "VALUES ('delete', 1, '雪 地 里 的 灰 猫')",
     ],
 )
-def test_damage_is_named_and_mended(home, statement):
+def test_damage_is_named(home, statement):
     with closing(sqlite3.connect(home / DATABASE)) as connection, connection:
         connection.execute(statement)
     assert harm(home) == ["doctor-text"]
-    repair(home, lambda folders: {})
-    assert harm(home) == []
-    assert found(home, "灰猫") == [CAPTIONS[0]]
-    assert found(home, "幽灵") == []
 
 
-def test_a_torn_definition_is_mended_too(home):
+def test_a_torn_definition_is_named(home):
     with closing(sqlite3.connect(home / DATABASE)) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(
             "UPDATE sqlite_master SET sql = replace(sql, 'fts5', 'fts9') WHERE sql LIKE '%fts5%'"
         )
     assert "doctor-structure" in harm(home)
-    repair(home, lambda folders: {"root": "/x", "model": "tiny"})
-    assert harm(home) == []
-    assert found(home, "灰猫") == [CAPTIONS[0]]

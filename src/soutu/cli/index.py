@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.maintenance import show_promises
+from soutu.cli.maintenance import show_places, show_promises
 from soutu.cli.options import (
     Flags,
     device_option,
@@ -20,6 +21,7 @@ from soutu.cli.options import (
 )
 from soutu.cli.render import sanitize, show_json
 from soutu.errors import MissingModel, SoutuError
+from soutu.fs import DATABASE
 from soutu.i18n import prefer_language, tr
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--captions", metavar="FILE", help="CSV file that begins image_path,caption.")
 @click.option("--encoding", metavar="NAME", help="Encoding of the captions file, if not UTF-8.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--rebuild", is_flag=True, help="Make the index anew, even if it is damaged.")
 @click.option("--watch", is_flag=True, help="Keep running and index whenever something changes.")
 @click.option("--max-pixels", type=int, metavar="N", help="Skip larger pictures.")
 @click.option("--workers", type=int, metavar="N", help="Decoding threads, or Ray's encoders.")
@@ -56,6 +59,7 @@ def index(
     captions: str | None,
     encoding: str | None,
     dry_run: bool,
+    rebuild: bool,
     watch: bool,
     engine: str,
     address: str | None,
@@ -66,6 +70,8 @@ def index(
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
     on_ray = None
+    if rebuild and (dry_run or watch or engine == "ray" or (index_dir and not folder)):
+        raise click.UsageError(tr("rebuild-options"))
     if (watch or dry_run) if engine == "ray" else (address or shards):
         raise click.UsageError(tr("ray-options"))
     if engine == "ray":
@@ -85,6 +91,9 @@ def index(
     with open_gallery(folder, index_dir, flags) as gallery:
         if watch:
             _watch(gallery, captions, encoding, as_json=as_json)
+            return
+        if rebuild:
+            _rebuild(gallery, captions, encoding, as_json=as_json)
             return
         with progress_bar("embedding" if on_ray else "indexing") as progress:
             report = gallery.index(captions, encoding=encoding, progress=progress, on_ray=on_ray)
@@ -150,6 +159,28 @@ def _watch(gallery: Gallery, captions: str | None, encoding: str | None, *, as_j
     click.echo(tr("watched", folder=gallery.root), err=True)
 
 
+def _rebuild(
+    gallery: Gallery, captions: str | None, encoding: str | None, *, as_json: bool
+) -> None:
+    with progress_bar("indexing") as progress:
+        report = gallery.rebuild(captions, encoding=encoding, progress=progress)
+    carried = report.carried
+    counts = {"images": carried.images, "captions": carried.captions, "vectors": carried.vectors}
+    record: Flags = {}
+    if report.index:
+        record = _show_report(report.index, gallery)
+    else:
+        click.echo(tr("rebuilt-without-model", model=report.model), err=True)
+    click.echo(tr("rebuilt", **counts), err=True)
+    if carried.lost:
+        click.echo(tr("rebuilt-lost", count=len(carried.lost)), err=True)
+        show_places(carried.lost, err=True)
+    if any(issue.where == DATABASE for issue in carried.lost):
+        click.echo(tr("rebuilt-database", folder=gallery.root), err=True)
+    if as_json:
+        show_json({**record, "carried": counts, "lost": [asdict(item) for item in carried.lost]})
+
+
 def _show_changes(gallery: Gallery, *, as_json: bool) -> None:
     """Print what an index run would do."""
     plan = gallery.plan()
@@ -171,7 +202,8 @@ def _show_changes(gallery: Gallery, *, as_json: bool) -> None:
     click.echo(tr("index-plan", folder=gallery.root, found=plan.files, **counts), err=True)
 
 
-def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> None:
+def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False) -> Flags:
+    """Show a run's report; return its counts."""
     for problem in (*report.failed, *report.caption_problems):
         click.echo(tr("skipped", message=problem), err=True)
     counts = {
@@ -188,8 +220,10 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool) -> Non
     click.echo(tr("indexed", folder=gallery.root, model=gallery.model, **counts), err=True)
     if report.built:
         show_promises(gallery.info(), err=True)
+    record: Flags = {**counts, "generation": report.generation}
     if as_json:
-        show_json({**counts, "generation": report.generation})
+        show_json(record)
+    return record
 
 
 @click.command()

@@ -1,9 +1,10 @@
-"""doctor."""
+"""``soutu info``, ``compact`` and ``doctor``: look after a gallery's index."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from soutu.maintenance import GalleryInfo, HealthReport
     from soutu.types import IntegrityIssue
 
-# info, compact: looking after an index.
+SHOWN = 5  # issues of each kind
 
 
 @click.command()
@@ -29,60 +30,62 @@ if TYPE_CHECKING:
 @json_option
 def info(gallery: str | None, index_dir: str | None, as_json: bool, **settings: object) -> None:
     """Show what the gallery holds · 显示图库信息"""
-    found = open_gallery(gallery, index_dir, settings).info()
+    details = open_gallery(gallery, index_dir, settings).info()
     if as_json:
-        show_json(found)
+        show_json(details)
         return
-    state, model = found.state, found.model
+    state, model, size = details.state, details.model, details.bytes_on_disk
     click.echo(
         tr(
             "info",
-            root=found.root,
-            home=found.home,
+            root=details.root,
+            home=details.home,
             model=model.name,
             dim=model.dim,
             languages=", ".join(model.languages) or "?",
             license=model.license or "?",
-            spaces=", ".join(found.spaces),
+            spaces=", ".join(details.spaces),
             images=state.images,
             captions=state.captions,
-            captions_file=found.captions_file or "-",
+            captions_file=details.captions_file or "-",
             generation=state.generation,
-            size="?" if found.bytes_on_disk is None else f"{found.bytes_on_disk / 1e6:.1f}",
+            size="?" if size is None else f"{size / 1e6:.1f}",
         )
     )
-    show_promises(found)
-    _show_yardstick(found)
-
-
-def _show_yardstick(found: GalleryInfo) -> None:
-    known = found.yardstick
-    if known is None:
+    show_promises(details)
+    baseline = details.yardstick
+    if baseline is None:
         click.echo(tr("info-unmeasured"))
         return
-    told = {"mean": f"{known.mean:.3f}", "spread": f"{known.spread:.3f}"}
-    click.echo(tr("info-yardstick", images=known.images, **told))
-    code = "info-corrected" if known.alpha else "info-uncorrected"
-    skewness = {"skewness": f"{known.skewness:.2f}", "from_": f"{known.skewed:g}"}
-    click.echo(tr(code, alpha=f"{known.alpha:.2g}", **skewness))
+    scores = {"mean": f"{baseline.mean:.3f}", "spread": f"{baseline.spread:.3f}"}
+    click.echo(tr("info-yardstick", images=baseline.images, **scores))
+    code = "info-corrected" if baseline.alpha else "info-uncorrected"
+    skewness = {"skewness": f"{baseline.skewness:.2f}", "from_": f"{baseline.skewed:g}"}
+    click.echo(tr(code, alpha=f"{baseline.alpha:.2g}", **skewness))
 
 
-def show_promises(found: GalleryInfo, *, err: bool = False) -> None:
-    if not found.promises:
+def show_promises(details: GalleryInfo, *, err: bool = False) -> None:
+    """Show how searches are made fast, and what recall they reach."""
+    if not details.promises:
         click.echo(tr("info-exact"), err=err)
-    for kind, manifest in found.promises.items():
+    for kind, manifest in details.promises.items():
         for level in manifest.levels:
             recall = ", ".join(
-                f"{queries} {one.recall:.4f} ({one.low:.4f} … {one.high:.4f})"
-                for queries, one in level.reached.items()
+                f"{queries} {reached.recall:.4f} ({reached.low:.4f} … {reached.high:.4f})"
+                for queries, reached in level.reached.items()
             )
-            effort = {"lists": level.lists, "of": manifest.lists, "candidates": level.candidates}
-            kept = {"kind": kind, "slots": manifest.slots, "target": manifest.target}
-            told = {**kept, "k": level.k, "recall": recall}
+            fields = {
+                "kind": kind,
+                "slots": manifest.slots,
+                "target": manifest.target,
+                "k": level.k,
+                "recall": recall,
+            }
             if manifest.lists:
-                click.echo(tr("info-ann", **told, **effort), err=err)
+                effort = {"of": manifest.lists, "candidates": level.candidates}
+                click.echo(tr("info-ann", lists=level.lists, **fields, **effort), err=err)
             else:
-                click.echo(tr("info-graph", **told, ef=level.lists), err=err)
+                click.echo(tr("info-graph", ef=level.lists, **fields), err=err)
 
 
 @click.command()
@@ -91,89 +94,64 @@ def show_promises(found: GalleryInfo, *, err: bool = False) -> None:
 @json_option
 def compact(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
     """Give back the room of what is gone · 收回已删除内容占用的空间"""
-    done = open_gallery(gallery, index_dir, {}).compact()
+    report = open_gallery(gallery, index_dir, {}).compact()
     if as_json:
-        show_json(done)
+        show_json(report)
         return
-    sizes = {"before": f"{done.before / 1e6:.1f}", "after": f"{done.after / 1e6:.1f}"}
-    counts = {"images": done.images, "captions": done.captions, "vectors": done.vectors}
+    sizes = {"before": f"{report.before / 1e6:.1f}", "after": f"{report.after / 1e6:.1f}"}
+    counts = {"images": report.images, "captions": report.captions, "vectors": report.vectors}
     click.echo(tr("compacted", **counts, **sizes), err=True)
-
-
-SHOWN = 5  # of each kind
 
 
 @click.command()
 @gallery_option
 @index_option
-@click.option("--repair", is_flag=True, help="Mend what is damaged, and tidy up.")
+@click.option("--repair", is_flag=True, hidden=True)
 @json_option
 def doctor(gallery: str | None, index_dir: str | None, repair: bool, as_json: bool) -> int:
-    """Check the gallery's index for damage, and mend it · 检查并修复索引"""
+    """Check the gallery's index for damage · 检查索引是否损坏"""
+    if repair:
+        raise click.UsageError(tr("doctor-repair"))
     opened = open_gallery(gallery, index_dir, {})
-    health = opened.doctor(repair=repair)
+    health = opened.doctor()
     if as_json:
-        show_json(_record(health))
+        show_json(
+            {
+                "healthy": health.healthy,
+                "findings": [
+                    {**asdict(issue), "message": tr(issue.code)} for issue in health.found
+                ],
+                "checked": dict(health.checked),
+            }
+        )
     else:
-        _show(health.found)
-        _conclude(health, opened)
+        _show_health(health, opened)
     return 0 if health.healthy else IndexCorrupt.exit_code
 
 
-def _record(health: HealthReport) -> dict[str, object]:
-    done, left = health.repaired, {*health.left}
-    findings = [
-        {
-            "code": finding.code,
-            "where": finding.where,
-            "key": finding.key,
-            "detail": finding.detail,
-            "harm": finding.harm,
-            "repaired": finding not in left,
-            "message": tr(finding.code),
-        }
-        for finding in health.found
-    ]
-    record = {"healthy": health.healthy, "findings": findings, "checked": dict(health.checked)}
-    if done is None:
-        return record
-    counts = {"restored": done.restored, "removed": done.removed, "vectors": done.vectors}
-    return {**record, **counts, "forgot": done.forgot, "kept": [str(path) for path in done.kept]}
-
-
-def _show(findings: Iterable[IntegrityIssue]) -> None:
-    """One sentence for each kind of finding, and below it where."""
+def _show_health(health: HealthReport, gallery: Gallery) -> None:
+    """Say one sentence for each kind of issue, and below it where; then what to do."""
     kinds: defaultdict[str, list[IntegrityIssue]] = defaultdict(list)
-    for finding in findings:
-        kinds[finding.code].append(finding)
-    for code, found in kinds.items():
-        click.echo(f"{'✗' if found[0].harm else '·'} {tr(code)}")
-        for one in found[:SHOWN]:
-            places = (sanitize(part) for part in (one.where, one.key, one.detail) if part)
-            click.echo(f"    {' · '.join(places)}")
-        if len(found) > SHOWN:
-            click.echo("    " + tr("doctor-more", count=len(found) - SHOWN))
-
-
-def _conclude(health: HealthReport, gallery: Gallery) -> None:
-    done, folder = health.repaired, str(gallery.root)
-    if gallery.home != gallery.root / HOME:
-        folder += f" --index {gallery.home}"
-    if done is not None and done.found:
-        counts = {"restored": done.restored, "removed": done.removed, "vectors": done.vectors}
-        click.echo(tr("doctor-repaired", **counts))
-        if done.kept:
-            click.echo(tr("doctor-kept"))
-        for path in done.kept:
-            click.echo(f"    {sanitize(str(path))}")
-        if any(finding.harm for finding in done.found):
-            click.echo(tr("doctor-index", folder=folder))
-        if done.forgot:
-            click.echo(tr("doctor-forgot", folder=folder))
+    for issue in health.found:
+        kinds[issue.code].append(issue)
+    for code, issues in kinds.items():
+        click.echo(f"{'✗' if issues[0].harm else '·'} {tr(code)}")
+        show_places(issues)
     if health.healthy:
         rows = sum(health.checked.values())
         click.echo(tr("doctor-healthy", home=gallery.home, rows=rows))
         return
-    count = sum(finding.harm for finding in health.left)
-    code = "doctor-left" if done is not None else "doctor-harm"
-    click.echo(tr(code, home=gallery.home, folder=folder, count=count), err=True)
+    folder = str(gallery.root)
+    if gallery.home != gallery.root / HOME:
+        folder += f" --index {gallery.home}"
+    count = sum(issue.harm for issue in health.found)
+    click.echo(tr("doctor-harm", home=gallery.home, folder=folder, count=count), err=True)
+
+
+def show_places(issues: Sequence[IntegrityIssue], *, err: bool = False) -> None:
+    """Show where the first few of these issues are."""
+    for issue in issues[:SHOWN]:
+        places = (sanitize(part) for part in (issue.where, issue.key, issue.detail) if part)
+        click.echo(f"    {' · '.join(places)}", err=err)
+    if len(issues) > SHOWN:
+        click.echo("    " + tr("doctor-more", count=len(issues) - SHOWN), err=err)

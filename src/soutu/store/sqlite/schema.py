@@ -113,7 +113,7 @@ def translate_sqlite_errors(home: Path) -> Iterator[None]:
         raise  # a fault of ours, not of the file
     except FAULTS as error:
         code = "index-failed" if is_transient(error) else "index-damaged"
-        raise IndexCorrupt(code, home=str(home), fault=str(error)) from error
+        raise IndexCorrupt(code, home=str(home), error=str(error)) from error
 
 
 def is_transient(error: Exception) -> bool:
@@ -259,7 +259,6 @@ BEHIND = "text_behind"  # remembered where captions changed and the index could 
 _CAPTIONS = "SELECT id, CAST(text AS BLOB) FROM captions"  # damaged, a text may be no text
 _PUT = f"INSERT INTO {TABLE} (rowid, pieces) VALUES (?, ?)"
 _TAKE = f"INSERT INTO {TABLE} ({TABLE}, rowid, pieces) VALUES ('delete', ?, ?)"
-_OWN_COPY = "CREATE VIRTUAL TABLE {} USING fts5(pieces, tokenize='porter ascii')"
 
 
 def in_step(connection: sqlite3.Connection) -> bool:
@@ -302,11 +301,9 @@ def rebuild(connection: sqlite3.Connection) -> None:
         set_meta(connection, BEHIND, "yes")
         return
     if _exists(connection):
-        with closing(sqlite3.connect(":memory:")) as empty:  # FTS5 would drop no damaged one
-            empty.execute(CREATE_FTS)
-            _lay_over(empty, connection)
-        connection.execute(f"DROP TABLE {TABLE}")
-    connection.execute(CREATE_FTS)
+        connection.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('delete-all')")
+    else:
+        connection.execute(CREATE_FTS)
     connection.executemany(_PUT, _rows(connection.execute(_CAPTIONS)))
     if get_meta(connection, BEHIND) is not None:
         connection.execute("DELETE FROM meta WHERE key = ?", (BEHIND,))
@@ -326,9 +323,11 @@ def of_captions(captions: Sequence[str]) -> sqlite3.Connection:
 
 
 def text_index_error(connection: sqlite3.Connection) -> str:
-    """What is wrong with the index; "" where nothing is, or where there is no FTS5 to tell.
-    FTS5 compares a copy of the index with the pieces of the captions, in a database of its own:
-    to be asked, it must be able to write."""
+    """Say what is wrong with the text index; "" where nothing is, or where there is no FTS5.
+
+    FTS5 can be asked only where it can write, and compares only with a table of its own: so a
+    copy of its tables is put beside the captions' pieces in a temporary database.
+    """
     if not available(connection):
         return ""
     if not in_step(connection):
@@ -338,39 +337,28 @@ def text_index_error(connection: sqlite3.Connection) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "copy.db"
-        with closing(sqlite3.connect(path, isolation_level=None)) as copy:
-            copy.execute("PRAGMA synchronous = OFF")
-            copy.execute(_OWN_COPY.format(TABLE))
-            with transaction(copy):
-                try:
-                    _lay_over(connection, copy)
-                    said = _rows(connection.execute(_CAPTIONS))
-                    copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", said)
-                except FAULTS as error:
-                    if is_transient(error):
-                        raise
-                    return str(error)
-        with closing(sqlite3.connect(path)) as copy:  # anew: FTS5 keeps in mind what it wrote
-            try:
+        try:
+            with closing(sqlite3.connect(path)) as copy, copy:
+                copy.execute(CREATE_FTS.replace("content='', ", ""))
+                for part, columns in (("data", 2), ("idx", 3), ("docsize", 2), ("config", 2)):
+                    copy.execute(f"DELETE FROM {TABLE}_{part}")
+                    rows = map(_decoded, connection.execute(f"SELECT * FROM {TABLE}_{part}"))
+                    marks = ",".join("?" * columns)
+                    copy.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", rows)
+                texts = _rows(connection.execute(_CAPTIONS))
+                copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", texts)
+            with closing(sqlite3.connect(path)) as copy:  # anew: FTS5 keeps in mind what it wrote
                 copy.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('integrity-check')")
-            except sqlite3.DatabaseError as error:
-                return str(error)
+        except FAULTS as error:
+            if is_transient(error):
+                raise
+            return str(error)
     return ""
 
 
-def _lay_over(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Give the index in ``target`` the rows that FTS5 keeps for the one in ``source``."""
-    for part, columns in (("data", 2), ("idx", 3), ("docsize", 2), ("config", 2)):
-        target.execute(f"DELETE FROM {TABLE}_{part}")
-        marks = ",".join("?" * columns)
-        rows = source.execute(f"SELECT * FROM {TABLE}_{part}")
-        target.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", _plain(rows))
-
-
-def _plain(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
-    """Text as text again: ``connection`` may give it undecoded."""
-    for row in rows:
-        yield [v.decode() if isinstance(v, bytes) and type(v) is not bytes else v for v in row]
+def _decoded(row: Sequence[object]) -> list[object]:
+    """Make text text again: ``connection`` may give it undecoded, as a subclass of bytes."""
+    return [v.decode() if isinstance(v, bytes) and type(v) is not bytes else v for v in row]
 
 
 def _rows(captions: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:

@@ -388,7 +388,7 @@ def _rows(connection: sqlite3.Connection, home: Path) -> dict[str, Space]:
             for number, space, folder, card in rows
         }
     except (TypeError, ValueError) as error:
-        raise IndexCorrupt("index-damaged", home=str(home), fault=str(error)) from error
+        raise IndexCorrupt("index-damaged", home=str(home), error=str(error)) from error
 
 
 def _to_json(card: ModelInfo) -> str:

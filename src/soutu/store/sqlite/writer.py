@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from soutu.fs import REBUILD
 from soutu.store.ann_build import refresh_codes
 from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile, validate_rows
 from soutu.store.sqlite import schema
@@ -60,6 +62,7 @@ class LocalWriter:
         self._slabs: dict[str, VectorFileWriter] = {}
         self._connection = connect(home, writing=True)
         try:
+            shutil.rmtree(home / REBUILD, ignore_errors=True)  # of a rebuild that was killed
             remove_old_generations(self._connection, home)
             with translate_sqlite_errors(home):
                 schema.catch_up(self._connection)
