@@ -24,7 +24,7 @@ from benchmarks.load import run_server
 from benchmarks.record import save
 from soutu.gallery import Gallery
 from soutu.images.scan import demo_data
-from soutu.server.routes import files
+from soutu.server.routes import page_files
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -110,7 +110,8 @@ def main() -> None:
     load = round(os.getloadavg()[0], 1)  # what else the machine had to do
     kinds = ("usable", "painted", "search")
     results = {f"{kind}, ms": figures([visit[kind] for visit in visits]) for kind in kinds}
-    weight = {"files": len(files()), "bytes": sum(len(data) for data, _, _ in files().values())}
+    sizes = [len(file.data) for file in page_files().values()]
+    weight = {"files": len(sizes), "bytes": sum(sizes)}
     start = {"from starting the server to its first answer, ms": figures(starts)}
     print(
         save(

@@ -119,7 +119,7 @@ class Client:
     def _request(
         self, method: str, path: str, body: tuple[str, bytes] = ("", b"")
     ) -> dict[str, object]:
-        """The JSON object that the server answers; raises the error that it answers."""
+        """Return the JSON object that the server answers; raise the error that it answers."""
         try:
             target = split_base_url(self.url)
         except ValueError:
@@ -193,6 +193,7 @@ class AsyncClient:
         self._client = Client(url, token, timeout)
 
     def __repr__(self) -> str:
+        """Show the address, never the token."""
         return f"Async{self._client!r}"
 
     async def search(
@@ -238,8 +239,10 @@ def _image_bytes(image: str | Path | Rgb) -> bytes:
 
 
 def _restore_error(problem: Mapping[str, Any]) -> BadInput | None:
-    """The very error that a gallery here would have raised, where this version knows it: it can be
-    caught as such, and speaks the language of this side."""
+    """Restore the error that a gallery here would have raised, where this version knows it.
+
+    It can be caught as such, and speaks the language of this side.
+    """
     kind = getattr(errors, str(problem.get("kind")), None)
     try:
         if isinstance(kind, type) and issubclass(kind, BadInput):
@@ -252,7 +255,7 @@ def _restore_error(problem: Mapping[str, Any]) -> BadInput | None:
 
 
 def _parse_result(answer: Mapping[str, Any], url: str) -> SearchResult:
-    """The result that ``Gallery`` would have given; RemoteUnavailable for what is no answer."""
+    """Return the result that ``Gallery`` would have given; RemoteUnavailable for any other."""
     try:
         query = answer["query"]
         terms = tuple(_build(Term, term) for term in query["terms"])
@@ -285,7 +288,7 @@ def _parse_result(answer: Mapping[str, Any], url: str) -> SearchResult:
 
 
 def _build(kind: type[_T], values: Mapping[str, Any]) -> _T:
-    """A later server may say more than is known here."""
+    # A later server may say more than is known here.
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in values.items() if name in known})
 

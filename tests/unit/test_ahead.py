@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from soutu.server.exceptions import Busy, TimedOut
-from soutu.server.service import MOST, SearchExecutor, TextPrefetcher
+from soutu.server.service import MAX_PREFETCH, SearchExecutor, TextPrefetcher
 
 
 class Held:
@@ -72,10 +72,10 @@ def test_there_is_an_end_to_a_batch_but_not_to_what_one_may_ask():
         held = Held()
         ahead = TextPrefetcher(held)
         held.go.release(4)
-        long = [f"long {n}" for n in range(MOST + 1)]
-        many = [[f"{n}"] for n in range(MOST + 3)]
+        long = [f"long {n}" for n in range(MAX_PREFETCH + 1)]
+        many = [[f"{n}"] for n in range(MAX_PREFETCH + 3)]
         await asyncio.gather(ahead(["first"]), ahead(long), *(ahead(texts) for texts in many))
-        assert list(map(len, held.calls)) == [1, MOST + 1, MOST, 3]
+        assert list(map(len, held.calls)) == [1, MAX_PREFETCH + 1, MAX_PREFETCH, 3]
         assert held.calls[2] + held.calls[3] == [text for texts in many for text in texts]
         ahead.close()
 

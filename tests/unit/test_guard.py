@@ -11,7 +11,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from soutu.server import auth
-from soutu.server.settings import GuardSettings, add_middleware
+from soutu.server.middleware import SESSION, add_middleware
+from soutu.server.settings import GuardSettings
 
 TOKEN = "a-token-of-some-length"
 
@@ -141,19 +142,19 @@ def test_anything_else_does_not(said):
 
 def test_signing_in_and_out():
     client = asking(GuardSettings(token=TOKEN))
-    assert client.get(auth.PATH).json() == {"auth": "token", "signed_in": False}
-    answer = client.post(auth.PATH, json={"token": TOKEN})
+    assert client.get(SESSION).json() == {"auth": "token", "signed_in": False}
+    answer = client.post(SESSION, json={"token": TOKEN})
     assert answer.status_code == 204
     cookie = answer.headers["set-cookie"].lower()
     assert TOKEN not in cookie
     assert all(part in cookie for part in ("httponly", "samesite=strict", "path=/"))
     assert "secure" not in cookie
-    assert client.get(auth.PATH).json() == {"auth": "token", "signed_in": True}
+    assert client.get(SESSION).json() == {"auth": "token", "signed_in": True}
     assert client.get("/api/v1/search").status_code == 200
     # Another site's page does not get in with it.
     evil = {"Origin": "https://evil.example"}
     assert client.post("/api/v1/search", headers=evil).status_code == 403
-    assert client.delete(auth.PATH).status_code == 204
+    assert client.delete(SESSION).status_code == 204
     assert client.get("/api/v1/search").status_code == 401
 
 
@@ -161,14 +162,12 @@ def test_over_tls_the_cookie_stays_there():
     client = TestClient(
         add_middleware(app(), GuardSettings(token=TOKEN)), base_url="https://127.0.0.1"
     )
-    assert "secure" in client.post(auth.PATH, json={"token": TOKEN}).headers["set-cookie"].lower()
+    assert "secure" in client.post(SESSION, json={"token": TOKEN}).headers["set-cookie"].lower()
 
 
 def test_a_cookie_is_good_at_any_server_with_the_token_and_until_it_expires(monkeypatch):
     value = (
-        asking(GuardSettings(token=TOKEN))
-        .post(auth.PATH, json={"token": TOKEN})
-        .cookies[auth.COOKIE]
+        asking(GuardSettings(token=TOKEN)).post(SESSION, json={"token": TOKEN}).cookies[auth.COOKIE]
     )
 
     def answered(token, cookie):
@@ -180,29 +179,29 @@ def test_a_cookie_is_good_at_any_server_with_the_token_and_until_it_expires(monk
     later = str(int(value.split(".")[0]) + 1)
     for forged in (later + value[len(later) :], value[:-1], "", ".", "9" * 5000, "1.é"):
         assert answered(TOKEN, forged).status_code == 401
-    soon = time.time() + auth.LASTS + 60
+    soon = time.time() + auth.COOKIE_SECONDS + 60
     monkeypatch.setattr(auth.time, "time", lambda: soon)
     assert answered(TOKEN, value).status_code == 401
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 1}', b"\xff", b"[" * 3000])
 def test_a_sign_in_that_is_none(body):
-    answer = asking(GuardSettings(token=TOKEN)).post(auth.PATH, content=body)
+    answer = asking(GuardSettings(token=TOKEN)).post(SESSION, content=body)
     assert (answer.status_code, code(answer)) == (400, "guard-sign-in")
 
 
 def test_a_sign_in_of_many_bytes():
     body = json.dumps({"token": "x" * 10_000})
-    assert asking(GuardSettings(token=TOKEN)).post(auth.PATH, content=body).status_code == 413
-    assert code(asking(GuardSettings(token=TOKEN)).put(auth.PATH)) == "guard-session-method"
+    assert asking(GuardSettings(token=TOKEN)).post(SESSION, content=body).status_code == 413
+    assert code(asking(GuardSettings(token=TOKEN)).put(SESSION)) == "guard-session-method"
 
 
 def test_who_guesses_is_not_told_any_more():
     client = asking(GuardSettings(token=TOKEN))
-    answers = [client.post(auth.PATH, json={"token": f"guess-{n}"}) for n in range(11)]
+    answers = [client.post(SESSION, json={"token": f"guess-{n}"}) for n in range(11)]
     assert [answer.status_code for answer in answers] == [401] * 10 + [429]
     assert int(answers[-1].headers["retry-after"]) >= 1
-    assert client.post(auth.PATH, json={"token": TOKEN}).status_code == 429
+    assert client.post(SESSION, json={"token": TOKEN}).status_code == 429
     right = {"Authorization": f"Bearer {TOKEN}"}
     assert code(client.get("/api/v1/search", headers=right)) == "guard-tries"
 
@@ -210,11 +209,11 @@ def test_who_guesses_is_not_told_any_more():
 def test_a_page_without_its_cookie_is_no_guess():
     client = asking(GuardSettings(token=TOKEN))
     assert {client.get("/api/v1/search").status_code for _ in range(30)} == {401}
-    assert client.post(auth.PATH, json={"token": TOKEN}).status_code == 204
+    assert client.post(SESSION, json={"token": TOKEN}).status_code == 204
 
 
 def test_no_token_no_questions():
     client = asking()
-    assert client.get(auth.PATH).json() == {"auth": "none", "signed_in": True}
-    answer = client.post(auth.PATH, json={"token": "anything"})
+    assert client.get(SESSION).json() == {"auth": "none", "signed_in": True}
+    answer = client.post(SESSION, json={"token": "anything"})
     assert (answer.status_code, "set-cookie" in answer.headers) == (204, False)

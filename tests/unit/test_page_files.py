@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from soutu.server.middleware import PAGE_POLICY
-from soutu.server.routes import KINDS, files
+from soutu.server.routes import MEDIA_TYPES, page_files
 
 STATIC = Path(__file__).parents[2] / "src" / "soutu" / "server" / "static"
 CSS = (STATIC / "app.css").read_text("utf-8")
@@ -49,14 +49,14 @@ def test_text_can_be_read_in_both_themes(text, ground, theme):
 
 
 def test_the_whole_page_weighs_at_most_80_kb():
-    assert sum(len(data) for data, _, _ in files().values()) <= 80_000
-    assert {"index.html", "app.css", "main.js", "icon.svg"} <= set(files())
+    assert sum(len(file.data) for file in page_files().values()) <= 80_000
+    assert {"index.html", "app.css", "main.js", "icon.svg"} <= set(page_files())
 
 
 def test_every_file_is_of_a_kind_that_is_served_and_is_used():
     used = "".join(path.read_text("utf-8") for path in STATIC.iterdir())
     for path in STATIC.iterdir():
-        assert path.suffix[1:] in KINDS
+        assert path.suffix[1:] in MEDIA_TYPES
         assert path.name == "index.html" or path.name in used
 
 

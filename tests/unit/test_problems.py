@@ -64,4 +64,5 @@ def test_what_goes_with_a_refusal():
     ],
 )
 def test_language(accepted, lang):
-    assert exceptions.language_of(accepted) == lang
+    assert exceptions.request_language("", accepted) == lang
+    assert exceptions.request_language("zh", accepted) == "zh"

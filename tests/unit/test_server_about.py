@@ -61,10 +61,10 @@ def test_readiness(api):
 
 def test_not_ready_while_the_model_loads(app, monkeypatch):
     go = threading.Event()
-    context = app.state.context
-    encode = context.gallery.encoder.encoder.encode_texts
+    service = app.state.service
+    encode = service.gallery.encoder.encoder.encode_texts
     monkeypatch.setattr(
-        context.gallery.encoder.encoder,
+        service.gallery.encoder.encoder,
         "encode_texts",
         lambda texts: (go.wait(10), encode(texts))[1],
     )
@@ -121,10 +121,10 @@ def test_edited_words_and_a_replaced_index_are_seen(api, folder, tmp_path):
 def test_what_nobody_foresaw_is_told_to_the_log_alone(api, monkeypatch, caplog):
     found(api)
 
-    def broken(*asked):
+    def broken(*arguments, **options):
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(api.app.state.context.desk, "search", broken)
+    monkeypatch.setattr(api.app.state.service, "search", broken)
     with caplog.at_level(logging.ERROR):
         answer = api.get(f"{BASE}/search?q=cat")
     assert answer.status_code == 500
@@ -139,7 +139,7 @@ def test_what_nobody_foresaw_is_told_to_the_log_alone(api, monkeypatch, caplog):
 def test_an_index_that_is_damaged_is_503(api, monkeypatch):
     found(api)
     monkeypatch.setattr(
-        api.app.state.context.gallery.store, "state",
+        api.app.state.service.gallery.store, "state",
         lambda: (_ for _ in ()).throw(IndexCorrupt("index-locked", home="x", pid=1, since="0")),
     )  # fmt: skip
     assert api.get(f"{BASE}/health").status_code == 503
@@ -269,7 +269,7 @@ def test_who_starts_a_server_without_its_model_is_told(folder, caplog, monkeypat
     assert [r.levelname for r in caplog.records if "no-model" in r.getMessage()] == ["ERROR"]
     caplog.clear()
     app = create_app(Gallery.open(folder, use=Use.SHARED))
-    gallery = app.state.context.gallery
+    gallery = app.state.service.gallery
     monkeypatch.setattr(gallery.encoder, "encode_texts", lambda texts: 1 // 0)
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         assert client.get(f"{BASE}/search?q=cat").status_code == 500

@@ -28,7 +28,7 @@ def counted(api, status):
 
 def test_a_fault_of_ours_is_counted_and_once(app, api, monkeypatch):
     assert api.get(f"{BASE}/search?q=cat").status_code == 200
-    monkeypatch.setattr(app.state.context.desk, "search", lambda *given: 1 / 0)
+    monkeypatch.setattr(app.state.service, "search", lambda *given, **options: 1 / 0)
     answer = api.get(f"{BASE}/search?q=cat")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "server-broke")
     assert "division" not in answer.text

@@ -84,7 +84,7 @@ def test_two_that_ask_at_once_have_it_made_once(folder, tmp_path, monkeypatch):
     made, both = [], threading.Barrier(2)
     decode = media.decode
     monkeypatch.setattr(media, "decode", lambda *a, **k: made.append(1) or decode(*a, **k))
-    thumbnails = media.Thumbnails(tmp_path / "t", 10**9, 10**8)
+    thumbnails = media.ThumbnailCache(tmp_path / "t", 10**9, 10**8)
 
     def ask(_):
         both.wait(5)
@@ -97,7 +97,7 @@ def test_two_that_ask_at_once_have_it_made_once(folder, tmp_path, monkeypatch):
 
 
 def test_room_is_bounded(folder, tmp_path):
-    thumbnails = media.Thumbnails(tmp_path / "t", 2000, 10**8)
+    thumbnails = media.ThumbnailCache(tmp_path / "t", 2000, 10**8)
     for size in range(100, 140):
         thumbnails.get(folder / "a.jpg", size)
     newest = thumbnails.get(folder / "a.jpg", 99).etag
@@ -110,7 +110,7 @@ def test_room_is_bounded(folder, tmp_path):
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(folder, tmp_path):
     (tmp_path / "file").write_text("x")
-    thumbnails = media.Thumbnails(tmp_path / "file" / "t", 2000, 10**8)
+    thumbnails = media.ThumbnailCache(tmp_path / "file" / "t", 2000, 10**8)
     assert thumbnails.get(folder / "a.jpg", 256).data
 
 
@@ -172,11 +172,11 @@ def test_a_folder_that_became_a_link_is_not_followed(tmp_path):
     other.mkdir()
     Image.fromarray(picture(1)).save(root / "sub" / "a.png")
     Image.fromarray(picture(2)).save(other / "a.png")
-    assert media.inside(root, ["sub/a.png"], 1)
+    assert media.file_inside(root, ["sub/a.png"], 1)
     shutil.rmtree(root / "sub")
     (root / "sub").symlink_to(other)
     with pytest.raises(media.NotFound):
-        media.inside(root, ["sub/a.png"], 1)
+        media.file_inside(root, ["sub/a.png"], 1)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "gone", "text"])

@@ -22,7 +22,7 @@ def gallery(demo_gallery):
 
 @pytest.fixture
 def app(gallery):
-    return create_app(gallery, ServerSettings(searches=8))
+    return create_app(gallery, ServerSettings(search_threads=8))
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_texts_of_requests_at_the_same_time_are_encoded_together(app, api, galle
         assert begun.wait(20)
         asked |= {word: pool.submit(ask, word) for word in words[1:]}
         end = time.monotonic() + 10
-        while len(app.state.context.ahead._waiting) < len(words) - 1 and time.monotonic() < end:
+        while len(app.state.service.prefetch._waiting) < len(words) - 1 and time.monotonic() < end:
             time.sleep(0.001)
-        waiting = len(app.state.context.ahead._waiting)
+        waiting = len(app.state.service.prefetch._waiting)
         go.set()
         found = {word: future.result() for word, future in asked.items()}
     assert waiting == len(words) - 1, "they wait without a thread"

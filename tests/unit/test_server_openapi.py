@@ -13,11 +13,11 @@ from soutu.server.app import create_app
 
 BASE = "/api/v1"
 ASKED = {
-    "/search": ("?q=灰猫&k=1", schemas.Answer, schemas.ANSWER),
-    "/captions": ("?image_id=1&k=1", schemas.Answer, schemas.CAPTIONS),
-    "/explain": ("?q=灰猫&k=1", schemas.Explained, schemas.EXPLAINED),
-    "/images/5/info": ("", schemas.ImageInfo, schemas.INFO),
-    "/stats": ("", schemas.Stats, schemas.STATS),
+    "/search": ("?q=灰猫&k=1", schemas.SearchAnswer, schemas.EXAMPLES["search"]),
+    "/captions": ("?image_id=1&k=1", schemas.SearchAnswer, schemas.EXAMPLES["captions"]),
+    "/explain": ("?q=灰猫&k=1", schemas.ExplainAnswer, schemas.EXAMPLES["explain"]),
+    "/images/5/info": ("", schemas.ImageInfo, schemas.EXAMPLES["info"]),
+    "/stats": ("", schemas.Stats, schemas.EXAMPLES["stats"]),
     "/health": ("", schemas.Health, {"status": "ok"}),
     "/session": ("", schemas.Session, {"auth": "none", "signed_in": True}),
 }
@@ -64,7 +64,7 @@ def test_every_route_says_what_it_answers(described):
             if int(status) >= 400:
                 told = answer["content"]["application/json"]
                 assert told["schema"]["$ref"].endswith("/Problem"), (name, status)
-                assert set(told["example"]["error"]) == set(schemas.Fault.model_fields)
+                assert set(told["example"]["error"]) == set(schemas.ErrorInfo.model_fields)
 
 
 def test_every_route_of_the_app_is_described(described):

@@ -55,12 +55,11 @@ def serve(
         if read_meta(gallery.place, "root") is None:
             raise missing_index_error(gallery.place, gallery.root)
         try:
-            from soutu.server.settings import GuardSettings
+            from soutu.server.serve import listen
+            from soutu.server.serve import serve as run
         except ImportError as error:
             raise MissingExtra("server-extra") from error
-        from soutu.server.serve import listen
-        from soutu.server.serve import serve as run
-        from soutu.server.settings import ServerSettings
+        from soutu.server.settings import GuardSettings, ServerSettings
         from soutu.server.url_fetch import UrlFetcher
 
         per_second = rate if rate is not None else 0.0 if is_loopback(host) else 20.0

@@ -117,7 +117,7 @@ class LlmExpander:
         return [Variant(variant, WEIGHT, LLM) for variant in texts]
 
     def _answer(self, text: str) -> str:
-        """A query may have many terms: a server that is down costs one timeout, not one each."""
+        # A query may have many terms: a server that is down costs one timeout, not one each.
         if self._failure and time.monotonic() - self._failure[0] < RETRY_AFTER:
             raise self._failure[1]
         messages = [
@@ -203,7 +203,7 @@ def _post(
 
 
 def _parse_answer(answer: object) -> list[str] | None:
-    """The variants of an answer that keeps to the schema and its limits; else None."""
+    """Return the variants of an answer that keeps to the schema and its limits, else None."""
     if not isinstance(answer, dict) or set(answer) != {"variants"}:
         return None
     texts = answer["variants"]

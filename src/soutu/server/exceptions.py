@@ -1,4 +1,4 @@
-"""What every route answers where something is wrong: a status, and one JSON shape.
+"""Answer errors: every route has one JSON shape for them, and a status.
 
     {"error": {"status": 400, "kind": "BadQuery", "code": "query-k", "message": "...",
                "fields": {...}}}
@@ -22,7 +22,6 @@ from soutu.errors import (
     SoutuError,
 )
 
-# The first that an error is one of.
 STATUSES: tuple[tuple[type[SoutuError], int], ...] = (
     (BadConfig, 503),  # the server's own settings and rules
     (BadInput, 400),
@@ -32,34 +31,40 @@ STATUSES: tuple[tuple[type[SoutuError], int], ...] = (
     (IndexCorrupt, 503),
     (RemoteUnavailable, 502),
 )
+"""The status of an error is that of the first class that it belongs to."""
 
 
 class HttpError(SoutuError):
-    """A request that is not answered, for a reason that lies in the request or in how busy the
-    server is. A field ``retry_after`` says after how many seconds to try again."""
+    """A request that is not answered, because of the request or of how busy the server is.
+
+    A field ``retry_after`` says after how many seconds to try again.
+    """
 
     status: ClassVar[int] = 400
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with the answer."""
-        known = {"Retry-After": str(self.fields["retry_after"])} if self.retries else {}
-        return known | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
-
-    @property
-    def retries(self) -> bool:
-        return "retry_after" in self.fields
+        """Headers of the answer."""
+        retry = self.fields.get("retry_after")
+        headers = {} if retry is None else {"Retry-After": str(retry)}
+        return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
 class Unauthorized(HttpError):
+    """No token, or a wrong one."""
+
     status = 401
 
 
 class Forbidden(HttpError):
+    """A page of another site asks."""
+
     status = 403
 
 
 class NotFound(HttpError):
+    """Nothing is there."""
+
     status = 404
 
 
@@ -76,6 +81,8 @@ class TooSlow(HttpError):
 
 
 class TooLarge(HttpError):
+    """The request is too large."""
+
     status = 413
 
 
@@ -86,16 +93,20 @@ class MisdirectedRequest(HttpError):
 
 
 class TooManyRequests(HttpError):
+    """The client asks too often."""
+
     status = 429
 
 
 class HeadersTooLarge(HttpError):
-    """More headers than anybody needs."""
+    """The headers are too large."""
 
     status = 431
 
 
 class Busy(HttpError):
+    """The server cannot answer now."""
+
     status = 503
 
 
@@ -105,28 +116,29 @@ class TimedOut(HttpError):
     status = 504
 
 
-def status_of(fault: SoutuError) -> int:
-    """The HTTP status of ``fault``; 500 for one that is no fault of the request's."""
-    if isinstance(fault, HttpError):
-        return fault.status
-    return next((status for kind, status in STATUSES if isinstance(fault, kind)), 500)
+def status_of(error: SoutuError) -> int:
+    """Return the HTTP status of an error; 500 for one that is not the request's."""
+    if isinstance(error, HttpError):
+        return error.status
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
-def problem(fault: SoutuError, lang: str = "en") -> dict[str, object]:
-    """The body of the answer to a request that met ``fault``."""
-    fields = {name: _plain(value) for name, value in fault.fields.items()}
-    known = {"status": status_of(fault), "kind": type(fault).__name__, "code": fault.code}
-    return {"error": {**known, "message": fault.message(lang), "fields": fields}}
+def problem(error: SoutuError, language: str = "en") -> dict[str, object]:
+    """Return the body of the answer to a request that met ``error``."""
+    fields = {
+        name: value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+        for name, value in error.fields.items()
+    }
+    known = {"status": status_of(error), "kind": type(error).__name__, "code": error.code}
+    return {"error": {**known, "message": error.message(language), "fields": fields}}
 
 
-def language_of(accepted: str) -> str:
-    """ "zh" or "en", whichever an Accept-Language header names first."""
+def request_language(chosen: str, accepted: str) -> str:
+    """Return "zh" or "en": as ``chosen``, or which an Accept-Language header names first."""
+    if chosen in ("zh", "en"):
+        return chosen
     for part in accepted.split(","):
-        tag = part.split(";")[0].strip().lower()
-        if tag[:2] in ("zh", "en"):
-            return tag[:2]
+        tag = part.strip().lower()[:2]
+        if tag in ("zh", "en"):
+            return tag
     return "en"
-
-
-def _plain(value: object) -> object:
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

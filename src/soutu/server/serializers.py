@@ -1,4 +1,4 @@
-"""Results as the API answers them."""
+"""Turn results into the JSON of the API."""
 
 from __future__ import annotations
 
@@ -10,21 +10,36 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from starlette.responses import Response, StreamingResponse
 
 from soutu.searchlog.record import to_json
-from soutu.store.base import ImageRow
-from soutu.types import ExpanderTrace, Hit, SearchResult
+from soutu.types import SearchResult
 
 if TYPE_CHECKING:
     from soutu.search.explain import Explanation
+    from soutu.store.base import ImageRow
 
 Json: TypeAlias = "dict[str, Any]"
-JSON, LINES = "application/json", "application/x-ndjson"
-_AT_ONCE = 500  # lines of a stream
+JSON, NDJSON = "application/json", "application/x-ndjson"
+_LINES_PER_CHUNK = 500
 
 
-def plain(result: SearchResult, rows: Mapping[int, ImageRow], page: Mapping[str, Any]) -> Json:
-    """The answer as JSON takes it. ``rows`` are those of its images, by id; ``page`` has offset,
-    more, and whether the vector is wanted."""
-    vector = base64.b64encode(result.vector.astype("<f4").tobytes()).decode()
+def result_json(
+    result: SearchResult,
+    rows: Mapping[int, ImageRow],
+    *,
+    offset: int = 0,
+    more: bool = False,
+    vector: bool = False,
+) -> Json:
+    """Return a result as the API answers it.
+
+    Parameters
+    ----------
+    rows
+        Those of its images, by id.
+    more
+        Whether there are hits after these.
+    vector
+        Whether to send the query's vector.
+    """
     return {
         "query": {
             "raw": result.query.raw,
@@ -32,11 +47,24 @@ def plain(result: SearchResult, rows: Mapping[int, ImageRow], page: Mapping[str,
             "filters": result.query.filters,
         },
         "variants": [vars(variant) for variant in result.variants],
-        "expanders": [_ran(ran) for ran in result.expanders],
-        "hits": [_hit(hit, rows.get(hit.id)) for hit in result.hits],
+        "expanders": [
+            {
+                "name": trace.name, "ms": trace.ms, "proposed": trace.proposed,
+                "fault": str(trace.fault) if trace.fault else "",
+            }
+            for trace in result.expanders
+        ],
+        "hits": [
+            {
+                **vars(hit),
+                "width": rows[hit.id].width if hit.id in rows else 0,
+                "height": rows[hit.id].height if hit.id in rows else 0,
+            }
+            for hit in result.hits
+        ],
         "k": result.k,
-        "offset": page["offset"],
-        "more": page["more"],
+        "offset": offset,
+        "more": more,
         "target": result.target,
         "agreement": result.agreement,
         "confidence": result.confidence,
@@ -48,32 +76,17 @@ def plain(result: SearchResult, rows: Mapping[int, ImageRow], page: Mapping[str,
         "model": vars(result.model),
         "index": vars(result.index_state),
         "timings": result.timings,
-        "vector": vector if page["vector"] else None,
-    }
+        "vector": base64.b64encode(result.vector.astype("<f4").tobytes()).decode()
+        if vector
+        else None,
+    }  # fmt: skip
 
 
-def json_response(value: object, status: int = 200) -> Response:
-    """File names that are no valid Unicode are escaped (``journal.to_json``)."""
-    return Response(to_json(value), status, media_type=JSON)
-
-
-def lines_response(answer: Json) -> Response:
-    """The same as a stream: what holds for all, then a hit a line."""
-    hits = answer.pop("hits")
-
-    def lines() -> Iterator[str]:
-        yield to_json(answer) + "\n"
-        for start in range(0, len(hits), _AT_ONCE):
-            yield "".join(to_json(hit) + "\n" for hit in hits[start : start + _AT_ONCE])
-
-    return StreamingResponse(lines(), media_type=LINES)
-
-
-def explained(explanation: Explanation, result: Json) -> Json:
-    """``explanation``, its result as ``plain`` made it."""
+def explanation_json(explanation: Explanation, result: Json) -> Json:
+    """Return an explanation as the API answers it; ``result`` is that of ``result_json``."""
     return {
         "result": result,
-        "understood": [asdict(one) for one in explanation.understood],
+        "understood": [asdict(term) for term in explanation.understood],
         "roles": [
             {
                 "variant": vars(role.variant),
@@ -92,10 +105,18 @@ def explained(explanation: Explanation, result: Json) -> Json:
     }
 
 
-def _hit(hit: Hit, row: ImageRow | None) -> dict[str, object]:
-    size = {"width": row.width, "height": row.height} if row else {"width": 0, "height": 0}
-    return {**vars(hit), **size}
+def json_response(value: object, status: int = 200) -> Response:
+    """Answer with JSON; file names that are no valid Unicode are escaped."""
+    return Response(to_json(value), status, media_type=JSON)
 
 
-def _ran(ran: ExpanderTrace) -> dict[str, object]:
-    return {**vars(ran), "fault": str(ran.fault) if ran.fault else ""}
+def ndjson_response(answer: Json) -> Response:
+    """Answer with a stream: a line of what holds for all hits, then a hit a line."""
+    hits = answer.pop("hits")
+
+    def lines() -> Iterator[str]:
+        yield to_json(answer) + "\n"
+        for start in range(0, len(hits), _LINES_PER_CHUNK):
+            yield "".join(to_json(hit) + "\n" for hit in hits[start : start + _LINES_PER_CHUNK])
+
+    return StreamingResponse(lines(), media_type=NDJSON)

@@ -1,19 +1,18 @@
-"""What all routes share: the gallery, the threads, the thumbnails, the counts."""
+"""Search one gallery for many requests at once: what the routes call."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Lock
 from typing import TypeVar
 
-from starlette.requests import Request
+from starlette.responses import Response
 
 from soutu.errors import SoutuError
 from soutu.gallery import Gallery
@@ -23,243 +22,340 @@ from soutu.models.catalog import cache_folder
 from soutu.query.parser import IMAGE, INDEXED, TEXT, format_query, parse_query, parse_where
 from soutu.search.searcher import SearchParams
 from soutu.server.exceptions import Busy, NotFound, TimedOut
-from soutu.server.media import Thumbnails
+from soutu.server.media import ThumbnailCache
 from soutu.server.metrics import Metrics
-from soutu.server.schemas import SearchRequest, TermInput
-from soutu.server.serializers import Json, explained, plain
+from soutu.server.schemas import SearchRequest
+from soutu.server.serializers import (
+    Json,
+    explanation_json,
+    json_response,
+    ndjson_response,
+    result_json,
+)
 from soutu.server.settings import ServerSettings
 from soutu.store.base import ImageRow
 from soutu.types import Query, Rgb, SearchResult, Term, Variant
 
-# Work that is not for the event loop: a fixed set of threads, a bounded queue, a time limit.
-
-
+MAX_PREFETCH = 64  # texts at once: who comes first need not wait for all who come later
 _T = TypeVar("_T")
+log = logging.getLogger(__name__)
+
+
+class SearchService:
+    """One gallery, with threads that search it and threads that read its pictures.
+
+    The model is loaded beside the first requests, which wait for it. Where that fails, the next
+    request tries again.
+    """
+
+    def __init__(self, gallery: Gallery, settings: ServerSettings) -> None:
+        self.gallery, self.settings = gallery, settings
+        queue, seconds = settings.queue, settings.seconds
+        self.search_executor = SearchExecutor("search", settings.search_threads, queue, seconds)
+        # A page asks for a screenful of thumbnails at once, and for the next one while it waits.
+        self.image_executor = SearchExecutor("image", settings.image_threads, queue * 4, seconds)
+        self.prefetch = TextPrefetcher(lambda texts: gallery.encoder.encode_texts(texts))
+        folder = settings.thumbnails or cache_folder() / "thumbnails"
+        max_pixels = gallery.config.max_pixels
+        self.thumbnails = ThumbnailCache(folder, settings.thumbnail_bytes, max_pixels)
+        self.metrics = Metrics(self)
+        self.started = time.monotonic()
+        self.is_ready = False
+        self._warm_up_lock = Lock()
+        self._warm_up_error: Exception | None = None
+
+    def start(self) -> None:
+        """Load the model while nobody waits for it; tell the log where that fails."""
+
+        def load() -> None:
+            try:
+                self._warm_up()
+            except SoutuError as error:
+                log.error("%s", error)
+            except Exception:
+                log.exception("the gallery cannot be opened")
+
+        loader = ThreadPoolExecutor(1, "warm-up")
+        loader.submit(load)
+        loader.shutdown(wait=False)
+
+    def close(self) -> None:
+        """Let requests end, then close the gallery."""
+        self.prefetch.close()
+        self.search_executor.close()
+        self.image_executor.close()
+        self.gallery.close()
+
+    def check_health(self) -> None:
+        """Raise what keeps the gallery from being searched."""
+        if not self.is_ready:
+            raise self._warm_up_error or Busy("server-starting", retry_after=1)
+        self.gallery.store.state()
+
+    async def search(
+        self, request: SearchRequest, upload: bytes | None = None, *, stream: bool = False
+    ) -> Response:
+        """Answer a search; ``upload`` is a picture to search by."""
+
+        async def prefetch() -> None:
+            if upload is None and self.is_ready:
+                await self.prefetch(self._texts_to_encode(request))
+
+        def work() -> Response:
+            self.gallery.notice()
+            query: Query | Rgb = self._query(request) if upload is None else self._decode(upload)
+            result = self.gallery.find(query, self._params(request))
+            answer = self._answer(result, request.offset, vector=request.vector)
+            return ndjson_response(answer) if stream else json_response(answer)
+
+        return await self.run(work, prefetch)
+
+    async def captions(self, image: int | bytes, k: int, *, vector: bool = False) -> Response:
+        """Answer with the captions nearest to an indexed picture, or to an uploaded one."""
+
+        def work() -> Response:
+            self.gallery.notice()
+            if isinstance(image, bytes):
+                result = self.gallery.captions(self._decode(image), k=k)
+            else:
+                result = self.gallery.captions_of(self.image_row(image).paths[0], k=k)
+            return json_response(self._answer(result, vector=vector))
+
+        return await self.run(work)
+
+    async def explain(self, text: str, k: int) -> Response:
+        """Answer with how a query was understood, and what makes up each score."""
+
+        def work() -> Response:
+            self.gallery.notice()
+            explanation = self.gallery.explain(_only_indexed(parse_query(text)), k=k)
+            return json_response(explanation_json(explanation, self._answer(explanation.result)))
+
+        return await self.run(work)
+
+    async def run(
+        self, work: Callable[[], _T], first: Callable[[], Awaitable[None]] | None = None
+    ) -> _T:
+        """Run ``work`` in a thread that searches, once the gallery is open."""
+        return await self.search_executor(lambda: self._run_when_open(work), first)
+
+    async def run_image(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in a thread that reads pictures, once the gallery is open."""
+        return await self.image_executor(lambda: self._run_when_open(work))
+
+    def image_row(self, image_id: int) -> ImageRow:
+        """Return the row of an image that has a path; NotFound for all others."""
+        try:
+            (row,) = self.gallery.store.images([image_id])
+        except (KeyError, OverflowError):
+            row = None
+        if row is None or not row.paths:
+            raise NotFound("server-no-image", id=image_id)
+        return row
+
+    def _run_when_open(self, work: Callable[[], _T]) -> _T:
+        self._warm_up()
+        return work()
+
+    def _warm_up(self) -> None:
+        """Open the gallery and load its model, if that is not done."""
+        if self.is_ready:
+            return
+        with self._warm_up_lock:
+            if self.is_ready:
+                return
+            try:
+                self.gallery.searcher.encoder.encode_texts(["a photo"])
+                self.gallery.notice()
+            except Exception as error:
+                self._warm_up_error = error
+                raise
+            self._warm_up_error, self.is_ready = None, True
+
+    def _texts_to_encode(self, request: SearchRequest) -> list[str]:
+        """Foresee what a search will have the model encode, where that takes no time.
+
+        Never raises: the search itself will.
+        """
+        encoder = self.gallery.encoder
+        terms = request.terms or ()
+        if not isinstance(encoder, BatchingEncoder) or any(
+            term.image_id is not None for term in terms
+        ):
+            return []
+        if request.text is None and not terms:
+            return []
+        try:
+            texts = self.gallery.searcher.texts(self._query(request), self._params(request))
+        except SoutuError:
+            return []
+        return encoder.unknown(texts)
+
+    def _params(self, request: SearchRequest) -> SearchParams:
+        variants = request.variants and tuple(
+            Variant(variant.text, variant.weight, term=variant.term) for variant in request.variants
+        )
+        return SearchParams(
+            request.k,
+            request.offset,
+            request.where,
+            self.gallery.threshold(request.min_confidence),
+            None if request.variants is None else variants or (),
+            request.expand,
+        )
+
+    def _query(self, request: SearchRequest) -> Query:
+        if request.text is not None:
+            return _only_indexed(parse_query(request.text))
+        if request.image_id is not None:
+            terms = [Term(INDEXED, self.image_row(request.image_id).paths[0])]
+        else:
+            terms = [
+                Term(TEXT, term.text or "", term.weight)
+                if term.image_id is None
+                else Term(INDEXED, self.image_row(term.image_id).paths[0], term.weight)
+                for term in request.terms or ()
+            ]
+        raw = format_query(tuple(terms))  # the log has it as it could have been typed
+        parse_query(raw)  # raises where no term speaks for anything
+        return Query(raw, tuple(terms))
+
+    def _decode(self, upload: bytes) -> Rgb:
+        return decode(upload, max_pixels=self.settings.upload_pixels, name="(upload)").rgb
+
+    def _answer(self, result: SearchResult, offset: int = 0, *, vector: bool = False) -> Json:
+        store = self.gallery.store
+        ids = [hit.id for hit in result.hits] if result.target == "images" else []
+        try:
+            rows = {row.id: row for row in store.images(ids)}
+        except KeyError:  # compacted a moment ago
+            rows = {}
+        more = False
+        if len(result.hits) == result.k:
+            state, filters = result.index_state, result.query.filters
+            total = state.images if result.target == "images" else state.captions
+            if result.target == "images" and filters:
+                total = store.count_images(parse_where(filters[0]))
+            more = offset + result.k < total
+        return result_json(result, rows, offset=offset, more=more, vector=vector)
 
 
 class SearchExecutor:
-    """``threads`` of its own: each keeps a connection to the index open, so a pool that grows and
-    shrinks would leave them behind. Beyond ``queue`` waiting requests, Busy; after ``seconds``,
-    TimedOut (what has begun then goes on, and still counts)."""
+    """A fixed set of threads for what is not for the event loop.
+
+    Each thread keeps a connection to the index open, so a pool that grows and shrinks would leave
+    them behind.
+
+    Parameters
+    ----------
+    queue
+        Requests that may wait; beyond them, Busy.
+    seconds
+        After them, TimedOut. What has begun then goes on, and still counts.
+    """
 
     def __init__(self, name: str, threads: int, queue: int, seconds: float) -> None:
         self._pool = ThreadPoolExecutor(threads, name)
-        self._most, self._seconds = threads + queue, seconds
+        self._max_pending, self._seconds = threads + queue, seconds
         self._lock, self.pending = Lock(), 0
 
     async def __call__(
         self, work: Callable[[], _T], first: Callable[[], Awaitable[None]] | None = None
     ) -> _T:
-        """What ``work`` returns; ``first`` is awaited before it takes a thread."""
+        """Return what ``work`` returns; ``first`` is awaited before it takes a thread."""
         with self._lock:
-            if self.pending >= self._most:
+            if self.pending >= self._max_pending:
                 raise Busy("server-busy", retry_after=1)
             self.pending += 1
-        counted = False
+        submitted = False
 
-        async def done() -> _T:
-            nonlocal counted
+        async def run() -> _T:
+            nonlocal submitted
             if first is not None:
                 await first()
             future = self._pool.submit(work)
-            counted = True
-            future.add_done_callback(self._done)
+            submitted = True
+            future.add_done_callback(self._release)
             return await asyncio.wrap_future(future)
 
         try:
-            return await asyncio.wait_for(done(), self._seconds)
+            return await asyncio.wait_for(run(), self._seconds)
         except asyncio.TimeoutError:
             raise TimedOut("server-slow", seconds=f"{self._seconds:g}") from None
         finally:
-            if not counted:
-                self._done()
+            if not submitted:
+                self._release()
 
     def close(self) -> None:
+        """Wait for what runs; drop what waits."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _done(self, _: object = None) -> None:
+    def _release(self, _: object = None) -> None:
         with self._lock:
             self.pending -= 1
 
 
-# What waiting searches will ask the model for, encoded together before they take a thread.
-#
-# A text alone takes as long as three of 32 (ViT-B/32 in int8 on two cores: 3.3 ms), and only as
-# many meet as there are threads that search, which are few because more get in each other's way.
-# Those that wait here need no thread to meet.
-
-
-MOST = 64  # texts at once: who comes first need not wait for all who come later
-
-
 class TextPrefetcher:
-    """Calls ``encode`` in a thread of its own, with all the texts that came while it worked at the
-    last ones. It is for ``encode`` to remember what it did; a fault is not told: whoever asks for
-    that text again meets it. To be called from one event loop."""
+    """Encodes the texts of waiting searches together, before they take a thread.
+
+    ``encode`` runs in a thread of its own, with all the texts that came while it worked at the last
+    ones; it is for ``encode`` to cache them. A text alone takes as long as three of 32 (ViT-B/32
+    in int8 on two cores: 3.3 ms), and only as many meet as there are threads that search, which are
+    few because more get in each other's way. Those that wait here need no thread to meet. To be
+    called from one event loop.
+    """
 
     def __init__(self, encode: Callable[[Sequence[str]], object]) -> None:
         self._encode = encode
-        self._pool = ThreadPoolExecutor(1, "ahead")
+        self._pool = ThreadPoolExecutor(1, "prefetch")
         self._waiting: deque[tuple[Sequence[str], asyncio.Future[None]]] = deque()
         self._busy = False
 
     async def __call__(self, texts: Sequence[str]) -> None:
-        """Returns once ``texts`` have been encoded, or could not be."""
+        """Return once ``texts`` are encoded, or could not be: the search meets the error again."""
         if not texts:
             return
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((texts, done))
-        self._begin()
+        self._encode_next()
         await done
 
     def close(self) -> None:
+        """Wait for what is being encoded; drop the rest."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(self) -> None:
+    def _encode_next(self) -> None:
         if self._busy:
             return
-        taken: list[asyncio.Future[None]] = []
-        texts: list[str] = []
-        while self._waiting and (not texts or len(texts) + len(self._waiting[0][0]) <= MOST):
-            more, done = self._waiting.popleft()
+        batch: list[str] = []
+        futures: list[asyncio.Future[None]] = []
+        while self._waiting and (
+            not batch or len(batch) + len(self._waiting[0][0]) <= MAX_PREFETCH
+        ):
+            texts, done = self._waiting.popleft()
             if not done.cancelled():
-                texts += more
-                taken.append(done)
-        if not taken:
+                batch += texts
+                futures.append(done)
+        if not futures:
             return
         self._busy = True
-        loop = taken[0].get_loop()
+        loop = futures[0].get_loop()
 
-        def over(_: Future[object]) -> None:
-            loop.call_soon_threadsafe(self._over, taken)
+        def finish(_: Future[object]) -> None:
+            loop.call_soon_threadsafe(self._finish, futures)
 
-        self._pool.submit(self._encode, texts).add_done_callback(over)
+        self._pool.submit(self._encode, batch).add_done_callback(finish)
 
-    def _over(self, taken: Sequence[asyncio.Future[None]]) -> None:
+    def _finish(self, futures: Sequence[asyncio.Future[None]]) -> None:
         self._busy = False
-        for done in taken:
+        for done in futures:
             if not done.cancelled():
                 done.set_result(None)
-        self._begin()
+        self._encode_next()
 
 
-# Where requests become searches: what they may name, and what is looked up for the answer.
-
-
-class SearchService:
-    """Over one gallery; everything here may be called by many threads at once."""
-
-    def __init__(self, gallery: Gallery, upload_pixels: int) -> None:
-        self.gallery, self._pixels = gallery, upload_pixels
-
-    def search(self, asked: SearchRequest, upload: bytes | None = None) -> Json:
-        """The answer to ``asked``; ``upload``: a picture to search by."""
-        self.gallery.notice()
-        query: Query | Rgb = self._picture(upload) if upload is not None else self._query(asked)
-        asking = self._asking(asked)
-        found = self.gallery.find(query, asking)
-        return self._plain(found, asked.offset, vector=asked.vector)
-
-    def texts(self, asked: SearchRequest) -> list[str]:
-        """What ``search`` will have the model encode that is not remembered, where that can be told
-        at once and without a look into the index. Never raises: what is wrong, ``search`` says."""
-        encoder = self.gallery.encoder
-        terms = asked.terms or ()
-        if not isinstance(encoder, BatchingEncoder) or any(
-            one.image_id is not None for one in terms
-        ):
-            return []
-        if asked.text is None and not terms:
-            return []
-        try:
-            found = self.gallery.searcher.texts(self._query(asked), self._asking(asked))
-        except SoutuError:
-            return []
-        return encoder.unknown(found)
-
-    def captions(self, picture: int | bytes, k: int, *, vector: bool = False) -> Json:
-        """The captions nearest to an indexed picture, or to an uploaded one."""
-        self.gallery.notice()
-        if isinstance(picture, bytes):
-            found = self.gallery.captions(self._picture(picture), k=k)
-        else:
-            found = self.gallery.captions_of(self.row(picture).paths[0], k=k)
-        return self._plain(found, 0, vector=vector)
-
-    def explain(self, text: str, k: int) -> Json:
-        self.gallery.notice()
-        explanation = self.gallery.explain(_indexed(parse_query(text)), k=k)
-        return explained(explanation, self._plain(explanation.result, 0))
-
-    def row(self, id_: int) -> ImageRow:
-        """The row of an image that has a path. NotFound for all others."""
-        try:
-            (row,) = self.gallery.store.images([id_])
-        except (KeyError, OverflowError):
-            row = None
-        if row is None or not row.paths:
-            raise NotFound("server-no-image", id=id_)
-        return row
-
-    def _asking(self, asked: SearchRequest) -> SearchParams:
-        variants = asked.variants and tuple(
-            Variant(one.text, one.weight, term=one.term) for one in asked.variants
-        )
-        return SearchParams(
-            asked.k,
-            asked.offset,
-            asked.where,
-            self.gallery.threshold(asked.min_confidence),
-            None if asked.variants is None else variants or (),
-            asked.expand,
-        )
-
-    def _query(self, asked: SearchRequest) -> Query:
-        if asked.text is not None:
-            return _indexed(parse_query(asked.text))
-        if asked.image_id is not None:
-            return parse_as([Term(INDEXED, self.row(asked.image_id).paths[0])])
-        made = [self._term(term) for term in asked.terms or ()]
-        # What is written to the log reads as what could have been typed.
-        return parse_as(made)
-
-    def _term(self, term: TermInput) -> Term:
-        if term.image_id is None:
-            return Term(TEXT, term.text or "", term.weight)
-        return Term(INDEXED, self.row(term.image_id).paths[0], term.weight)
-
-    def _picture(self, upload: bytes) -> Rgb:
-        return decode(upload, max_pixels=self._pixels, name="(upload)").rgb
-
-    def _plain(self, found: SearchResult, offset: int, *, vector: bool = False) -> Json:
-        store = self.gallery.store
-        ids = [hit.id for hit in found.hits] if found.target == "images" else []
-        try:
-            rows = {row.id: row for row in store.images(ids)}
-        except KeyError:  # compacted a moment ago
-            rows = {}
-        more = len(found.hits) == found.k and offset + found.k < self._admitted(found)
-        return plain(found, rows, {"offset": offset, "more": more, "vector": vector})
-
-    def _admitted(self, found: SearchResult) -> int:
-        state = found.index_state
-        if found.target == "captions":
-            return state.captions
-        filters = found.query.filters
-        return self.gallery.store.count_images(parse_where(filters[0])) if filters else state.images
-
-
-def parse_as(terms: Sequence[Term]) -> Query:
-    """A query of these terms, in the words that say them; BadQuery where none speaks for
-    anything."""
-    raw = format_query(tuple(terms))
-    parse_query(raw)
-    return Query(raw, tuple(terms))
-
-
-def _indexed(query: Query) -> Query:
-    """``query``, whose pictures are those of the gallery: no file is opened by a name that came
-    from elsewhere."""
+def _only_indexed(query: Query) -> Query:
+    """Take pictures for the gallery's: a client names no files of the server."""
     terms = tuple(
         replace(term, kind=INDEXED, value=term.value.removeprefix("./"))
         if term.kind == IMAGE
@@ -267,104 +363,3 @@ def _indexed(query: Query) -> Query:
         for term in query.terms
     )
     return replace(query, terms=terms)
-
-
-_R = TypeVar("_R")
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Warmup:
-    """The model is loaded beside the first requests, which wait for it. ``fault`` is why it could
-    not be; the next that asks tries again."""
-
-    gallery: Gallery
-    fault: Exception | None = None
-    ready: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __call__(self) -> None:
-        """Open the gallery, if that is not done; raises what speaks against it."""
-        if self.ready:
-            return
-        with self._lock:
-            if self.ready:
-                return
-            try:
-                encoder = self.gallery.searcher.encoder
-                encoder.encode_texts(["a photo"])
-                self.gallery.notice()
-            except Exception as fault:
-                self.fault = fault
-                raise
-            self.fault, self.ready = None, True
-
-
-class AppState:
-    def __init__(self, gallery: Gallery, settings: ServerSettings) -> None:
-        self.gallery, self.settings = gallery, settings
-        self.desk = SearchService(gallery, settings.upload_pixels)
-        self.opening = Warmup(gallery)
-        seconds, queue = settings.seconds, settings.queue
-        self.searches = SearchExecutor("search", settings.searches, queue, seconds)
-        self.ahead = TextPrefetcher(lambda texts: gallery.encoder.encode_texts(texts))
-        # A page asks for a screenful of thumbnails at once, and for the next one while it waits.
-        self.pictures = SearchExecutor("picture", settings.pictures, queue * 4, seconds)
-        folder = settings.thumbnails or cache_folder() / "thumbnails"
-        pixels = gallery.config.max_pixels
-        self.thumbnails = Thumbnails(folder, settings.thumbnail_bytes, pixels)
-        self.metrics = Metrics(self)
-        self.begun = time.monotonic()
-
-    async def search(self, work: Callable[[], _R], asked: SearchRequest | None = None) -> _R:
-        """``work`` in a thread that searches, once the gallery is open; what it will have the model
-        encode, where it is to search for what was ``asked``, is encoded before."""
-
-        def opened() -> _R:
-            self.opening()
-            return work()
-
-        async def first() -> None:
-            if asked is not None and self.opening.ready:
-                await self.ahead(self.desk.texts(asked))
-
-        return await self.searches(opened, first)
-
-    async def picture(self, work: Callable[[], _R]) -> _R:
-        def opened() -> _R:
-            self.opening()
-            return work()
-
-        return await self.pictures(opened)
-
-    def begin(self) -> None:
-        """Load the model while nobody waits for it; a fault is told to whoever asks, and at once to
-        who started the server."""
-        loader = ThreadPoolExecutor(1, "opening")
-        loader.submit(self._begin)
-        loader.shutdown(wait=False)
-
-    def _begin(self) -> None:
-        try:
-            self.opening()
-        except SoutuError as fault:
-            log.error("%s", fault)
-        except Exception:
-            log.exception("the gallery cannot be opened")
-
-    def health(self) -> None:
-        """Raises while the gallery is not open, or cannot be read any more."""
-        if not self.opening.ready:
-            raise self.opening.fault or Busy("server-starting", retry_after=1)
-        self.gallery.store.state()
-
-    def close(self) -> None:
-        self.ahead.close()
-        self.searches.close()
-        self.pictures.close()
-        self.gallery.close()
-
-
-def app_state(request: Request) -> AppState:
-    found: AppState = request.app.state.context
-    return found
