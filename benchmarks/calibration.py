@@ -35,7 +35,7 @@ from soutu.factory import build_encoder
 from soutu.models.base import Encoder
 from soutu.query.expansion import LexiconExpander, select_variants, variants
 from soutu.search.calibration import ANY, THIS, Calibration, measure_baseline
-from soutu.search.fusion import POOLINGS
+from soutu.search.fusion import pool_variants
 from soutu.types import Floats
 from training.collections import KINDS, ensure, scenes_of
 from training.evaluate import COLLECTIONS
@@ -70,7 +70,7 @@ def encode_text(encoder: Encoder, text: str) -> Floats:
     """Return the vector of a text as a gallery searches for it, with its variants."""
     proposed = variants(text, LexiconExpander())
     used = [v for v in select_variants(proposed, encoder.info.languages) if not v.unused]
-    return POOLINGS["mean"](encoder.encode_texts([v.text for v in used]), used)[0]
+    return pool_variants(encoder.encode_texts([v.text for v in used]), used)[0]
 
 
 def observe(
@@ -90,14 +90,14 @@ def observe(
                 best = np.argsort(-scores, kind="stable")[:TOP]
                 hits = tuple(
                     (
-                        reference.standing(float(scores[index]), size),
+                        reference.z_score(float(scores[index]), size),
                         query.caption.fits(scenes[gallery.scenes[index]]),
                     )
                     for index in best
                 )
                 top = float(scores[best[0]])
                 z = (top - float(scores.mean())) / float(scores.std())
-                yield Observation(query, size, reference.standing(top, size), top, z, hits)
+                yield Observation(query, size, reference.z_score(top, size), top, z, hits)
 
 
 def auroc(scores: np.ndarray, right: np.ndarray) -> float:

@@ -33,7 +33,7 @@ from soutu.query.lexicon import built_in_lexicon
 from soutu.query.probes import probe_texts
 from soutu.search.calibration import ON, ScoreBaseline, correct_query, correction_alpha
 from soutu.search.calibration import measure_baseline as measure_baseline
-from soutu.search.fusion import POOLINGS, SENSES, K, pool_by_sense
+from soutu.search.fusion import RRF_K, pool_by_sense, pool_variants
 from soutu.text import EN, language
 from soutu.types import Floats, Variant
 from training.collections import KINDS, SPLITS, ensure, scenes_of
@@ -120,7 +120,8 @@ def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
     def fuse(query: JudgedQuery, name: str, keep: Callable[[Variant], bool]) -> Floats:
         every = variants(query.zh, expander)
         used = [variant for variant in every if keep(variant)] or list(every[:1])
-        return POOLINGS[name](encoder.encode_texts([v.text for v in used]), used)[0]
+        vectors = encoder.encode_texts([v.text for v in used])
+        return pool_variants(vectors, used, by_language=name == "balanced")[0]
 
     def selected_by_gallery(text: str) -> Callable[[Variant], bool]:
         """What a gallery does by itself."""
@@ -136,7 +137,7 @@ def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
             text, ExpanderPipeline(first, templates=Templates()), read if first else ()
         )
         used = [variant for variant in every if not variant.unused]
-        return POOLINGS["mean"](encoder.encode_texts([v.text for v in used]), used)[0]
+        return pool_variants(encoder.encode_texts([v.text for v in used]), used)[0]
 
     def auto(query: JudgedQuery) -> Floats:
         return fuse(query, "mean", selected_by_gallery(query.zh))
@@ -153,7 +154,7 @@ def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
     return {
         "raw": raw,
         "raw + NNN": lambda query: correct_query(raw(query), reference, held),
-        **{f"lexicon, {name}": fuse_all(name) for name in POOLINGS if name != SENSES},
+        **{f"lexicon, {name}": fuse_all(name) for name in ("mean", "balanced")},
         "lexicon, max over senses": senses,
         "lexicon, English alone": lambda query: fuse(
             query, "mean", lambda v: language(v.text) == EN
@@ -226,7 +227,7 @@ def both(
                 vector = method(query)
                 assert vector is not None
                 order = np.argsort(-(vectors @ vector), kind="stable")
-                total[order] += 1 / (K + np.arange(1, len(order) + 1))
+                total[order] += 1 / (RRF_K + np.arange(1, len(order) + 1))
             ranked.append(rank_positions(total, query.right))
         row = {metric: interval(values) for metric, values in metrics(ranked).items()}
         results[kind] = {"queries": len(part), "RRF": row}

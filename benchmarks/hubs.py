@@ -36,7 +36,7 @@ from soutu.search.calibration import (
     correction_alpha,
     measure_baseline,
 )
-from soutu.search.calibration import MOST as LOOKED_AT
+from soutu.search.calibration import MAX_IMAGES as LOOKED_AT
 from soutu.types import Floats
 from training.collections import ensure
 from training.evaluate import COLLECTIONS

@@ -14,13 +14,12 @@ import numpy as np
 from soutu.fs import DATABASE
 from soutu.models.base import Encoder
 from soutu.query.expansion import LexiconExpander, variants
-from soutu.search.fusion import RankingSources, rank_with_captions
+from soutu.search.searcher import Searcher, SearchParams
 from soutu.store.base import NewCaption, NewImage
 from soutu.store.sqlite.schema import connect, rebuild, transaction
 from soutu.store.sqlite.store import LocalStore
 from soutu.store.text_search import CREATE_FTS, TABLE
-from soutu.store.top_k import exact_scores
-from soutu.types import Floats, Ids, Query, Ranking, Term, Variant
+from soutu.types import Floats, Query, Term, Variant
 
 LARGE = 100_000
 
@@ -47,25 +46,17 @@ def parse_and_expand(text: str) -> tuple[Query, tuple[Variant, ...]]:
     return Query(text, (Term("text", text),)), variants(text, LexiconExpander())
 
 
-def times(store: LocalStore, texts: Sequence[str], images: Floats) -> Figures:
+def times(store: LocalStore, encoder: Encoder, texts: Sequence[str], images: Floats) -> Figures:
     """Median and slowest milliseconds of one search: the store's part of it."""
     spent: dict[str, list[float]] = {}
     for number, text in enumerate(texts):
-        query, used_variants = parse_and_expand(text)
-        vector = images[number]
-
-        def nearest(k: int, vector: Floats = vector) -> Ranking:
-            return store.search_images(vector, k)
-
-        def cosines(ids: Ids, vector: Floats = vector) -> Floats:
-            return exact_scores(store.image_vectors(ids.tolist()), vector)
-
-        sources = RankingSources(nearest, lambda t, k: store.search_text(t, k, exact=True), cosines)
-        runs: dict[str, Callable[[], object]] = {
-            "vector": partial(rank_with_captions, query, used_variants, sources, 10, "off"),
-            "hybrid": partial(rank_with_captions, query, used_variants, sources, 10, "auto"),
-            "text alone, one variant": partial(store.search_text, text, 10),
-        }
+        runs: dict[str, Callable[[], object]] = {}
+        for name, mode in {"vector": "off", "hybrid": "auto"}.items():
+            searcher = Searcher(encoder, store, LexiconExpander(), hybrid=mode)
+            prepared = searcher.prepare(parse_and_expand(text)[0], SearchParams(10))
+            vectors = np.tile(images[number], (len(prepared.texts), 1))
+            runs[name] = partial(searcher.run, prepared, vectors)
+        runs["text alone, one variant"] = partial(store.search_text, text, 10)
         for name, run in runs.items():
             start = time.perf_counter()
             run()
@@ -102,5 +93,5 @@ def large(encoder: Encoder, texts: Sequence[str], queries: Sequence[str], home: 
     start = time.perf_counter()
     with store_of(home, encoder, vectors, captions) as store:
         written = round(time.perf_counter() - start, 2)
-        figures = times(store, queries, vectors)
+        figures = times(store, encoder, queries, vectors)
     return {"ms": figures, "pictures and captions written, s": written, "index": cost(home, LARGE)}

@@ -6,7 +6,7 @@ ViT-B/32 (random weights), in int8 and in float32, over 100,000 pictures that do
 vectors that lie to this model's texts as in ``benchmarks.synthetic_vectors`` (so that the index
 needs as much effort as for photographs: a random model's texts are near to none); 32 connections on
 loopback by ``wrk`` (which must be installed), on the same two cores. Every text is new, so that no
-cache helps, but for those that are meant to be cached. With micro-batching and without take turns.
+cache helps, but for those that are meant to be cached.
 Needs the extras ``server``, ``ann``, ``torch`` and ``dev``.
 """
 
@@ -161,31 +161,24 @@ class Effort:
 
 
 def turns(gallery: Path, models: Path, scripts: Mapping[str, Path], effort: Effort) -> Figures:
-    """Each kind with batching and without, in turn; medians over the rounds."""
-    ways = {"micro-batching": (), "without": ("--no-batching",)}
-    runs_by_way: dict[str, dict[str, list[Figures]]] = {kind: {} for kind in scripts}
+    """Each kind in turn; medians over the rounds."""
+    runs: dict[str, list[Figures]] = {kind: [] for kind in scripts}
     for _ in range(effort.rounds):
-        for way, options in ways.items():
-            with run_server(gallery, *options, models=models) as (url, process):
-                for kind, lua in scripts.items():
-                    load(url, lua, 2)  # until threads and caches are there
-                    before = cpu_seconds(process)
-                    figures = load(url, lua, effort.seconds)
-                    spent = (cpu_seconds(process) - before) * 1000
-                    sent = float(str(figures["queries/s"])) * effort.seconds
-                    figures["processor ms a query"] = round(spent / sent, 2)
-                    runs_by_way[kind].setdefault(way, []).append(figures)
-    return {kind: compare(runs) for kind, runs in runs_by_way.items()}
-
-
-def compare(runs_by_way: Mapping[str, list[Figures]]) -> Figures:
-    results: dict[str, dict[str, float]] = {
-        way: {name: round(statistics.median(float(str(r[name])) for r in runs), 2)
-              for name in runs[0]}
-        for way, runs in runs_by_way.items()
-    }  # fmt: skip
-    with_, without = (results[way]["queries/s"] for way in ("micro-batching", "without"))
-    return {**results, "times as many": round(with_ / without, 2)}
+        with run_server(gallery, models=models) as (url, process):
+            for kind, lua in scripts.items():
+                load(url, lua, 2)  # until threads and caches are there
+                before = cpu_seconds(process)
+                figures = load(url, lua, effort.seconds)
+                spent = (cpu_seconds(process) - before) * 1000
+                sent = float(str(figures["queries/s"])) * effort.seconds
+                figures["processor ms a query"] = round(spent / sent, 2)
+                runs[kind].append(figures)
+    return {
+        kind: {
+            name: round(statistics.median(float(str(r[name])) for r in rows), 2) for name in rows[0]
+        }
+        for kind, rows in runs.items()
+    }
 
 
 def flat(gallery: Path, models: Path, lua: Path, requests: int) -> Figures:
@@ -238,7 +231,7 @@ def prepare_gallery(home: Path) -> Path:
         fill_gallery(home / "gallery", PICTURES, "ViT-B-32", cone_around(vectors, PICTURES))
     with Gallery.open(home / "gallery") as gallery:
         # Also where an earlier run was stopped before it: without codes every search is exact.
-        maintenance.refresh_derived(gallery.store, gallery.encoder, gallery.config)
+        maintenance.refresh_derived(gallery.store, gallery.encoder, gallery.settings)
     return home / "gallery"
 
 

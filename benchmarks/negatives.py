@@ -22,8 +22,8 @@ from benchmarks.scene_galleries import FITTED_ON, JUDGED_ON, scene_vectors
 from soutu.factory import build_encoder
 from soutu.models.base import Encoder
 from soutu.search.calibration import ScoreBaseline, measure_baseline
-from soutu.search.searcher import CLEAR, PENALTY, QueryScorer
-from soutu.types import Floats, Penalty
+from soutu.search.searcher import PENALTY_WEIGHT, PENALTY_Z_SCORE
+from soutu.types import Floats
 from training.captions import say
 from training.collections import LANGS, ensure, scenes_of
 from training.evaluate import COLLECTIONS
@@ -77,7 +77,7 @@ def ways(images: Floats, reference: ScoreBaseline) -> Mapping[str, object]:
 
     def penalise(standing: float, weight: float) -> object:
         threshold = reference.cosine(standing, len(images))
-        return lambda a, b: QueryScorer(a[None], [Penalty(b, weight, threshold)]).scores(images)
+        return lambda a, b: images @ a - weight * np.maximum(0, images @ b - threshold)
 
     return {
         "the wanted alone": lambda a, b: images @ a,
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=COLLECTIONS / "vectors")
     options = parser.parse_args()
     ensure(options.collections)
-    results: Figures = {"in force": f"penalised above {CLEAR:g}, {PENALTY:g}"}
+    results: Figures = {"in force": f"penalised above {PENALTY_Z_SCORE:g}, {PENALTY_WEIGHT:g}"}
     for model, name in MODELS.items():
         encoder = build_encoder(name, "cpu")
         bank = bank_of(encoder)

@@ -216,20 +216,19 @@ LLM_CACHE = "llm-cache.jsonl"
 
 
 def build_encoder(
-    model: str, device: str = "auto", *, threads: int = 0, use: str = "some"
+    model: str, device: str = "auto", *, threads: int = 0, mode: str = "default"
 ) -> Encoder:
     """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
     ``PLUGIN:NAME`` for an entry point of ``soutu.encoders``, such as ``torch:NAME`` or
     ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
-    ``use``: what for (``gallery.Use``); ``threads``: see ``OnnxEncoder``."""
+    ``mode``: what for (``gallery.Mode``); ``threads``: see ``OnnxEncoder``."""
     if prefix := plugin_prefix(model):
         open_encoder = load_plugin("encoders", prefix)
         encoder: Encoder = open_encoder(model.removeprefix(f"{prefix}:"), device=device)
     else:
-        waiting = use not in ("shared", "apart")  # at full speed: not beside other searches
-        once = use == "once"
-        encoder = OnnxEncoder(open_model(model), device, threads=threads, once=once, spin=waiting)
-    if use == "shared":
+        once, spin = mode == "cli", mode != "server"  # spinning: not beside other searches
+        encoder = OnnxEncoder(open_model(model), device, threads=threads, once=once, spin=spin)
+    if mode == "server":
         from soutu.models.batching import BatchingEncoder
 
         return BatchingEncoder(encoder)

@@ -1,19 +1,25 @@
-"""A gallery: a folder of pictures with its index, opened, brought up to date, searched."""
+"""A gallery: a folder of pictures with its index, the façade of everything."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from soutu import maintenance
-from soutu.errors import BadCaptions, BadInput, IndexCorrupt, Missing, ModelMismatch, SoutuError
+from soutu.errors import (
+    BadCaptions,
+    BadInput,
+    BadQuery,
+    IndexCorrupt,
+    Missing,
+    ModelMismatch,
+    SoutuError,
+)
 from soutu.factory import (
     build_encoder,
     build_expander,
@@ -23,7 +29,6 @@ from soutu.factory import (
     lexicon_hashes,
     load_tuned_params,
     missing_index_error,
-    open_embeddings,
     open_store,
     precision,
     read_meta,
@@ -34,26 +39,20 @@ from soutu.factory import (
     user_lexicon,
 )
 from soutu.fs import DATABASE, HOME, absolute, find_home
-from soutu.maintenance import GalleryInfo
 from soutu.models.catalog import DEFAULT
-from soutu.query.expansion import CHOSEN, LexiconExpander
-from soutu.query.gloss import gloss
-from soutu.query.lexicon import Sense, add_word, load_lexicon
+from soutu.query.expansion import CHOSEN
 from soutu.query.parser import parse_query
 from soutu.search.calibration import BASELINE_KEY, baseline_from_json
 from soutu.search.fusion import reciprocal_rank
-from soutu.search.searcher import SUBTRACT, Searcher, SearchParams
-from soutu.searchlog.reader import LogRecord, read_records
+from soutu.search.searcher import FUSIONS, MEAN, SUBTRACT, PreparedQuery, Searcher, SearchParams
 from soutu.searchlog.record import Provenance, SearchLog
-from soutu.searchlog.replay import Replay, ReplayState, compare
-from soutu.searchlog.replay import replay as run
 from soutu.settings import Settings, load_settings, merge_settings
 from soutu.types import Hit, Query, Ranking, SearchResult
 
 if TYPE_CHECKING:
     from threading import Event
-    from types import TracebackType
 
+    from PIL import Image
     from typing_extensions import Self
 
     from soutu.distributed.ingest import OnRay
@@ -61,48 +60,80 @@ if TYPE_CHECKING:
     from soutu.indexing.diff import FolderDiff
     from soutu.indexing.importer import ImportReport
     from soutu.indexing.indexer import IndexReport
-    from soutu.maintenance import HealthReport, RebuildReport
+    from soutu.maintenance import GalleryInfo, HealthReport, RebuildReport
     from soutu.models.base import Encoder
     from soutu.query.expansion import Expander
+    from soutu.query.lexicon import Sense
     from soutu.search.explain import Explanation
+    from soutu.searchlog.reader import LogRecord
+    from soutu.searchlog.replay import Replay, ReplayState
     from soutu.store.base import VectorStore
     from soutu.store.sqlite.compact import Compacted
     from soutu.types import Floats, ModelInfo, Rgb
 
-# A gallery that has been opened: where it is, which model it has, and its index.
-
+    QueryLike = str | Path | Image.Image | np.ndarray[Any, Any]
 
 # What changes the answer to a query, beside the query.
-SEARCHING = ("fusion", "correction", "hybrid", "negatives")  # of ``soutu.search.searcher.Searcher``
-SETTINGS = ("expand", "templates", *SEARCHING)
-RECORDS = "records"  # remembered by an index that is of tars or Parquet files: where they are
-OUTSIDE = ("translator", "llm", "llm_model", "expansions", "tuned")
+SEARCHER_SETTINGS = ("fusion", "correction", "hybrid", "negatives")
+LOGGED_SETTINGS = ("expand", "templates", *SEARCHER_SETTINGS)
+FILE_SETTINGS = ("translator", "llm", "llm_model", "expansions", "tuned")
+RECORDS = "records"  # the key under which an index of tars or Parquet files keeps where they are
+LOG_FILE, LOG_KEY_FILE = "journal.jsonl", "journal.key"
+ARRAY, VECTOR = "(array)", "(vector)"  # what is logged for a query that has no text or path
+RRF, MIN_DEPTH = "rrf", 50  # hits of each model that are fused, at least
+
+Mode = Literal["cli", "default", "server"]
+"""What a process does with a gallery: one search, for which the model is ready sooner and works
+slower; work of one thread; or searches of many threads, whose texts are encoded together."""
 
 
-class Use(Enum):
-    """What a process does with a gallery: one search, for which the model is ready sooner and works
-    slower; some work of one thread; or the searches of many, whose texts are encoded together
-    (apart: each search's by themselves, which shows what that is worth)."""
+@dataclass(frozen=True)
+class LexiconEntry:
+    """What the lexicon knows of a text.
 
-    ONCE = "once"
-    SOME = "some"
-    SHARED = "shared"
-    APART = "apart"
-
-
-class Opened:
-    """What all of a gallery's work needs: its settings, its model, its index.
-
-    Usable as a context manager. Opening is cheap: the model is loaded by the first call
-    that needs it. ``use``: see ``open``.
+    ``senses`` of a word that is known as a whole; else the ``words`` that the text was cut into
+    and the English ``caption`` made of them ("" where nothing is known).
     """
 
-    def __init__(self, root: Path, home: Path, config: Settings, use: Use = Use.SOME) -> None:
-        self.root, self.home, self.config, self.use = root, home, config, use
-        self.place = store_location(home, config)
-        self.journal_fault: OSError | None = None
-        self._store: VectorStore | None = None
-        self._known: tuple[object, object] | None = None
+    senses: tuple[Sense, ...]
+    words: tuple[str, ...]
+    caption: str
+
+
+class Gallery:
+    """A folder of pictures with its index.
+
+    Opening is cheap: the model is loaded by the first call that needs it. Usable as a context
+    manager.
+
+    Examples
+    --------
+    >>> with Gallery.open("photos") as gallery:  # doctest: +SKIP
+    ...     gallery.index()
+    ...     for hit in gallery.search("灰猫", k=3):
+    ...         print(hit.score, hit.path, hit.caption)
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        home: Path,
+        settings: Settings,
+        mode: Mode = "default",
+        *,
+        encoder: Encoder | None = None,
+        store: VectorStore | None = None,
+        expanders: Sequence[Expander] | None = None,
+    ) -> None:
+        self.root, self.home, self.settings, self.mode = root, home, settings, mode
+        self.location = store_location(home, settings)
+        self.log_error: OSError | None = None
+        self._own_encoder, self._own_store, self._own_expanders = encoder, store, expanders
+        self._store: VectorStore | None = store
+        self._signature: tuple[object, object] | None = None
+        self._other_models: dict[str, Gallery] = {}
+
+    # --- opening and closing ----------------------------------------------------------------
 
     @classmethod
     def open(
@@ -112,370 +143,373 @@ class Opened:
         model: str | None = None,
         index: str | Path | None = None,
         settings: Mapping[str, object] | None = None,
-        use: Use = Use.SOME,
+        mode: Mode = "default",
+        encoder: Encoder | None = None,
+        store: VectorStore | None = None,
+        expanders: Sequence[Expander] | None = None,
     ) -> Self:
-        """The gallery of ``folder`` (None: of where we are): the one whose ``.soutu`` lies there
-        or above, else a new one. ``index`` names another place for ``.soutu``'s content, for
-        read-only folders; ``settings`` are those of ``soutu.settings.Settings``. ``use``: what the
-        process is for."""
+        """Open the gallery of ``folder`` (None: of the working directory).
+
+        It is the one whose ``.soutu`` lies there or above, else a new one.
+
+        Parameters
+        ----------
+        model
+            Name of a model or folder of a bundle; None: the gallery's own, or the default.
+        index
+            Another place for the content of ``.soutu``, for read-only folders.
+        settings
+            Fields of ``soutu.settings.Settings``, over environment and files.
+        mode
+            What the process is for.
+        encoder, store, expanders
+            Objects of one's own that follow the Protocols ``soutu.models.base.Encoder``,
+            ``soutu.store.base.VectorStore`` and ``soutu.query.expansion.Expander``; expanders take
+            the place of rules and lexicon. ``soutu.testing`` has the contracts they must keep.
+
+        Raises
+        ------
+        BadConfig
+            For settings that are wrong.
+        """
         start = absolute(Path(folder or "."))
         home = absolute(Path(index)) if index else find_home(start) or start / HOME
         flags = {**(settings or {}), **({"model": model} if model else {})}
-        config, root = load_settings(home, flags), start if index else home.parent
+        loaded, root = load_settings(home, flags), start if index else home.parent
         if index and folder is None:
-            with suppress(IndexCorrupt):  # which ``doctor`` must be able to open; others say it
-                root = Path(read_meta(store_location(home, config), "root") or start)
-        return cls(root, home, config, use)
+            with suppress(IndexCorrupt):  # which ``doctor`` must be able to open; others raise it
+                root = Path(read_meta(store_location(home, loaded), "root") or start)
+        return cls(root, home, loaded, mode, encoder=encoder, store=store, expanders=expanders)
+
+    def close(self) -> None:
+        """Close the index; the gallery can be used again."""
+        while self._other_models:
+            self._other_models.popitem()[1].close()
+        if self._store is not None and self._own_store is None:
+            self._store.close()
+            self._store = None
+        self._forget_searcher()
+
+    def __enter__(self) -> Self:
+        """Return the gallery."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the gallery."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Name the folder and the model."""
+        return f"<Gallery {str(self.root)!r}, model {self.model!r}>"
 
     @cached_property
     def model(self) -> str:
         """The model's name: the one asked for, else the gallery's own, else the default."""
-        return self.config.model or read_meta(self.place, "model") or DEFAULT
+        if self._own_encoder is not None:
+            return self._own_encoder.info.name
+        return self.settings.model or self._get_meta("model") or DEFAULT
 
     @cached_property
     def encoder(self) -> Encoder:
-        return build_encoder(self.model, self.config.device, use=self.use.value)
-
-    @cached_property
-    def searcher(self) -> Searcher:
-        store = self.store  # first: without an index there is no need to look for a model
-        expander = build_expander(self.config, self.home)
-        how = {name: getattr(self.config, name) for name in SEARCHING}
-        tuned = load_tuned_params(self.config, self.encoder.info.space)
-        return Searcher(self.encoder, store, expander, self._open_picture, **how, tuned=tuned)
-
-    @cached_property
-    def setup(self) -> Provenance:
-        """What this gallery's searches depend on; as old as ``searcher``."""
-        settings = {name: getattr(self.config, name) for name in (*SETTINGS, *OUTSIDE)}
-        return Provenance(settings, lexicon_hashes(self.config, self.home), precision(self.model))
-
-    def notice(self) -> None:
-        """Take notice of rules and words that were edited, and of an index that was put in the
-        place of this one; for a process that stays. (Searches see by themselves what an index run
-        changes.) Costs a few microseconds."""
-        words = tuple(_state(file) for file in lexicon_files(self.config, self.home))
-        database = _state(self.home / DATABASE)
-        place = database and database[:2]
-        known, self._known = self._known, (words, place)
-        if known is None or known == self._known:
-            return
-        if place and place != known[1]:
-            self._store = None  # threads that search in the old one may end in peace
-        self._forget_words()
-
-    def _forget_words(self) -> None:
-        """The next search reads rules and lexicon anew."""
-        for name in ("searcher", "setup"):
-            self.__dict__.pop(name, None)
-
-    def _open_picture(self, path: str) -> Rgb:
-        from soutu.images.decode import decode
-
-        return decode(Path(path).expanduser(), max_pixels=self.config.max_pixels, name=path).rgb
+        """The model, loaded by the first use."""
+        return self._own_encoder or build_encoder(self.model, self.settings.device, mode=self.mode)
 
     @property
     def store(self) -> VectorStore:
-        """The opened index. Raises MissingIndex, or ModelMismatch where it holds no vectors
-        of this gallery's model."""
+        """The opened index.
+
+        Raises
+        ------
+        MissingIndex
+            If there is none.
+        ModelMismatch
+            If it holds no vectors of this gallery's model.
+        """
         if self._store is None:
             self._require_index()
-            card = self.encoder.info
+            info = self.encoder.info
             try:
-                self._store = open_store(self.place, card.space)
-            except ModelMismatch as fault:
-                asked = {"model": self.model, "space": card.space, "folder": self.root}
-                known = fault.fields["known"]
-                raise ModelMismatch("gallery-model", known=known, **asked) from fault
+                self._store = open_store(self.location, info.space)
+            except ModelMismatch as error:
+                known = error.fields["known"]
+                raise ModelMismatch(
+                    "gallery-model",
+                    known=known,
+                    model=self.model,
+                    space=info.space,
+                    folder=self.root,
+                ) from error
         return self._store
 
-    def _create_store(self, card: ModelInfo) -> VectorStore:
-        """The index for writing; an address that was asked for is remembered."""
-        store = create_store(self.place, card)
-        if self.config.store:
-            save_store_address(self.home, self.place)
-        return store
-
-    def _require_index(self) -> None:
-        """Said before a model is looked for: without an index no model would help."""
-        if read_meta(self.place, "root") is None:
-            raise missing_index_error(self.place, self.root)
-
-    def _check_root(self) -> None:
-        """The folder can be listed, and the index is its own."""
-        from soutu.images.scan import check_root
-
-        if records := read_meta(self.place, RECORDS):
-            raise BadInput("index-of-records", home=self.home, records=records)
-        check_root(self.root)
-        known = read_meta(self.place, "root")
-        if not known or Path(known) == self.root:
-            return
-        if self.place != self.home:
-            if not is_remembered(self.home, self.place):  # else the folder has been moved
-                told = {"address": redacted(self.place), "known": known, "folder": self.root}
-                raise BadInput("store-other-root", **told)
-        elif self.home.parent != self.root:
-            raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
-
-    def _remembered_captions(self) -> Path | None:
-        kept = read_meta(self.place, "captions_file")
-        return self.root / kept if kept else None
-
-    def _remember(self, captions: Path | None, encoding: str | None) -> None:
-        """Written before the run, so that one that is stopped can be gone on with."""
-        maintenance.remember(self.store, self.root, self.model, captions, encoding)
+    @cached_property
+    def searcher(self) -> Searcher:
+        """The searcher as the settings want it."""
+        store = self.store  # first: without an index there is no need to look for a model
+        options = {name: getattr(self.settings, name) for name in SEARCHER_SETTINGS}
+        tuned = load_tuned_params(self.settings, self.encoder.info.space)
+        expander = self._build_expander(self.settings)
+        return Searcher(self.encoder, store, expander, self._open_image, **options, tuned=tuned)
 
     @cached_property
-    def _others(self) -> dict[str, Self]:
-        return {}
+    def provenance(self) -> Provenance:
+        """What this gallery's searches depend on; as old as ``searcher``."""
+        names = (*LOGGED_SETTINGS, *FILE_SETTINGS)
+        settings = {name: getattr(self.settings, name) for name in names}
+        hashes = lexicon_hashes(self.settings, self.home)
+        return Provenance(settings, hashes, {} if self._own_encoder else precision(self.model))
 
-    def with_model(self, name: str) -> Self:
-        """This gallery as another model sees it, for as long as this one is open."""
-        if name not in self._others:
-            config = replace(self.config, model=name)
-            self._others[name] = type(self)(self.root, self.home, config, self.use)
-        return self._others[name]
+    def reload_if_changed(self) -> None:
+        """Notice edited rules and words, and an index that replaced this one.
 
-    def close(self) -> None:
-        while self._others:
-            self._others.popitem()[1].close()
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-        self._forget_words()
+        For a process that stays; costs a few microseconds. What an index run changes, searches
+        see by themselves.
+        """
+        words = tuple(_file_signature(file) for file in lexicon_files(self.settings, self.home))
+        database = _file_signature(self.home / DATABASE)
+        place = database and database[:2]
+        known, self._signature = self._signature, (words, place)
+        if known is None or known == self._signature:
+            return
+        if place and place != known[1] and self._own_store is None:
+            self._store = None  # threads that search in the old one may end in peace
+        self._forget_searcher()
 
-    def __enter__(self) -> Self:
-        return self
+    def with_model(self, name: str) -> Gallery:
+        """Return this gallery as another model sees it, for as long as this one is open."""
+        if name not in self._other_models:
+            settings = replace(self.settings, model=name)
+            self._other_models[name] = Gallery(self.root, self.home, settings, self.mode)
+        return self._other_models[name]
 
-    def __exit__(
+    # --- searching --------------------------------------------------------------------------
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is a Sequence of str
         self,
-        kind: type[BaseException] | None,
-        fault: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _state(file: Path) -> tuple[int, ...] | None:
-    """What is another once ``file`` is another (its place on the disk first) or was written to."""
-    try:
-        known = file.stat()
-    except OSError:
-        return None
-    return known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns
-
-
-# One query asked of several models: their rankings are fused by rank, as their scores cannot be
-# compared.
-
-
-RRF = "rrf"
-DEPTH = 50  # places that count, at least
-
-
-def fuse_models(results: Sequence[SearchResult], k: int) -> SearchResult:
-    """The ``k`` best hits of ``results`` (of one gallery, a model each, ``DEPTH`` hits or more) by
-    reciprocal rank. ``score`` is theirs; the rest of each hit, and of the result, is what the first
-    model that has it said."""
-    first = results[0]
-    known: dict[int, Hit] = {}
-    rankings = []
-    for result in results:
-        ids = np.array([hit.id for hit in result.hits], np.int64)
-        rankings.append(Ranking(ids, np.array([hit.score for hit in result.hits], np.float32)))
-        for hit in result.hits:
-            known.setdefault(hit.id, hit)
-    merged = reciprocal_rank(rankings)
-    best = zip(merged.ids[:k].tolist(), merged.scores[:k].tolist(), strict=True)
-    hits = tuple(
-        replace(known[id_], rank=rank, score=score) for rank, (id_, score) in enumerate(best, 1)
-    )
-    return replace(first, hits=hits, ranked_by=RRF)
-
-
-# Looking words up as a gallery's searches understand them, and adding one's own.
-
-
-@dataclass(frozen=True)
-class LexiconEntry:
-    """``senses`` of a word that is known as a whole; else the ``words`` that a text was cut into
-    and the English ``caption`` made of them ("" where nothing is known)."""
-
-    senses: tuple[Sense, ...]
-    words: tuple[str, ...]
-    caption: str
-
-
-def lookup_word(home: Path, text: str) -> LexiconEntry:
-    file = user_lexicon(home)
-    expander = LexiconExpander(load_lexicon(file) if file.is_file() else None)
-    word, tokens = expander.understood(text)
-    words = tuple(token.text for token in tokens)
-    return LexiconEntry(expander.lexicon.lookup(word), words, gloss(tokens))
-
-
-def add_user_word(home: Path, word: str, english: list[str]) -> Path:
-    """Teach the gallery at ``home`` a word; returns the file it was written to."""
-    file = user_lexicon(home)
-    add_word(file, word, english)
-    return file
-
-
-# A gallery's part in replaying a log: searchers that are set as they were.
-
-
-def replay_log(
-    gallery: Opened,
-    files: Sequence[Path],
-    *,
-    against: str | None = None,
-    k: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Replay:
-    """What ``Gallery.replay`` does."""
-    lines = read_records(files)
-    _ = gallery.searcher  # what is wrong with it is wrong for every line
-    if against is None:
-        with gallery.store.snapshot():
-            return run(
-                lines, GallerySearchers(gallery), _current_state(gallery), k=k, progress=progress
-            )
-    config = replace(gallery.config, model=against)
-    with Opened(gallery.root, gallery.home, config) as other:
-        _ = other.searcher
-        done = compare(
-            lines, GallerySearchers(gallery), GallerySearchers(other), k=k, progress=progress
-        )
-    return replace(done, against=against)
-
-
-@dataclass
-class GallerySearchers:
-    """A gallery's searcher, set as it was for a logged search. What names a file, a folder or a
-    server is never taken from a log: it may be somebody else's."""
-
-    gallery: Opened
-    _expanders: dict[tuple[object, ...], Expander | None] = field(default_factory=dict)
-
-    def __call__(self, logged: LogRecord) -> Searcher:
-        kept = {name: logged.settings[name] for name in SETTINGS if name in logged.settings}
-        if (
-            kept.get("fusion") == CHOSEN
-        ):  # no setting: the variants are logged (``searchlog/replay.py``)
-            del kept["fusion"]
-        kept.setdefault("negatives", SUBTRACT)  # which is all that an older Soutu could
-        config = merge_settings(self.gallery.config, kept, logged.place)
-        words = config.expand, config.templates
-        if words not in self._expanders:
-            self._expanders[words] = build_expander(config, self.gallery.home)
-        how = {name: getattr(config, name) for name in SEARCHING}
-        return replace(self.gallery.searcher, expander=self._expanders[words], **how)
-
-
-def _current_state(gallery: Opened) -> ReplayState:
-    store, card = gallery.store, gallery.encoder.info
-    kept = store.get_meta(BASELINE_KEY + card.space)
-    named = baseline_from_json(kept).name if kept else ""
-    return ReplayState(card, store.state(), named, gallery.setup, cache(store.changes))
-
-
-# What is asked of a gallery: searches, their log, and their replay.
-
-
-JOURNAL = "journal.jsonl"
-KEY = "journal.key"
-
-
-class Searching(Opened):
-    """A gallery that is only read."""
-
-    def search(
-        self,
-        text: str | None = None,
+        query: QueryLike | None = None,
         *,
         image: str | Path | Rgb | None = None,
         k: int | None = None,
         where: str | None = None,
         min_confidence: float | None = None,
         also: Sequence[str] = (),
-    ) -> SearchResult:
-        """The ``k`` pictures nearest to a query (a text, or several terms: ``灰猫 + 雪地``,
-        ``query/parser.py``), or to a picture (a path, or RGB uint8 (h, w, 3)). Exactly one of the
-        two must be given. ``where`` narrows the search: ``"folder = '2024' and width > 2000"``
-        (its words: ``query/parser.py``). Where it is less sure than ``min_confidence`` (0 to 1)
-        that
-        anything like the text is there, there are no hits; None: as the settings say. ``also``:
-        further models that the gallery was indexed with: their rankings of a text are fused with
-        this one's (``gallery.py``); each search is logged by itself."""
-        if (text is None) == (image is None):
-            raise TypeError("search takes a text or an image")
-        k = self.config.k if k is None else k
-        if text is not None:
-            searcher = self.searcher  # first: it says where there is no index
-            sure = self.threshold(min_confidence)
-            depth = max(k, DEPTH) if also else k
-            found = searcher.search(text, depth, where=where, min_confidence=sure)
-            found = self._logged(found)
-            rest = [
-                self.with_model(name).search(text, k=depth, where=where, min_confidence=sure)
-                for name in also
-            ]
-            return fuse_models([found, *rest], k) if rest else found
-        rgb, name = self._picture(image)
-        return self._logged(self.searcher.search_by_image(rgb, name, k, where=where))
+    ) -> SearchResult: ...
+    @overload
+    def search(
+        self,
+        query: Sequence[QueryLike],
+        *,
+        k: int | None = None,
+        where: str | None = None,
+        min_confidence: float | None = None,
+    ) -> list[SearchResult]: ...
+    def search(
+        self,
+        query: QueryLike | Sequence[QueryLike] | None = None,
+        *,
+        image: str | Path | Rgb | None = None,
+        k: int | None = None,
+        where: str | None = None,
+        min_confidence: float | None = None,
+        also: Sequence[str] = (),
+    ) -> SearchResult | list[SearchResult]:
+        """Find the ``k`` pictures nearest to a query; each search is logged.
 
-    def threshold(self, wished: float | None) -> float:
-        """The confidence below which there are no hits: ``wished``, or as the settings say."""
-        tuned = self.searcher.tuned.min_confidence
-        known = (wished, self.config.min_confidence, tuned)
-        return next(one for one in known if one is not None)
+        Parameters
+        ----------
+        query
+            Text (one term or several: ``灰猫 + 雪地``, see ``query/parser.py``), a ``Path`` of a
+            picture, a PIL image, an RGB array uint8 (h, w, 3), a vector float32 (dim,); or a list
+            of these, which are encoded in one batch and give a list of results.
+        image
+            A picture by path or as an RGB array, instead of ``query``.
+        k
+            Number of hits; None: as the settings say.
+        where
+            A filter: ``"folder = '2024' and width > 2000"``.
+        min_confidence
+            No hits where it is less sure (0 to 1) that anything like the text is there; None: as
+            the settings say.
+        also
+            Further models that the gallery was indexed with: the rankings of a text are fused by
+            reciprocal rank.
 
-    def find(self, query: Query | Rgb, asking: SearchParams) -> SearchResult:
-        """A search of a query in parts, or a picture, as ``asking`` says: page by page, with
-        variants of one's own. Pages after the first are not logged: they are the same search."""
-        if isinstance(query, Query):
-            found = self.searcher.find(query, asking)
-        else:
-            found = self.searcher.find_by_image(query, self._picture(query)[1], asking)
-        if asking.offset:
-            return found
-        others: dict[str, object] = {} if asking.expand else {"expand": False}
-        if asking.variants is not None:
-            others["fusion"] = CHOSEN
-        return self._logged(found, **others)
+        Raises
+        ------
+        BadQuery, BadImage, MissingIndex, ModelMismatch
+        """
+        if (query is None) == (image is None):
+            raise TypeError("search takes a query or an image")
+        params = SearchParams(self.settings.k if k is None else k, 0, where)
+        if image is not None:
+            query = Path(image) if isinstance(image, str) else image
+        if isinstance(query, str):
+            searcher = self.searcher  # first: it raises MissingIndex
+            params = replace(params, min_confidence=self.resolve_min_confidence(min_confidence))
+            if also:
+                return self._search_models(query, params, also)
+            return self._log(searcher.search_query(parse_query(query), params))
+        if isinstance(query, Sequence):
+            return self._search_batch(query, params, min_confidence)
+        assert query is not None
+        return self._search_picture(query, params)
 
-    def explain(self, query: str | Query, *, k: int | None = None) -> Explanation:
-        """Why a query finds what it finds by what the pictures show (captions have no say here);
-        a search like any other, and logged."""
-        from soutu.search.explain import explain
+    def search_query(self, query: Query | Rgb, params: SearchParams) -> SearchResult:
+        """Search for a parsed query, or a picture as an RGB array, page by page.
 
-        plain = replace(self.searcher, hybrid="off")
-        asked = parse_query(query) if isinstance(query, str) else query
-        result = plain.find(asked, SearchParams(self.config.k if k is None else k))
-        return explain(self._logged(result, hybrid="off"), self.encoder, self.store)
+        Pages after the first are not logged: they are the same search.
+        """
+        if not isinstance(query, Query):
+            return self._search_picture(query, params)
+        return self.run(self.searcher.prepare(query, params))
+
+    def run(self, prepared: PreparedQuery) -> SearchResult:
+        """Search for a query that ``searcher.prepare`` prepared, as ``search_query`` does."""
+        result, params = self.searcher.run(prepared), prepared.params
+        if params.offset:
+            return result
+        changed: dict[str, object] = {} if params.expand else {"expand": False}
+        if params.variants is not None:
+            changed["fusion"] = CHOSEN
+        return self._log(result, **changed)
 
     def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:
-        """The ``k`` captions nearest to a picture (a path, or RGB uint8 (h, w, 3))."""
-        rgb, name = self._picture(image)
-        return self._logged(self.searcher.captions(rgb, name, self.config.k if k is None else k))
+        """Find the ``k`` captions nearest to a picture: a path, or RGB uint8 (h, w, 3)."""
+        rgb, name = self._load_image(Path(image) if isinstance(image, str) else image)
+        k = self.settings.k if k is None else k
+        return self._log(self.searcher.captions(rgb, name, k))
 
     def captions_of(self, path: str, *, k: int | None = None) -> SearchResult:
-        """The ``k`` captions nearest to an indexed picture, by its path there."""
-        return self._logged(self.searcher.captions_of(path, self.config.k if k is None else k))
+        """Find the ``k`` captions nearest to an indexed picture, by its path there."""
+        k = self.settings.k if k is None else k
+        return self._log(self.searcher.captions_of(path, k))
 
-    def _picture(self, image: str | Path | Rgb | None) -> tuple[Rgb, str]:
-        if not isinstance(image, (str, Path)):
-            assert image is not None
-            return image, "(array)"
-        return self._open_picture(str(image)), str(image)
+    def explain(self, query: str | Query, *, k: int | None = None) -> Explanation:
+        """Explain why a query finds what it finds by the vectors alone; logged as a search."""
+        from soutu.search.explain import explain
+
+        searcher = replace(self.searcher, hybrid="off")
+        parsed = parse_query(query) if isinstance(query, str) else query
+        params = SearchParams(self.settings.k if k is None else k)
+        result = self._log(searcher.search_query(parsed, params), hybrid="off")
+        return explain(result, self.encoder, self.store)
+
+    def resolve_min_confidence(self, requested: float | None) -> float:
+        """Return the confidence below which there are no hits: requested, set, or tuned."""
+        if requested is not None:
+            return requested
+        if self.settings.min_confidence is not None:
+            return self.settings.min_confidence
+        return self.searcher.tuned.min_confidence
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Encode texts as they stand, float32 (n, dim), unit rows. Needs no index."""
+        return self.encoder.encode_texts(list(texts))
+
+    def encode_images(self, images: Sequence[str | Path | Image.Image | Rgb]) -> Floats:
+        """Encode pictures (paths, PIL images or RGB arrays), float32 (n, dim), unit rows."""
+        loaded = [self._load_image(Path(i) if isinstance(i, str) else i)[0] for i in images]
+        return self.encoder.encode_images(loaded)
+
+    def vectors(self) -> tuple[list[str], Floats]:
+        """Return the paths of all indexed pictures and their vectors, float32 (n, dim)."""
+        store = self.store
+        with store.snapshot():
+            missing = set(store.images_without_vector())
+            files = [file for file in store.files().values() if file.image_id not in missing]
+            files.sort(key=lambda file: file.path)
+            return [f.path for f in files], store.image_vectors([f.image_id for f in files])
+
+    def _search_batch(
+        self, queries: Sequence[QueryLike], params: SearchParams, min_confidence: float | None
+    ) -> list[SearchResult]:
+        searcher = self.searcher
+        params_text = replace(params, min_confidence=self.resolve_min_confidence(min_confidence))
+        texts = [i for i, query in enumerate(queries) if isinstance(query, str)]
+        images = [i for i, query in enumerate(queries) if i not in set(texts)]
+        vectors: dict[int, Floats] = {}
+        pictures: dict[int, Rgb] = {}
+        names: dict[int, str] = {}
+        for i in images:
+            query = queries[i]
+            assert not isinstance(query, str)
+            if isinstance(query, np.ndarray) and query.ndim == 1:
+                vectors[i], names[i] = self._unit(query), VECTOR
+            else:
+                pictures[i], names[i] = self._load_image(query)
+        rows = self.encoder.encode_images(list(pictures.values()))
+        vectors |= zip(pictures, rows, strict=True)
+        prepared = [searcher.prepare(parse_query(str(queries[i])), params_text) for i in texts]
+        results = dict(zip(texts, searcher.run_batch(prepared), strict=True))
+        for i, vector in vectors.items():
+            results[i] = searcher.search_vector(vector, names[i], params)
+        return [self._log(results[i]) for i in range(len(queries))]
+
+    def _search_models(self, text: str, params: SearchParams, also: Sequence[str]) -> SearchResult:
+        deeper = replace(params, k=max(params.k, MIN_DEPTH))
+        results = [self._log(self.searcher.search_query(parse_query(text), deeper))]
+        for name in also:
+            other = self.with_model(name)
+            results.append(other._log(other.searcher.search_query(parse_query(text), deeper)))
+        return fuse_models(results, params.k)
+
+    def _search_picture(
+        self, image: Path | Image.Image | np.ndarray[Any, Any], params: SearchParams
+    ) -> SearchResult:
+        searcher = self.searcher
+        if isinstance(image, np.ndarray) and image.ndim == 1:
+            result = searcher.search_vector(self._unit(image), VECTOR, params)
+        else:
+            result = searcher.search_by_image(*self._load_image(image), params)
+        return result if params.offset else self._log(result)
+
+    def _load_image(self, image: Path | Image.Image | np.ndarray[Any, Any]) -> tuple[Rgb, str]:
+        """Return a picture as RGB uint8 (h, w, 3), and the name that is logged for it."""
+        if isinstance(image, Path):
+            return self._open_image(str(image)), str(image)
+        if not isinstance(image, np.ndarray):
+            from PIL import ImageOps
+
+            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise BadQuery("query-array", shape=image.shape, dtype=image.dtype)
+        return image, ARRAY
+
+    def _open_image(self, path: str) -> Rgb:
+        from soutu.images.decode import decode
+
+        return decode(Path(path).expanduser(), max_pixels=self.settings.max_pixels, name=path).rgb
+
+    def _unit(self, vector: np.ndarray[Any, Any]) -> Floats:
+        unit: Floats = np.asarray(vector, np.float32)
+        norm = float(np.linalg.norm(unit))
+        dim = self.encoder.info.dim
+        if unit.shape != (dim,) or not np.isfinite(norm) or norm == 0:
+            raise BadQuery("query-vector", shape=unit.shape, dim=dim)
+        scaled: Floats = unit / np.float32(norm)
+        return scaled
+
+    def _build_expander(self, settings: Settings) -> Expander | None:
+        if self._own_expanders is None:
+            return build_expander(settings, self.home)
+        from soutu.query.expansion import ExpanderPipeline
+
+        return ExpanderPipeline((), self._own_expanders) if settings.expand else None
+
+    def _forget_searcher(self) -> None:
+        """Let the next search read rules and lexicon again."""
+        for name in ("searcher", "provenance"):
+            self.__dict__.pop(name, None)
+
+    # --- the search log ---------------------------------------------------------------------
 
     @property
-    def journal(self) -> SearchLog:
+    def search_log(self) -> SearchLog:
         """Where searches are logged, and how."""
-        config = self.config
-        key = self.home / KEY if config.journal == "hashed" else None
-        return SearchLog(self.home / JOURNAL, config.journal_bytes, config.journal_files, key)
+        settings = self.settings
+        key = self.home / LOG_KEY_FILE if settings.journal == "hashed" else None
+        file = self.home / LOG_FILE
+        return SearchLog(file, settings.journal_bytes, settings.journal_files, key)
 
     def replay(
         self,
@@ -485,28 +519,56 @@ class Searching(Opened):
         k: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Replay:
-        """Run the searches in ``log`` (None: this gallery's journal) again and compare, over the
-        first ``k`` hits where that is given; or this gallery's model with ``against`` on them.
-        Nothing is logged. Raises BadInput for a log that cannot be read."""
+        """Run logged searches again and compare; nothing is logged.
+
+        Parameters
+        ----------
+        log
+            A log file; None: this gallery's log.
+        against
+            Compare this gallery's model with another one on the logged queries instead.
+        k
+            Compare the first ``k`` hits.
+        progress
+            Called with the number of lines done.
+
+        Raises
+        ------
+        BadInput
+            For a log that cannot be read.
+        """
+        from soutu.searchlog.reader import read_records
+        from soutu.searchlog.replay import compare, replay
 
         self._require_index()
-        files = self.journal.files() if log is None else [Path(log)]
-        return replay_log(self, files, against=against, k=k, progress=progress)
+        records = read_records(self.search_log.files() if log is None else [Path(log)])
+        _ = self.searcher  # what is wrong with it is wrong for every line
+        own = _LogSearchers(self)
+        if against is None:
+            with self.store.snapshot():
+                return replay(records, own, _current_state(self), k=k, progress=progress)
+        settings = replace(self.settings, model=against)
+        with Gallery(self.root, self.home, settings) as other:
+            _ = other.searcher
+            report = compare(records, own, _LogSearchers(other), k=k, progress=progress)
+        return replace(report, against=against)
 
-    def _logged(self, result: SearchResult, **settings: object) -> SearchResult:
-        """A search that cannot be logged (a read-only disk) is still an answer; the fault is
-        kept for whoever shows it. ``settings``: those that were others than the gallery's."""
-        if self.config.journal != "off":
-            setup = replace(self.setup, settings={**self.setup.settings, **settings})
+    def _log(self, result: SearchResult, **changed: object) -> SearchResult:
+        """Log a search; ``changed`` are settings that differ from the gallery's.
+
+        A search that cannot be logged (a read-only disk) is still an answer; the error is kept for
+        whoever shows it.
+        """
+        result = replace(result, root=self.root)
+        if self.settings.journal != "off":
+            settings = {**self.provenance.settings, **changed}
             try:
-                self.journal.record(result, setup)
-            except OSError as fault:
-                self.journal_fault = fault
+                self.search_log.record(result, replace(self.provenance, settings=settings))
+            except OSError as error:
+                self.log_error = error
         return result
 
-
-class Gallery(Searching):
-    """``Gallery.open(folder)``, then ``index``, ``search`` and ``captions``."""
+    # --- indexing ---------------------------------------------------------------------------
 
     def index(
         self,
@@ -516,39 +578,45 @@ class Gallery(Searching):
         progress: Callable[[int, int], None] | None = None,
         on_ray: OnRay | None = None,
     ) -> IndexReport:
-        """Bring the index up to date with the folder. A captions file is remembered and read
-        again by later calls without one. ``on_ray``: pictures are embedded there first."""
+        """Bring the index up to date with the folder.
+
+        Parameters
+        ----------
+        captions
+            A captions file; it is remembered and read again by later calls without one.
+        encoding
+            Of the captions file.
+        progress
+            Called with the pictures done and in all.
+        on_ray
+            Embed pictures there first.
+        """
         from soutu.images.captions import read_captions
         from soutu.indexing.indexer import index_folder
         from soutu.indexing.pipeline import IndexOptions
+        from soutu.maintenance import refresh_derived
 
         self._check_root()
-        encoding = encoding or read_meta(self.place, "captions_encoding") or None
-        file = absolute(Path(captions)) if captions else self._remembered_captions()
-        gone = captions is None and file is not None and not file.is_file()
-        # All that can be wrong with the captions is said before anything is written.
-        read = read_captions(file, self.root, encoding=encoding) if file and not gone else None
-        self.close()
-        self._store = self._create_store(self.encoder.info)
-        self._remember(file if captions else None, encoding)
-        ready = on_ray.fill(self, self._store, progress) if on_ray else 0
+        encoding = encoding or self._get_meta("captions_encoding") or None
+        file = absolute(Path(captions)) if captions else self._captions_file()
+        missing = captions is None and file is not None and not file.is_file()
+        # All that can be wrong with the captions is raised before anything is written.
+        rows = read_captions(file, self.root, encoding=encoding) if file and not missing else None
+        store = self._create_store(self.encoder.info)
+        self._save_settings(file if captions else None, encoding)
+        embedded = on_ray.fill(self, store, progress) if on_ray else 0
+        settings = self.settings
+        options = IndexOptions(settings.workers or 0, settings.batch or 0, settings.max_pixels)
         report = index_folder(
-            self.root,
-            self._store,
-            self.encoder,
-            captions=read,
-            options=IndexOptions(
-                self.config.workers or 0, self.config.batch or 0, self.config.max_pixels
-            ),
-            progress=progress,
+            self.root, store, self.encoder, captions=rows, options=options, progress=progress
         )
         report = replace(
             report,
-            encoded=report.encoded + ready,
-            unchanged=report.unchanged - ready,
-            built=maintenance.refresh_derived(self._store, self.encoder, self.config),
+            encoded=report.encoded + embedded,
+            unchanged=report.unchanged - embedded,
+            built=refresh_derived(store, self.encoder, settings),
         )
-        if not gone:
+        if not missing:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
 
@@ -560,40 +628,47 @@ class Gallery(Searching):
         progress: Callable[[int, int], None] | None = None,
         stop: Event | None = None,
     ) -> Iterator[IndexReport | SoutuError]:
-        """``index``, and again whenever a picture, a folder or the captions file has changed:
-        the report of each run, or why it could not be done. While another process writes, it is
-        tried again. Ends when ``stop`` is set. Raises MissingExtra without watchfiles."""
+        """Index now and whenever a picture, a folder or the captions file changes.
+
+        Yields the report of each run, or why it failed. While another process writes, the run is
+        tried again. Ends when ``stop`` is set.
+
+        Raises
+        ------
+        MissingExtra
+            Without watchfiles.
+        """
         from soutu.indexing.indexer import watch_changes
 
         self._check_root()
-        file = absolute(Path(captions)) if captions else self._remembered_captions()
-        due, told = True, ""
+        file = absolute(Path(captions)) if captions else self._captions_file()
+        due, last_error = True, ""
         for changed in watch_changes(self.root, ignored=self.home, captions=file, stop=stop):
             if not (due or changed):
                 continue
             try:
                 report = self.index(captions, encoding=encoding, progress=progress)
-            except SoutuError as fault:
-                due = fault.code == "index-locked"
-                if fault.code != told:
-                    yield fault
-                told = fault.code if due else ""
+            except SoutuError as error:
+                due = error.code == "index-locked"
+                if error.code != last_error:
+                    yield error
+                last_error = error.code if due else ""
             else:
-                due, told = False, ""
+                due, last_error = False, ""
                 yield report
 
     def plan(self) -> FolderDiff:
-        """What ``index`` would do now. Nothing is written, and no index is made."""
+        """Return what ``index`` would do now. Nothing is written, and no index is made."""
         from soutu.indexing.diff import dry_run
 
         self._check_root()
-        if read_meta(self.place, "root") is None:
+        if self._get_meta("root") is None:
             return dry_run(self.root, None)
         try:
-            with open_store(self.place, self.encoder.info.space) as store:
+            with open_store(self.location, self.encoder.info.space) as store:
                 return dry_run(self.root, store)
         except ModelMismatch:
-            with open_store(self.place) as store:
+            with open_store(self.location) as store:
                 return dry_run(self.root, store, other_model=True)
 
     def import_embeddings(
@@ -603,71 +678,150 @@ class Gallery(Searching):
         form: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> ImportReport:
-        """Index the embeddings in ``path`` (its format: ``exchange/formats.py``) without
-        encoding anything. They are of the model that this gallery was opened with, or that a file
-        there names. All rows are checked before anything is written."""
+        """Index embeddings from files without encoding anything.
+
+        They are of the model that this gallery was opened with, or that a file there names. All
+        rows are checked before anything is written. Formats: ``exchange/formats.py``.
+        """
+        from soutu.factory import open_embeddings
         from soutu.indexing.importer import check_embeddings, import_embeddings
+        from soutu.maintenance import refresh_derived
 
         self._check_root()
-        source, made = open_embeddings(Path(path), form, self.config.model)
-        check_embeddings(source, made.info.dim)
+        embeddings, source = open_embeddings(Path(path), form, self.settings.model)
+        dim = source.info.dim
+        check_embeddings(embeddings, dim)
         self.close()
         self.__dict__.pop("encoder", None)
-        self.model = made.model
-        self._store = self._create_store(made.info)
-        self._remember(None, None)
-        workers, dim = self.config.workers or 0, made.info.dim
+        self.model = source.model
+        store = self._create_store(source.info)
+        self._save_settings(None, None)
+        workers = self.settings.workers or 0
         report = import_embeddings(
-            self.root, self._store, source, dim, workers=workers, progress=progress
+            self.root, store, embeddings, dim, workers=workers, progress=progress
         )
         with suppress(Missing):  # without the model, codes are built by a run that has it
-            maintenance.refresh_derived(self._store, self.encoder, self.config)
+            refresh_derived(store, self.encoder, self.settings)
         return report
 
     def export_embeddings(self, folder: str | Path, *, form: str = "npy") -> ExportReport:
-        """Write what is indexed into ``folder``, as "npy", "pt" or "parquet": the vectors of the
-        model asked for, or of the one last indexed with. A folder that holds anything but an
-        earlier export is refused."""
+        """Write what is indexed into ``folder``, as "npy", "pt" or "parquet".
+
+        The vectors are those of the model asked for, or of the one last indexed with. A folder
+        that holds anything but an earlier export is refused.
+        """
         from soutu.exchange.export import export_embeddings
         from soutu.exchange.npy import EmbeddingSource
 
         self._require_index()
-        space = self.encoder.info.space if self.config.model else None
-        with open_store(self.place, space) as store:
-            return export_embeddings(
-                store, Path(folder), form, EmbeddingSource(self.model, store.info)
-            )
+        space = self.encoder.info.space if self.settings.model else None
+        with open_store(self.location, space) as store:
+            source = EmbeddingSource(self.model, store.info)
+            return export_embeddings(store, Path(folder), form, source)
+
+    def _create_store(self, info: ModelInfo) -> VectorStore:
+        """Open the index for writing; an address that was asked for is remembered."""
+        if self._own_store is not None:
+            return self._own_store
+        self.close()
+        self._store = create_store(self.location, info)
+        if self.settings.store:
+            save_store_address(self.home, self.location)
+        return self._store
+
+    def _get_meta(self, key: str) -> str | None:
+        if self._own_store is not None:
+            return self._own_store.get_meta(key)
+        return read_meta(self.location, key)
+
+    def _require_index(self) -> None:
+        """Raise before a model is looked for: without an index no model would help."""
+        if self._own_store is None and read_meta(self.location, "root") is None:
+            raise missing_index_error(self.location, self.root)
+
+    def _check_root(self) -> None:
+        """Check that the folder can be listed and the index is its own."""
+        from soutu.images.scan import check_root
+
+        if records := self._get_meta(RECORDS):
+            raise BadInput("index-of-records", home=self.home, records=records)
+        check_root(self.root)
+        known = self._get_meta("root")
+        if not known or Path(known) == self.root:
+            return
+        if self.location != self.home:
+            if not is_remembered(self.home, self.location):  # else the folder has been moved
+                address = redacted(self.location)
+                raise BadInput("store-other-root", address=address, known=known, folder=self.root)
+        elif self.home.parent != self.root:
+            raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
+
+    def _captions_file(self) -> Path | None:
+        name = self._get_meta("captions_file")
+        return self.root / name if name else None
+
+    def _save_settings(self, captions: Path | None, encoding: str | None) -> None:
+        """Store model, root and captions file before the run, so that a stopped one can go on."""
+        from soutu.maintenance import save_gallery_meta
+
+        save_gallery_meta(self.store, self.root, self.model, captions, encoding)
+
+    # --- words and maintenance --------------------------------------------------------------
 
     def lookup(self, text: str) -> LexiconEntry:
-        """What the lexicon, with the gallery's own words over it, makes of a text."""
+        """Look a text up in the lexicon, with the gallery's own words over it."""
+        from soutu.query.expansion import LexiconExpander
+        from soutu.query.gloss import gloss
+        from soutu.query.lexicon import load_lexicon
 
-        return lookup_word(self.home, text)
+        file = user_lexicon(self.home)
+        expander = LexiconExpander(load_lexicon(file) if file.is_file() else None)
+        word, tokens = expander.segment(text)
+        words = tuple(token.text for token in tokens)
+        return LexiconEntry(expander.lexicon.lookup(word), words, gloss(tokens))
 
     def add_word(self, word: str, english: list[str]) -> Path:
-        """Teach the gallery a word; returns the file that it was written to (BadConfig)."""
+        """Teach the gallery a word; return the file it was written to."""
+        from soutu.query.lexicon import add_word
 
         self._require_index()
-        self._forget_words()
-        return add_user_word(self.home, word, english)
+        self._forget_searcher()
+        file = user_lexicon(self.home)
+        add_word(file, word, english)
+        return file
 
     def info(self) -> GalleryInfo:
-        """What this gallery holds. Needs no model."""
+        """Return what this gallery holds. Needs no model."""
+        from soutu.maintenance import gallery_info
+
         self._require_index()
-        return maintenance.gallery_info(self.root, self.home, self.place, self.config)
+        return gallery_info(self.root, self.home, self.location, self.settings)
 
     def compact(self) -> Compacted:
-        """Give back the room of pictures, captions and vectors that are gone. Files that come
-        back later are encoded again."""
-        home = require_local(self.place, "compact")
+        """Free the space of pictures, captions and vectors that are gone.
+
+        Files that come back later are encoded again.
+        """
+        from soutu.maintenance import compact_gallery
+
+        home = require_local(self.location, "compact")
         self._require_index()
         self.close()
-        return maintenance.compact_gallery(home, self._encode, self.config)
+        return compact_gallery(home, self.encode_texts, self.settings)
 
     def doctor(self) -> HealthReport:
-        """Check the index for damage. Raises MissingIndex. Needs no model."""
-        home = require_local(self.place, "doctor")
+        """Check the index for damage. Needs no model.
+
+        Raises
+        ------
+        MissingIndex
+            If there is none.
+        """
+        from soutu.maintenance import check_gallery
+
+        home = require_local(self.location, "doctor")
         self.close()
-        return maintenance.check_gallery(home)
+        return check_gallery(home)
 
     def rebuild(
         self,
@@ -676,18 +830,85 @@ class Gallery(Searching):
         encoding: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> RebuildReport:
-        """Make the index anew from the pictures, whatever state it is in; see
-        ``maintenance.rebuild_gallery``. A captions file is remembered, as by ``index``."""
-        home = require_local(self.place, "index --rebuild")
+        """Make the index again from the pictures, whatever state it is in.
+
+        A captions file is remembered, as by ``index``. What is kept:
+        ``maintenance.rebuild_gallery``.
+        """
+        from soutu.maintenance import rebuild_gallery
+
+        home = require_local(self.location, "index --rebuild")
         self.close()
         for name in ("model", "encoder"):
             self.__dict__.pop(name, None)
         file = absolute(Path(captions)) if captions else None
-        report = maintenance.rebuild_gallery(
-            self.root, home, self.config, captions=file, encoding=encoding, progress=progress
+        report = rebuild_gallery(
+            self.root, home, self.settings, captions=file, encoding=encoding, progress=progress
         )
         self.model = report.model
         return report
 
-    def _encode(self, texts: Sequence[str]) -> Floats:
-        return self.encoder.encode_texts(texts)
+
+def fuse_models(results: Sequence[SearchResult], k: int) -> SearchResult:
+    """Fuse results of several models by reciprocal rank, as their scores cannot be compared.
+
+    ``score`` is the fused one; the rest of each hit, and of the result, is what the first model
+    that has it says.
+    """
+    hits_by_id: dict[int, Hit] = {}
+    rankings = []
+    for result in results:
+        ids = np.array([hit.id for hit in result.hits], np.int64)
+        rankings.append(Ranking(ids, np.array([hit.score for hit in result.hits], np.float32)))
+        for hit in result.hits:
+            hits_by_id.setdefault(hit.id, hit)
+    fused = reciprocal_rank(rankings)
+    best = zip(fused.ids[:k].tolist(), fused.scores[:k].tolist(), strict=True)
+    hits = tuple(
+        replace(hits_by_id[id_], rank=rank, score=score)
+        for rank, (id_, score) in enumerate(best, 1)
+    )
+    return replace(results[0], hits=hits, ranked_by=RRF)
+
+
+@dataclass
+class _LogSearchers:
+    """A gallery's searcher, set as it was for a logged search.
+
+    What names a file, a folder or a server is never taken from a log: it may be somebody else's.
+    """
+
+    gallery: Gallery
+    _expanders: dict[tuple[object, ...], Expander | None] = field(default_factory=dict)
+
+    def __call__(self, record: LogRecord) -> Searcher:
+        logged = {n: record.settings[n] for n in LOGGED_SETTINGS if n in record.settings}
+        if logged.get("fusion") == CHOSEN:  # no setting: the variants are logged
+            del logged["fusion"]
+        elif "fusion" in logged and logged["fusion"] not in FUSIONS:  # one that is gone
+            logged["fusion"] = MEAN
+        logged.setdefault("negatives", SUBTRACT)  # which is all that an older Soutu could
+        settings = merge_settings(self.gallery.settings, logged, record.place)
+        key = settings.expand, settings.templates
+        if key not in self._expanders:
+            self._expanders[key] = self.gallery._build_expander(settings)
+        options = {name: getattr(settings, name) for name in SEARCHER_SETTINGS}
+        return replace(self.gallery.searcher, expander=self._expanders[key], **options)
+
+
+def _current_state(gallery: Gallery) -> ReplayState:
+    from soutu.searchlog.replay import ReplayState
+
+    store, info = gallery.store, gallery.encoder.info
+    stored = store.get_meta(BASELINE_KEY + info.space)
+    name = baseline_from_json(stored).name if stored else ""
+    return ReplayState(info, store.state(), name, gallery.provenance, cache(store.changes))
+
+
+def _file_signature(file: Path) -> tuple[int, ...] | None:
+    """Device, inode, size and mtime, which change when a file is replaced or modified."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -290,7 +290,7 @@ def rebuild_gallery(
             begin_new_index(old, folder)
             report = None
             with LocalStore.create_or_open(folder, info) as store:
-                remember(store, root, name, captions, encoding)
+                save_gallery_meta(store, root, name, captions, encoding)
                 if encoder:
                     report = index_folder(
                         root,
@@ -331,7 +331,7 @@ def rebuild_gallery(
     return RebuildReport(name, report, carried)
 
 
-def remember(
+def save_gallery_meta(
     store: VectorStore, root: Path, model: str, captions: Path | None, encoding: str | None
 ) -> None:
     """Keep with the index what later calls need not be told again."""

@@ -147,7 +147,7 @@ def merge_settings(config: Settings, values: Mapping[str, object], source: str) 
 
 
 _CHOICES = {
-    "fusion": ("auto", "mean", "balanced", "anchored", "senses"),
+    "fusion": ("auto", "mean", "balanced", "senses"),
     "correction": ("auto", "on", "off"),
     "hybrid": ("auto", "on", "off"),
     "negatives": ("penalise", "subtract"),

@@ -1,26 +1,19 @@
-"""What a search may be narrowed to: conditions as values, independent of any store.
-
-    Compare("width", ">", 2000)      All((a, b))      Any((a, b))      Not(a)
-
-``Field.kind`` says what a value may be: "number"; "text"; "time", a local time or its beginning
-("2024", "2024-05-06", "2024-05-06T07"); "shape", one of ``SHAPES``.
-"""
+"""The values that flow through Soutu: frozen, built once, passed whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 
 from soutu.errors import SoutuError
 
 if TYPE_CHECKING:
+    import pandas
     from numpy.typing import NDArray
-
-# The values that flow through Soutu. Frozen, built once, passed whole.
-
 
 Floats: TypeAlias = "NDArray[np.float32]"
 """float32 array: embeddings are (n, dim) with unit rows, scores are (n,)."""
@@ -75,7 +68,7 @@ class ExpanderTrace:
     name: str
     ms: float
     proposed: int
-    fault: SoutuError | None = None
+    error: SoutuError | None = None
 
 
 @dataclass(frozen=True)
@@ -140,21 +133,52 @@ class IndexState:
     captions: int
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """All that showing, explaining, logging and replaying a search needs.
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult(Sequence[Hit]):
+    """The hits of a search, and all that showing, explaining, logging and replaying it needs.
 
-    ``vector`` is the fused query, float32 (dim,), unit length; ``agreement`` is
-    the length of a term's pooled variants before they were renormalised (0 to 1), the
-    least of all terms; ``confidence`` the probability that anything which was asked for is there
-    (None: not known, as for pictures), and below ``min_confidence`` there are no hits;
-    ``correction`` is the α that hubs were held back with (``search/calibration.py``), 0 for none;
-    ``penalties`` are those of terms with a minus, where they do not just subtract; ``senses`` the
-    vectors, float32 (s, dim), of a word's senses where these are kept apart (None: they are not);
-    ``ranked_by`` is "vector", or how the ranking by captions was fused with it
-    (``query.fuse_rankings.RANKINGS``); ``timings`` are milliseconds by step, ``expanders`` those
-    that were asked for variants; ``k`` hits were asked for; ``reference`` names what the index
-    knew of its answers to texts (``query.standing``), "" for nothing.
+    A sequence of ``Hit``: iterate it, take its length, index or slice it. Compared by identity.
+
+    Parameters
+    ----------
+    query
+        The parsed query.
+    variants
+        What it was expanded to; the original first.
+    hits
+        Best first.
+    agreement
+        Length of a term's pooled variants before renormalising, 0 to 1; the least of all terms.
+    fusion
+        How variants became one vector.
+    vector
+        The pooled query, float32 (dim,), unit length.
+    model, index_state
+        Which model and which index answered.
+    target
+        "images" or "captions".
+    confidence
+        Probability that anything asked for is there; None where unknown, as for image queries.
+    min_confidence
+        Below it there are no hits.
+    correction
+        The α of the hub correction; 0: none.
+    timings
+        Milliseconds by step.
+    expanders
+        What running each expander came to.
+    ranked_by
+        "vector"; "lifted" where captions boosted images; "rrf" where several models were fused.
+    penalties
+        Of negative terms, where these do not just subtract.
+    senses
+        float32 (s, dim), one vector a sense, where a word's senses are kept apart.
+    k
+        How many hits were asked for.
+    reference
+        Name of the gallery's score baseline; "" for none.
+    root
+        The folder that the hits' paths are relative to, where it is known.
     """
 
     query: Query
@@ -176,6 +200,83 @@ class SearchResult:
     senses: Floats | None = None
     k: int = 0
     reference: str = ""
+    root: Path | None = None
+
+    def __len__(self) -> int:
+        """Return the number of hits."""
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        """Return a hit, or a tuple of hits for a slice."""
+        return self.hits[index]
+
+    def __repr__(self) -> str:
+        """Name the query, the number of hits and the best of them."""
+        best = f", best {self.hits[0].score:.3f} {self.hits[0].path!r}" if self.hits else ""
+        return f"<SearchResult {self.query.raw!r}: {len(self.hits)} {self.target}{best}>"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the result as plain Python values, ready for JSON; vectors are left out."""
+        return {
+            "query": self.query.raw,
+            "filters": list(self.query.filters),
+            "target": self.target,
+            "model": self.model.name,
+            "confidence": self.confidence,
+            "variants": [asdict(variant) for variant in self.variants],
+            "agreement": self.agreement,
+            "hits": [{**asdict(hit), "also": list(hit.also)} for hit in self.hits],
+            "timings": dict(self.timings),
+        }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a data frame, one row a hit. Needs pandas."""
+        import pandas
+
+        names = [f.name for f in fields(Hit)]
+        return pandas.DataFrame([asdict(hit) for hit in self.hits], columns=names)
+
+    def _repr_html_(self) -> str:
+        """Show the hits as thumbnails in a notebook."""
+        from html import escape
+
+        cards = "".join(
+            f'<figure style="margin:4px;width:160px;font:12px sans-serif">'
+            f"{_thumbnail(self.root, hit.path)}<figcaption>{hit.rank}. {hit.score:.3f} "
+            f"{escape(hit.caption or hit.path)}</figcaption></figure>"
+            for hit in self.hits
+        )
+        return (
+            f"<p>{escape(self.query.raw)}: {len(self.hits)} {self.target}</p>"
+            f'<div style="display:flex;flex-wrap:wrap">{cards}</div>'
+        )
+
+
+def _thumbnail(root: Path | None, path: str) -> str:
+    """An ``img`` element with the picture in it; "" where Pillow cannot open the file."""
+    if root is None:
+        return ""
+    from base64 import b64encode
+    from html import escape
+    from io import BytesIO
+
+    from PIL import Image, ImageOps
+
+    data = BytesIO()
+    try:
+        with Image.open(root / path) as image:
+            image.draft("RGB", (320, 320))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright.thumbnail((160, 160))
+            upright.save(data, "JPEG")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return ""
+    encoded = b64encode(data.getvalue()).decode()
+    return f'<img alt="{escape(path)}" src="data:image/jpeg;base64,{encoded}">'
 
 
 @dataclass(frozen=True)

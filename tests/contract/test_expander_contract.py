@@ -106,7 +106,7 @@ def test_what_goes_wrong_is_an_error_that_can_be_told(tmp_path):
             broken.expand("金毛")
         said, (ran,) = propose_variants("金毛", broken)
         assert [variant.text for variant in said] == ["金毛"]
-        assert isinstance(ran.fault, SoutuError)
+        assert isinstance(ran.error, SoutuError)
 
 
 def test_no_expander_adds_more_than_there_is_room_for(expander):

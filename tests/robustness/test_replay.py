@@ -16,7 +16,7 @@ WORDS = (
 )  # fmt: skip
 SETTINGS = (
     {}, {"expand": False}, {"fusion": "mean"}, {"correction": "on"}, {"hybrid": "off"},
-    {"fusion": "anchored"},
+    {"fusion": "balanced"},
 )  # fmt: skip
 
 

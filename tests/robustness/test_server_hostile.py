@@ -17,12 +17,12 @@ from tests.serving import ROOT, filled, wait
 
 SERVER = """
 import sys
-from soutu.gallery import Gallery, Use
+from soutu.gallery import Gallery
 from soutu.server import serve
 from soutu.server.settings import GuardSettings, ServerSettings
 serve.IDLE_TIMEOUT = 1.0
 guard = GuardSettings(body_seconds=1.0)
-serve.serve(Gallery.open(sys.argv[1], use=Use.SHARED), ServerSettings(guard),
+serve.serve(Gallery.open(sys.argv[1], mode="server"), ServerSettings(guard),
             serve.listen("127.0.0.1", int(sys.argv[2])))
 """
 

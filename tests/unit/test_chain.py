@@ -49,7 +49,7 @@ def test_the_first_that_has_something_to_say_is_heard_and_all_of_the_further():
     further = saying("translation", "the dog"), saying("llm", "a puppy")
     said, ran = propose_variants("狗", ExpanderPipeline(first, further))
     assert texts(said) == ["狗", "a dog", "the dog", "a puppy"]
-    assert [(one.name, one.proposed, one.fault) for one in ran] == [
+    assert [(one.name, one.proposed, one.error) for one in ran] == [
         ("rules", 0, None), ("lexicon", 1, None), ("translation", 1, None), ("llm", 1, None),
     ]  # fmt: skip
     assert all(one.ms >= 0 for one in ran)
@@ -80,10 +80,10 @@ def test_one_that_breaks_is_reported_and_the_others_are_heard(fault, place):
     said, ran = propose_variants("狗", chain)
     assert texts(said) == ["狗", "dog"]
     assert [one.name for one in ran] == ["broken", "well"]
-    told = ran[0].fault.message("zh") + str(ran[0].fault)
+    told = ran[0].error.message("zh") + str(ran[0].error)
     assert "\n" not in told
     assert type(fault).__name__ in told or isinstance(fault, RemoteUnavailable)
-    assert ran[1].fault is None
+    assert ran[1].error is None
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), SystemExit()])

@@ -10,7 +10,7 @@ import pytest
 
 from soutu.errors import BadConfig, Missing
 from soutu.query.expansion import RuleExpander
-from soutu.search.searcher import Searcher
+from soutu.search.searcher import Searcher, SearchParams
 from soutu.settings import load_settings
 from soutu.store.base import NewCaption
 from soutu.store.sqlite import schema
@@ -27,7 +27,7 @@ ORDER = np.argsort(-(IMAGES @ QUERY))
 class Pointing:
     """Encodes every text as the same vector: only captions tell texts apart."""
 
-    card = card()
+    info = card()
 
     def encode_texts(self, texts: list[str]) -> Floats:
         return np.tile(QUERY, (len(texts), 1))
@@ -123,7 +123,10 @@ def test_a_filter_holds_for_captions_too(store):
 
 def test_a_picture_asks_no_captions(store):
     searcher = Searcher(Pointing(), store, hybrid="auto")
-    assert searcher.search_by_image(np.zeros((2, 2, 3), np.uint8), "灰猫", 5).ranked_by == "vector"
+    assert (
+        searcher.search_by_image(np.zeros((2, 2, 3), np.uint8), "灰猫", SearchParams(5)).ranked_by
+        == "vector"
+    )
 
 
 def test_without_fts5_auto_goes_on_and_on_says_why(store, monkeypatch):

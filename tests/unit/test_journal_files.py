@@ -121,7 +121,7 @@ def test_the_key_is_made_once_and_is_private(tmp_path):
 def test_the_setting_decides_what_a_gallery_keeps(tmp_path, demo_gallery, setting):
     with Gallery.open(demo_gallery, settings={"journal": setting}) as gallery:
         gallery.search("灰猫", where="width > 1", k=2)
-        found = lines_of(gallery.journal.files())
+        found = lines_of(gallery.search_log.files())
     if setting in ("off", False):
         assert found == []
         return

@@ -136,7 +136,9 @@ def test_lines_are_what_the_documentation_says(demo_gallery):
         gallery.search("cat", min_confidence=1.0)
         gallery.search(image=demo_gallery / "images" / "001.jpg")
         gallery.captions(demo_gallery / "images" / "001.jpg")
-        lines = [json.loads(line) for line in gallery.journal.path.read_text("utf-8").splitlines()]
+        lines = [
+            json.loads(line) for line in gallery.search_log.path.read_text("utf-8").splitlines()
+        ]
     known = documented()
     assert len(lines) == 4
     for line in lines:

@@ -65,26 +65,43 @@ def test_what_a_search_will_encode_is_known_before(encoder, store, fusion, askin
     rules = RuleExpander({"猫": [Variant("gray cat", 2.0, "mine"), Variant("kitten")]})
     searcher = Searcher(encoder, store, ExpanderPipeline((rules,)), fusion=fusion)
     query = parse_query("猫 + 2:snow - 水")
-    foreseen, asked = searcher.texts(query, asking), []
+    foreseen, asked = searcher.prepare(query, asking).texts, []
     real = encoder.encode_texts
     monkeypatch.setattr(encoder, "encode_texts", lambda texts: asked.append(texts) or real(texts))
-    found = searcher.find(query, asking)
+    found = searcher.search_query(query, asking)
     assert [foreseen] == asked
     assert foreseen == [one.text for one in found.variants if not one.unused]
     with pytest.raises(BadQuery):
-        searcher.texts(query, SearchParams(variants=(Variant("x", term=3),)))
+        searcher.prepare(query, SearchParams(variants=(Variant("x", term=3),)))
 
 
-def test_what_others_say_is_not_asked_beforehand(encoder, store):
+def test_whether_expansion_is_local_is_known_before(encoder, store):
     rules = RuleExpander({"猫": [Variant("gray cat")]})
-    asked = Searcher(encoder, store, ExpanderPipeline((), (rules,)))
-    assert asked.texts(parse_query("猫"), SearchParams()) == []
-    assert asked.texts(parse_query("猫"), SearchParams(expand=False)) == ["猫"]
+    assert Searcher(encoder, store, ExpanderPipeline((rules,))).expands_locally
+    remote = Searcher(encoder, store, ExpanderPipeline((), (rules,)))
+    assert not remote.expands_locally
+    assert remote.prepare(parse_query("猫"), SearchParams(expand=False)).texts == ["猫"]
+
+
+def test_a_batch_is_encoded_at_once_and_answers_as_one_by_one(encoder, store, monkeypatch):
+    searcher = Searcher(encoder, store)
+    queries = [parse_query(text) for text in ("cat", "snow", "cat + snow", "2:cat - dog")]
+    single = [searcher.search_query(query, SearchParams(4)) for query in queries]
+    calls, real = [], encoder.encode_texts
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: calls.append(texts) or real(texts))
+    batch = searcher.run_batch([searcher.prepare(query, SearchParams(4)) for query in queries])
+    assert calls == [["cat", "snow", "dog"]]
+    for one, other in zip(single, batch, strict=True):
+        assert [hit.id for hit in one] == [hit.id for hit in other]
+        assert [hit.score for hit in one] == pytest.approx([hit.score for hit in other], abs=1e-5)
 
 
 def test_an_image_finds_itself_and_its_caption_ranking(encoder, store):
     searcher = Searcher(encoder, store)
-    assert searcher.search_by_image(picture(7), "x.jpg", k=1).hits[0].path == "images/007.jpg"
+    assert (
+        searcher.search_by_image(picture(7), "x.jpg", SearchParams(1)).hits[0].path
+        == "images/007.jpg"
+    )
     result = searcher.captions(picture(7), "x.jpg", k=4)
     scores = encoder.encode_texts([f"caption {'abcdefghijkl'[i]}" for i in range(COUNT)])
     scores = scores @ encoder.encode_images([picture(7)])[0]
@@ -143,7 +160,7 @@ def test_terms_are_weighed_against_each_other_not_their_variants(encoder, store)
 
 
 def test_pictures_are_terms(encoder, store):
-    searcher = Searcher(encoder, store, picture=lambda path: picture(int(path[2:])))
+    searcher = Searcher(encoder, store, open_image=lambda path: picture(int(path[2:])))
     result = searcher.search("./7 + cat", k=3)
     both = encoder.encode_images([picture(7)])[0] + encoder.encode_texts(["cat"])[0]
     np.testing.assert_allclose(result.vector, both / np.linalg.norm(both), atol=1e-6)

@@ -15,7 +15,7 @@ from soutu.search.calibration import (
     ScoreBaseline,
     baseline_to_json,
 )
-from soutu.search.searcher import Searcher
+from soutu.search.searcher import Searcher, SearchParams
 from soutu.store.memory import ArrayStore
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Compare
@@ -66,7 +66,7 @@ def test_nothing_is_said_where_nothing_was_measured_and_of_pictures(local):
 
     image = np.zeros((2, 2, 3), np.uint8)
     searcher = Searcher(Pictures(), measure(local, SKEWNESS_THRESHOLD), correction="on")
-    found = searcher.search_by_image(image, "x.jpg")
+    found = searcher.search_by_image(image, "x.jpg", SearchParams())
     assert (found.confidence, found.correction) == (None, 0.0)
     assert found.hits[0].score == found.hits[0].cosine
 

@@ -9,7 +9,7 @@ import pytest
 
 from soutu.query.expansion import RuleExpander
 from soutu.search.fusion import pool_by_sense
-from soutu.search.searcher import CLEAR, PENALTY, Searcher
+from soutu.search.searcher import PENALTY_WEIGHT, PENALTY_Z_SCORE, Searcher
 from soutu.searchlog.reader import LogRecord, parse_record
 from soutu.searchlog.record import Provenance, to_json, to_record
 from soutu.searchlog.replay import ReplayState, replay_record
@@ -27,9 +27,9 @@ def test_a_minus_penalises_what_is_shown_in_a_measured_gallery(local):  # noqa: 
     wanted, unwanted = encoder.encode_texts(["cat", "snow"])
     searcher = Searcher(encoder, measure(local), negatives="penalise")
     result = searcher.search("cat - 2:snow", k=10)
-    threshold = 0.5 + CLEAR * 0.1
+    threshold = 0.5 + PENALTY_Z_SCORE * 0.1
     [taken] = result.penalties
-    assert (taken.weight, taken.threshold) == (2 * PENALTY, pytest.approx(threshold))
+    assert (taken.weight, taken.threshold) == (2 * PENALTY_WEIGHT, pytest.approx(threshold))
     images = vectors_of(local)
     scores = images @ wanted - taken.weight * np.maximum(0, images @ unwanted - threshold)
     assert np.allclose([hit.score for hit in result.hits], np.sort(scores)[::-1][:10], atol=1e-6)
@@ -80,13 +80,13 @@ def test_senses_and_penalties_come_back_from_the_log(local):  # noqa: F811
     rule = [Variant("fruit", 1.0, "x:fruit"), Variant("phone", 0.5, "x:phone")]
     searcher = Searcher(
         Texts(), measure(local), RuleExpander({"apple": rule}), fusion="senses",
-        picture=lambda path: pytest.fail(f"{path} is opened"), negatives="penalise",
+        open_image=lambda path: pytest.fail(f"{path} is opened"), negatives="penalise",
     )  # fmt: skip
     for query in ("apple", "cat - snow"):
         result = searcher.search(query, k=10)
         logged = parse_record(to_json(to_record(result)).encode(), "here:1")
         assert isinstance(logged, LogRecord)
-        found = searcher.again(
+        found = searcher.rerun(
             replace(result, hits=(), senses=logged.senses, penalties=logged.penalties)
         )
         assert [(hit.id, hit.score) for hit in found.hits] == [

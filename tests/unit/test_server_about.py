@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from soutu.errors import IndexCorrupt
-from soutu.gallery import Gallery, Use
+from soutu.gallery import Gallery
 from soutu.server.app import create_app, create_server
 from soutu.server.service import SearchExecutor
 from soutu.server.settings import GuardSettings, ServerSettings
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def app(folder):
-    return create_app(Gallery.open(folder, use=Use.SHARED), ServerSettings())
+    return create_app(Gallery.open(folder, mode="server"), ServerSettings())
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_not_ready_while_the_model_loads(app, monkeypatch):
 
 def test_a_gallery_that_cannot_be_opened_is_told_and_tried_again(folder, tmp_path):
     shutil.move(folder / ".soutu", tmp_path / "aside")
-    app = create_app(Gallery.open(folder, model="tiny", use=Use.SHARED))
+    app = create_app(Gallery.open(folder, model="tiny", mode="server"))
     with TestClient(app, base_url="http://127.0.0.1") as client:
         answer = client.get(f"{BASE}/search?q=cat")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "index-missing")
@@ -216,7 +216,7 @@ def test_the_page_and_its_files(api):
 def test_the_server_is_the_app_behind_its_guard(folder):
     token = "a-token-of-some-length"
     server = create_server(
-        Gallery.open(folder, use=Use.SHARED), ServerSettings(GuardSettings(token=token))
+        Gallery.open(folder, mode="server"), ServerSettings(GuardSettings(token=token))
     )
     with TestClient(server, base_url="http://127.0.0.1") as client:
         assert client.get(f"{BASE}/search?q=cat").status_code == 401
@@ -263,12 +263,12 @@ def test_what_the_command_refuses(folder, soutu, tmp_path):
 
 def test_who_starts_a_server_without_its_model_is_told(folder, caplog, monkeypatch, tmp_path):
     """The page would say so too, but who starts a server looks at the terminal."""
-    app = create_app(Gallery.open(folder, model=str(tmp_path / "no-model"), use=Use.SHARED))
+    app = create_app(Gallery.open(folder, model=str(tmp_path / "no-model"), mode="server"))
     with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.get(f"{BASE}/search?q=cat").status_code == 503
     assert [r.levelname for r in caplog.records if "no-model" in r.getMessage()] == ["ERROR"]
     caplog.clear()
-    app = create_app(Gallery.open(folder, use=Use.SHARED))
+    app = create_app(Gallery.open(folder, mode="server"))
     gallery = app.state.service.gallery
     monkeypatch.setattr(gallery.encoder, "encode_texts", lambda texts: 1 // 0)
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from soutu.gallery import Gallery, Use
+from soutu.gallery import Gallery
 from soutu.server import media
 from soutu.server.app import create_app
 from soutu.server.settings import ServerSettings
@@ -36,7 +36,7 @@ def api(folder, tmp_path):
     with Gallery.open(folder, model="tiny") as gallery:
         gallery.index()
     settings = ServerSettings(thumbnails=tmp_path / "thumbnails")
-    app = create_app(Gallery.open(folder, use=Use.SHARED), settings)
+    app = create_app(Gallery.open(folder, mode="server"), settings)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         client.ids = {}
         for id_ in range(1, 4):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
-from soutu.gallery import Gallery, Use
+from soutu.gallery import Gallery
 from soutu.server.app import create_app
 from soutu.server.settings import ServerSettings
 
@@ -17,7 +17,7 @@ BASE = "/api/v1"
 
 @pytest.fixture
 def gallery(demo_gallery):
-    return Gallery.open(demo_gallery, model="tiny", use=Use.SHARED)
+    return Gallery.open(demo_gallery, model="tiny", mode="server")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_what_was_asked_over_http_replays(demo_gallery, api, gallery):
     upload = {"image": ("a.jpg", picture), "request": (None, json.dumps({"k": 5}))}
     by_picture = paths(api.post(f"{BASE}/search", files=upload))
     assert by_picture[0] == "images/007.jpg"
-    lines = [json.loads(line) for line in gallery.journal.path.read_text("utf-8").splitlines()]
+    lines = [json.loads(line) for line in gallery.search_log.path.read_text("utf-8").splitlines()]
     logged = [[hit["path"] for hit in line["hits"]] for line in lines]
     assert logged == [*found[:-1], by_picture], "the second page is no search of its own"
     done = gallery.replay()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from soutu.gallery import Gallery, Use
+from soutu.gallery import Gallery
 from soutu.server.app import create_app
 from soutu.server.settings import ServerSettings
 from tests.serving import ROOT
@@ -36,7 +36,7 @@ def gallery(folder):
 
 @pytest.fixture(scope="module")
 def api(folder):
-    app = create_app(Gallery.open(folder, use=Use.SHARED), ServerSettings())
+    app = create_app(Gallery.open(folder, mode="server"), ServerSettings())
     with TestClient(app, base_url="http://127.0.0.1") as client:
         yield client
 
@@ -259,10 +259,10 @@ def test_the_language_of_messages(api):
 
 
 def test_searches_are_logged_once(api, gallery):
-    before = len(gallery.journal.path.read_text("utf-8").splitlines())
+    before = len(gallery.search_log.path.read_text("utf-8").splitlines())
     for offset in (0, 10, 20):
         api.get(f"{BASE}/search", params={"q": "logged once", "k": 10, "offset": offset})
-    after = gallery.journal.path.read_text("utf-8").splitlines()
+    after = gallery.search_log.path.read_text("utf-8").splitlines()
     assert len(after) == before + 1
     assert json.loads(after[-1])["query"] == "logged once"
     done = gallery.replay()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from soutu.search.calibration import (
-    FEWEST,
+    MIN_IMAGES,
     ScoreBaseline,
     baseline_from_json,
     baseline_to_json,
@@ -47,13 +47,13 @@ def test_standing_is_in_deviations_of_the_level():
     reference, _ = measured()
     level = reference.levels[-1]
     at = level.mean + 2 * level.spread
-    assert reference.standing(at, 600) == pytest.approx(2, abs=1e-5)
-    assert reference.standing(level.mean, 600) == pytest.approx(0, abs=1e-5)
+    assert reference.z_score(at, 600) == pytest.approx(2, abs=1e-5)
+    assert reference.z_score(level.mean, 600) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_same_cosine_stands_higher_among_fewer():
     reference, _ = measured()
-    standings = [reference.standing(0.6, count) for count in (10, 37, 80, 150, 400, 600, 5000)]
+    standings = [reference.z_score(0.6, count) for count in (10, 37, 80, 150, 400, 600, 5000)]
     assert standings == sorted(standings, reverse=True)
     assert len(set(standings)) == len(standings)
 
@@ -63,13 +63,13 @@ def test_between_levels_it_lies_on_a_line_in_log_n():
     low, high = reference.levels[-2:]
     middle = round((low.images * high.images) ** 0.5)
     mean, spread = (low.mean + high.mean) / 2, (low.spread + high.spread) / 2
-    assert reference.standing(0.5, middle) == pytest.approx((0.5 - mean) / spread, abs=1e-3)
+    assert reference.z_score(0.5, middle) == pytest.approx((0.5 - mean) / spread, abs=1e-3)
 
 
 def test_one_level_serves_for_all_sizes():
-    reference, _ = measured(FEWEST)
+    reference, _ = measured(MIN_IMAGES)
     assert len(reference.levels) == 1
-    assert reference.standing(0.5, 10) == reference.standing(0.5, 10_000)
+    assert reference.z_score(0.5, 10) == reference.z_score(0.5, 10_000)
 
 
 def test_what_is_kept_comes_back_to_the_bit():

@@ -27,7 +27,7 @@ def demo(keep: str | None) -> int:
 
 
 def _play(folder: Path) -> int:
-    from soutu.gallery import JOURNAL, Gallery
+    from soutu.gallery import LOG_FILE, Gallery
 
     shutil.copytree(demo_data() / "images", folder / "images", dirs_exist_ok=True)
     shutil.copyfile(demo_data() / "captions.csv", folder / "captions.csv")
@@ -45,6 +45,6 @@ def _play(folder: Path) -> int:
         click.secho(f"\n{PICTURE} →", bold=True)
         show_result(gallery.captions(folder / PICTURE, k=3))
         click.echo("\n" + tr("demo-result", right=right, total=len(queries)))
-        log = (gallery.home / JOURNAL).read_text(encoding="utf-8").splitlines()
+        log = (gallery.home / LOG_FILE).read_text(encoding="utf-8").splitlines()
         click.echo(tr("demo-log", lines=len(log), start=log[-1][:150]))
     return 0

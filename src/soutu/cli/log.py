@@ -74,7 +74,7 @@ def tail(
     searches: Iterable[LogRecord]
     if follow:
         searches = _searches(
-            _follow(file or open_gallery(gallery, index_dir, {}).journal.path, last)
+            _follow(file or open_gallery(gallery, index_dir, {}).search_log.path, last)
         )
     else:
         searches = deque(_searches(_read(file, gallery, index_dir)), maxlen=last)
@@ -142,7 +142,7 @@ def _read(
     from soutu.errors import BadInput
     from soutu.searchlog.reader import read_records
 
-    journal = open_gallery(gallery, index_dir, {}).journal
+    journal = open_gallery(gallery, index_dir, {}).search_log
     files = [file] if file else journal.files()
     if not files:
         raise BadInput("log-none", file=journal.path)

@@ -12,7 +12,7 @@ import click
 from soutu.i18n import prefer_language, tr
 
 if TYPE_CHECKING:
-    from soutu.gallery import Gallery
+    from soutu.gallery import Gallery, Mode
 
 Flags = dict[str, object]
 
@@ -38,14 +38,14 @@ null_option = click.option(
 
 
 def open_gallery(
-    folder: str | None, index_dir: str | None, flags: Flags, use: str = "some"
+    folder: str | None, index_dir: str | None, flags: Flags, mode: Mode = "default"
 ) -> Gallery:
     """Open the gallery of ``folder`` with the settings that ``flags`` overrule."""
-    from soutu.gallery import Gallery, Use
+    from soutu.gallery import Gallery
 
-    gallery = Gallery.open(folder, index=index_dir, settings=flags, use=Use(use))
-    if gallery.config.lang:
-        prefer_language(gallery.config.lang)
+    gallery = Gallery.open(folder, index=index_dir, settings=flags, mode=mode)
+    if gallery.settings.lang:
+        prefer_language(gallery.settings.lang)
     return gallery
 
 

@@ -41,7 +41,7 @@ def show_answer(
     ``source`` is the folder or URL that was searched, ``gallery`` the gallery if it is local.
     """
     if as_json:
-        record = to_record(result, provenance=gallery.setup if gallery else None)
+        record = to_record(result, provenance=gallery.provenance if gallery else None)
         for name in LOG_ONLY:
             del record[name]
         click.echo(to_json(record))
@@ -53,8 +53,8 @@ def show_answer(
     elif result.hits:
         show_result(result)
     show_expander_errors(result)
-    if gallery and gallery.journal_fault:
-        click.echo(tr("not-logged", error=gallery.journal_fault), err=True)
+    if gallery and gallery.log_error:
+        click.echo(tr("not-logged", error=gallery.log_error), err=True)
     if result.min_confidence and result.confidence is None:
         click.echo(tr("confidence-unknown", folder=source), err=True)
     if result.hits:
@@ -117,8 +117,8 @@ def _relative_path(path: str, root: Path) -> str:
 def show_expander_errors(result: SearchResult) -> None:
     """Warn of expanders that failed; the search went on without them."""
     for trace in result.expanders:
-        if trace.fault:
-            message = tr("expander-fault", name=trace.name, message=trace.fault)
+        if trace.error:
+            message = tr("expander-fault", name=trace.name, message=trace.error)
             click.echo(sanitize(message), err=True)
 
 

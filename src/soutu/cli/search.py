@@ -99,7 +99,7 @@ def search(
         )
         return show_answer(result, server, as_json=as_json, paths_only=paths_only, null=null)
     flags |= {"k": k, "min_confidence": min_confidence, "expand": expand}
-    with open_gallery(gallery, index_dir, flags, "once") as opened:
+    with open_gallery(gallery, index_dir, flags, "cli") as opened:
         result = opened.search(query, image=image, where=where, also=also)
         return show_answer(
             result, opened.root, opened, as_json=as_json, paths_only=paths_only, null=null
@@ -130,7 +130,7 @@ def caption(
         client = _open_client(server, gallery=gallery, index=index_dir, **flags)
         result = client.captions(image, k=SERVER_K if k is None else k)
         return show_answer(result, server, as_json=as_json)
-    with open_gallery(gallery, index_dir, {**flags, "k": k}, "once") as opened:
+    with open_gallery(gallery, index_dir, {**flags, "k": k}, "cli") as opened:
         return show_answer(opened.captions(image), opened.root, opened, as_json=as_json)
 
 

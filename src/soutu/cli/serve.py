@@ -28,7 +28,6 @@ PORT = 8765
 @click.option("--rate", type=click.FloatRange(0), metavar="N",
               help="Searches per second and address (20; no limit on loopback).")  # fmt: skip
 @click.option("--fetch-urls", is_flag=True, help="Fetch pictures from public URLs for searches.")
-@click.option("--no-batching", is_flag=True, help="Encode the texts of each search separately.")
 @index_option
 @model_option
 @device_option
@@ -41,7 +40,6 @@ def serve(
     allow_host: tuple[str, ...],
     rate: float | None,
     fetch_urls: bool,
-    no_batching: bool,
     index_dir: str | None,
     **flags: object,
 ) -> None:
@@ -51,9 +49,9 @@ def serve(
     from soutu.server.auth import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
-    with open_gallery(folder, index_dir, flags, "apart" if no_batching else "shared") as gallery:
-        if read_meta(gallery.place, "root") is None:
-            raise missing_index_error(gallery.place, gallery.root)
+    with open_gallery(folder, index_dir, flags, "server") as gallery:
+        if read_meta(gallery.location, "root") is None:
+            raise missing_index_error(gallery.location, gallery.root)
         try:
             from soutu.server.serve import listen
             from soutu.server.serve import serve as run

@@ -15,7 +15,7 @@ from soutu.distributed.job import require_ray
 from soutu.distributed.shards import EmbeddedRow, ShardFolder
 from soutu.factory import build_encoder
 from soutu.fs import absolute
-from soutu.gallery import RECORDS, Opened
+from soutu.gallery import RECORDS, Gallery
 from soutu.images.scan import ImageFile
 from soutu.indexing.diff import diff, first_files
 from soutu.indexing.indexer import encode_captions
@@ -160,7 +160,7 @@ class OnRay:
         """Raises MissingExtra."""
         require_ray()
 
-    def fill(self, opened: Opened, store: VectorStore, progress: Progress | None) -> int:
+    def fill(self, opened: Gallery, store: VectorStore, progress: Progress | None) -> int:
         """Embed what the gallery's folder has and its index has not; returns how many pictures
         were stored."""
         from soutu.distributed.shards import ShardFolder
@@ -173,11 +173,11 @@ class OnRay:
         # Shards that are kept are of all that there is; others only of what is missing.
         source = FolderSource(root, None if self.shards else missing)
         with self.place(opened, root) as place:
-            done = self.embed(source, place, opened.model, opened.config, progress)
+            done = self.embed(source, place, opened.model, opened.settings, progress)
             return fill_folder(store, ShardFolder(place), done.shards)
 
     @contextmanager
-    def place(self, opened: Opened, source: str) -> Iterator[str]:
+    def place(self, opened: Gallery, source: str) -> Iterator[str]:
         """Where shards go; those that are not to be kept are removed once they are stored."""
         from soutu.distributed.filesystem import join
         from soutu.distributed.shards import shard_name
@@ -239,9 +239,9 @@ def index_records(
         assert on_ray.shards is not None, "shards or an index, or nothing would be left"
         on_ray.embed(source, on_ray.shards, config.model or DEFAULT, config, progress)
         return None
-    with Opened(_root(source.place, home), home, config) as opened:
-        opened._store = store = opened._create_store(opened.encoder.info)
-        opened._remember(None, None)
+    with Gallery(_root(source.place, home), home, config) as opened:
+        store = opened._create_store(opened.encoder.info)
+        opened._save_settings(None, None)
         if store.get_meta(RECORDS) != source.place:
             store.set_meta(RECORDS, source.place)
         with on_ray.place(opened, source.place) as shards:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from soutu.evaluation.dataset import TEXT_TO_IMAGE, Dataset, judgements
 from soutu.evaluation.vectors import DatasetVectors
-from soutu.search.calibration import FEWEST, Calibration, measure_baseline
+from soutu.search.calibration import MIN_IMAGES, Calibration, measure_baseline
 from soutu.types import Floats, Ids
 
 PARTS = (2, 4, 8, 32)  # of the pictures, so small a share at a time
@@ -64,11 +64,11 @@ def calibration_data(
     count = len(vectors.pictures)
     queries: list[_Row] = []
     hits: list[_Row] = []
-    for size in [count // part for part in PARTS if count // part >= FEWEST]:
+    for size in [count // part for part in PARTS if count // part >= MIN_IMAGES]:
         for _ in range(ROUNDS):
             inside = rng.permutation(count)[:size]
             pictures = vectors.pictures[inside]
-            standing = measure_baseline(pictures, bank, images=size, texts="").standing
+            standing = measure_baseline(pictures, bank, images=size, texts="").z_score
             for row, columns in _drawn(asked, inside, count, rng):
                 scores = pictures @ vectors.texts[row]
                 best = np.argsort(-scores, kind="stable")[:HITS].tolist()

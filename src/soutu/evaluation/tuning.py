@@ -28,7 +28,7 @@ from soutu.query.expansion import WEIGHTS, Expander, Weights
 from soutu.query.probes import probe_texts
 from soutu.search.calibration import (
     DEFAULT_HUB_CORRECTION,
-    FEWEST,
+    MIN_IMAGES,
     ON,
     UNTUNED,
     HubCorrection,
@@ -97,8 +97,8 @@ def tune(
 ) -> Tuning:
     """``how`` with the expander that ``expander`` makes of each choice of weights. Without a wished
     ``precision`` no threshold is chosen: a strict one hides most of what is there."""
-    if min(len(dev.pictures), len(test.pictures)) < FEWEST:
-        raise BadInput("tune-small", name=dev.name, fewest=FEWEST)
+    if min(len(dev.pictures), len(test.pictures)) < MIN_IMAGES:
+        raise BadInput("tune-small", name=dev.name, fewest=MIN_IMAGES)
 
     def at(part: Dataset, weights: Weights) -> DatasetVectors:
         asked = replace(how, expander=expander(weights), correction=ON)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from soutu.errors import BadConfig
 from soutu.search.calibration import AUTO, CORRECTIONS, OFF, ON
-from soutu.search.fusion import POOLINGS
+from soutu.search.searcher import FUSIONS
 
 _PLAIN: Mapping[str, object] = {"expand": False, "templates": False, "correction": OFF}
 _EXPANSIONS: Mapping[str, Mapping[str, object]] = {
@@ -34,7 +34,6 @@ _FURTHER: Mapping[str, Mapping[str, object]] = {
     "nnn": {"correction": ON},
     "templates": {"templates": True},
 }
-_FUSIONS = (AUTO, *POOLINGS)
 _GRID = ("models", "expansions", "fusions", "corrections")
 
 
@@ -67,7 +66,7 @@ def read_grid(file: Path) -> list[SearchVariant]:
         if name not in _GRID:
             raise BadConfig("grid-unknown", file=file, name=name, known=", ".join(_GRID))
     models = _listed(grid, "models", file, None)
-    fusions = _listed(grid, "fusions", file, _FUSIONS)
+    fusions = _listed(grid, "fusions", file, FUSIONS)
     corrections = _listed(grid, "corrections", file, CORRECTIONS)
     found = []
     for model, expansion, fusion, correction in product(
@@ -100,7 +99,7 @@ def _trial(text: str) -> SearchVariant:
 
 def _part(text: str, part: str) -> Mapping[str, object]:
     name, _, value = part.partition("=")
-    choices = {"fusion": _FUSIONS, "correction": CORRECTIONS}
+    choices = {"fusion": FUSIONS, "correction": CORRECTIONS}
     if part in _FURTHER:
         return _FURTHER[part]
     if value in choices.get(name, ()):

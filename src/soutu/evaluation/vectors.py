@@ -23,8 +23,8 @@ from soutu.query.expansion import Expander
 from soutu.query.probes import probe_set_name, probe_texts
 from soutu.search.calibration import (
     DEFAULT_HUB_CORRECTION,
-    FEWEST,
-    MOST,
+    MAX_IMAGES,
+    MIN_IMAGES,
     OFF,
     HubCorrection,
     ScoreBaseline,
@@ -148,7 +148,7 @@ def encode_dataset(collection: Dataset, encoder: Encoder, how: EncodeOptions) ->
             kept.keep_pictures(pictures)
     remembering = _Remembering(encoder, kept.texts() if kept else {})
     texts, variants = _texts(collection, remembering, how, total)
-    asked = how.correction != OFF and len(pictures) >= FEWEST
+    asked = how.correction != OFF and len(pictures) >= MIN_IMAGES
     reference = standing(pictures, remembering) if asked else None
     if kept and remembering.more:
         kept.keep_texts(remembering.known)
@@ -158,7 +158,7 @@ def encode_dataset(collection: Dataset, encoder: Encoder, how: EncodeOptions) ->
 def standing(pictures: Floats, encoder: Encoder) -> ScoreBaseline:
     """What an index run measures, for ``pictures`` (n, dim), n ≥ 32."""
     languages = encoder.info.languages
-    sample = np.random.default_rng(0).permutation(len(pictures))[:MOST]
+    sample = np.random.default_rng(0).permutation(len(pictures))[:MAX_IMAGES]
     bank = encode_probes(encoder, probe_texts(languages))
     return measure_baseline(
         pictures[sample], bank, images=len(pictures), texts=probe_set_name(languages)
@@ -195,7 +195,7 @@ def _texts(
     rows = np.empty((len(collection.texts), card.dim), np.float32)
     said = hashlib.sha256()
     for at, text in enumerate(collection.texts):
-        rows[at], variants = searcher.understood(text.text)
+        rows[at], variants = searcher.embed_text(text.text)
         used = [(one.text, one.weight) for one in variants if not one.unused]
         said.update(f"{used!r}\n".encode("utf-8", "surrogatepass"))
         how.progress(len(collection.pictures) + at + 1, total)

@@ -16,8 +16,8 @@ from soutu.models.base import Encoder
 from soutu.query.probes import PROBE_TEXTS, probe_set_name, probe_texts
 from soutu.search.calibration import (
     BASELINE_KEY,
-    FEWEST,
-    MOST,
+    MAX_IMAGES,
+    MIN_IMAGES,
     ScoreBaseline,
     baseline_from_json,
     baseline_to_json,
@@ -39,7 +39,7 @@ def refresh_baseline(store: VectorStore, encoder: Encoder, cache: Path) -> Score
     state = store.state()
     key = BASELINE_KEY + state.space
     stored = store.get_meta(key)
-    if state.images < FEWEST:
+    if state.images < MIN_IMAGES:
         if stored:
             store.set_meta(key, "")
         return None
@@ -63,7 +63,9 @@ def refresh_baseline(store: VectorStore, encoder: Encoder, cache: Path) -> Score
             with open(part, "wb") as output:
                 np.save(output, bank)
             part.replace(file)
-    baseline = measure_baseline(store.sample_images(MOST), bank, images=state.images, texts=name)
+    baseline = measure_baseline(
+        store.sample_images(MAX_IMAGES), bank, images=state.images, texts=name
+    )
     store.set_meta(key, baseline_to_json(baseline))
     return baseline
 

@@ -141,7 +141,7 @@ class LexiconExpander:
     def expand(self, text: str) -> list[Variant]:
         if language(text) == EN or len(text) > _LONGEST:
             return []
-        word, tokens = self.understood(text)
+        word, tokens = self.segment(text)
         if senses := self.lexicon.lookup(word):
             return list(_renderings(word, senses, self.weights))
         if self.lexicon.covers(tokens) < _ENOUGH or not any(token.senses for token in tokens):
@@ -149,7 +149,7 @@ class LexiconExpander:
         said = (gloss(tokens), 1.0), (keyword_gloss(tokens), self.weights.listed)
         return [Variant(caption, weight, LEXICON) for caption, weight in said if caption]
 
-    def understood(self, text: str) -> tuple[str, list[Token]]:
+    def segment(self, text: str) -> tuple[str, list[Token]]:
         """The text as it is known best: as it stands, or in simplified characters."""
         word = normalized(text)
         tokens = self.lexicon.segment(word)
@@ -365,7 +365,7 @@ def merge_traces(reports: Iterable[ExpanderTrace]) -> tuple[ExpanderTrace, ...]:
     for ran in reports:
         if known := found.get(ran.name):
             ms, proposed = round(known.ms + ran.ms, 3), known.proposed + ran.proposed
-            ran = ExpanderTrace(ran.name, ms, proposed, known.fault or ran.fault)
+            ran = ExpanderTrace(ran.name, ms, proposed, known.error or ran.error)
         found[ran.name] = ran
     return tuple(found.values())
 

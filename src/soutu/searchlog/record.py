@@ -169,7 +169,12 @@ def to_record(
         "k": result.k,
         "variants": [dict(vars(variant)) for variant in result.variants],
         "expanders": [
-            {**vars(trace), "fault": str(trace.fault) if trace.fault else ""}
+            {
+                "name": trace.name,
+                "ms": trace.ms,
+                "proposed": trace.proposed,
+                "fault": str(trace.error) if trace.error else "",
+            }
             for trace in result.expanders
         ],
         "fusion": result.fusion,

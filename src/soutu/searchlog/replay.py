@@ -206,7 +206,7 @@ def replay_record(
     by_words: SearchResult | None = None
     try:
         if logged.model["space"] == current.info.space and len(logged.vector) == current.info.dim:
-            by_vector = searcher.again(
+            by_vector = searcher.rerun(
                 SearchResult(
                     query=logged.query,
                     variants=logged.variants,
@@ -259,33 +259,33 @@ def _missing_picture(logged: LogRecord) -> str:
             name = term.value
             path = logged.pictures[name][0] if name in logged.pictures else name
             if not Path(path).expanduser().is_file():
-                return ARRAY if name == "(array)" else PICTURE_MISSING
+                return ARRAY if name in ("(array)", "(vector)") else PICTURE_MISSING
     return ""
 
 
 def rerun(logged: LogRecord, searcher: Searcher, k: int) -> SearchResult:
     """Search for the same words or pictures with ``searcher``. Raises SoutuError as a search."""
-    read_picture = searcher.picture
+    read_picture = searcher.open_image
     assert read_picture is not None
 
     def read_logged(name: str) -> Rgb:
         return read_picture(logged.pictures[name][0] if name in logged.pictures else name)
 
-    searcher = replace(searcher, picture=read_logged)
+    searcher = replace(searcher, open_image=read_logged)
     where = logged.query.filters[0] if logged.query.filters else None
     query = replace(logged.query, filters=())
     params = SearchParams(k, 0, where, logged.min_confidence)
     if logged.settings.get("fusion") == CHOSEN:
         chosen = tuple(variant for variant in logged.variants if not variant.unused)
-        return searcher.find(query, replace(params, variants=chosen))
+        return searcher.search_query(query, replace(params, variants=chosen))
     if any(term.kind == INDEXED for term in query.terms):
-        return searcher.find(query, params)
+        return searcher.search_query(query, params)
     if query.terms != (Term("image", query.raw),):
-        return searcher.find(parse_query(query.raw), params)
+        return searcher.search_query(parse_query(query.raw), params)
     rgb = read_logged(query.raw)
     if logged.target == "captions":
         return searcher.captions(rgb, query.raw, k)
-    return searcher.search_by_image(rgb, query.raw, k, where=where)
+    return searcher.search_by_image(rgb, query.raw, replace(params, min_confidence=0.0))
 
 
 def _keys(hits: Sequence[Hit], by_id: bool) -> list[int | str]:
@@ -362,7 +362,7 @@ def _explain(
         causes += current.model_changes(logged)
     if words and by_words is not None:
         causes += current.variant_changes(logged, by_words.variants)
-        errors = [str(trace.fault) for trace in by_words.expanders if trace.fault]
+        errors = [str(trace.error) for trace in by_words.expanders if trace.error]
         if logged.errors or errors:
             before, now = ("; ".join(texts) or "-" for texts in (logged.errors, errors))
             causes.append(Cause(EXPANDER, "expander", before, now))

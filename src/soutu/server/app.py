@@ -117,8 +117,8 @@ def _soutu_error(request: Request, exception: Exception) -> SoutuError:
 def _redact_paths(error: SoutuError, gallery: Gallery) -> SoutuError:
     """``error`` without where the gallery lies, here or elsewhere: that is no client's business."""
     names = {str(path): path.name for path in (gallery.root, gallery.home) if path.name}
-    if isinstance(gallery.place, str):
-        address = redacted(gallery.place)
+    if isinstance(gallery.location, str):
+        address = redacted(gallery.location)
         names |= {address: address.rpartition("/")[2], urlsplit(address).netloc or address: "…"}
     fields = dict(error.fields)
     for key, value in fields.items():

@@ -230,7 +230,7 @@ async def image(request: Request, id: PathId, download: bool = False) -> Respons
 
     def work() -> tuple[MediaFile, str]:
         file = file_inside(service.gallery.root, service.image_row(id).paths, id)
-        return read_original(file, service.gallery.config.max_pixels), file.name
+        return read_original(file, service.gallery.settings.max_pixels), file.name
 
     media, name = await service.run_image(work)
     disposition = "attachment" if download else "inline"
@@ -325,7 +325,7 @@ async def stats(request: Request) -> Response:
                 for kind, codes in info.promises.items()
             },
             "yardstick": asdict(info.yardstick) if info.yardstick else None,
-            "min_confidence": service.gallery.threshold(None),
+            "min_confidence": service.gallery.resolve_min_confidence(None),
             "features": {
                 "image_url": service.settings.fetch is not None,
                 "captions": info.state.captions > 0,

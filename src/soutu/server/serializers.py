@@ -50,7 +50,7 @@ def result_json(
         "expanders": [
             {
                 "name": trace.name, "ms": trace.ms, "proposed": trace.proposed,
-                "fault": str(trace.fault) if trace.fault else "",
+                "fault": str(trace.error) if trace.error else "",
             }
             for trace in result.expanders
         ],

@@ -56,7 +56,7 @@ class SearchService:
         self.image_executor = SearchExecutor("image", settings.image_threads, queue * 4, seconds)
         self.prefetch = TextPrefetcher(lambda texts: gallery.encoder.encode_texts(texts))
         folder = settings.thumbnails or cache_folder() / "thumbnails"
-        max_pixels = gallery.config.max_pixels
+        max_pixels = gallery.settings.max_pixels
         self.thumbnails = ThumbnailCache(folder, settings.thumbnail_bytes, max_pixels)
         self.metrics = Metrics(self)
         self.started = time.monotonic()
@@ -102,9 +102,9 @@ class SearchService:
                 await self.prefetch(self._texts_to_encode(request))
 
         def work() -> Response:
-            self.gallery.notice()
+            self.gallery.reload_if_changed()
             query: Query | Rgb = self._query(request) if upload is None else self._decode(upload)
-            result = self.gallery.find(query, self._params(request))
+            result = self.gallery.search_query(query, self._params(request))
             answer = self._answer(result, request.offset, vector=request.vector)
             return ndjson_response(answer) if stream else json_response(answer)
 
@@ -114,7 +114,7 @@ class SearchService:
         """Answer with the captions nearest to an indexed picture, or to an uploaded one."""
 
         def work() -> Response:
-            self.gallery.notice()
+            self.gallery.reload_if_changed()
             if isinstance(image, bytes):
                 result = self.gallery.captions(self._decode(image), k=k)
             else:
@@ -127,7 +127,7 @@ class SearchService:
         """Answer with how a query was understood, and what makes up each score."""
 
         def work() -> Response:
-            self.gallery.notice()
+            self.gallery.reload_if_changed()
             explanation = self.gallery.explain(_only_indexed(parse_query(text)), k=k)
             return json_response(explanation_json(explanation, self._answer(explanation.result)))
 
@@ -166,7 +166,7 @@ class SearchService:
                 return
             try:
                 self.gallery.searcher.encoder.encode_texts(["a photo"])
-                self.gallery.notice()
+                self.gallery.reload_if_changed()
             except Exception as error:
                 self._warm_up_error = error
                 raise
@@ -186,7 +186,10 @@ class SearchService:
         if request.text is None and not terms:
             return []
         try:
-            texts = self.gallery.searcher.texts(self._query(request), self._params(request))
+            searcher, params = self.gallery.searcher, self._params(request)
+            if params.expand and not searcher.expands_locally:
+                return []
+            texts = searcher.prepare(self._query(request), params).texts
         except SoutuError:
             return []
         return encoder.unknown(texts)
@@ -199,7 +202,7 @@ class SearchService:
             request.k,
             request.offset,
             request.where,
-            self.gallery.threshold(request.min_confidence),
+            self.gallery.resolve_min_confidence(request.min_confidence),
             None if request.variants is None else variants or (),
             request.expand,
         )
