@@ -411,6 +411,11 @@ def test_shards_of_a_folder_fill_an_index(gallery, soutu, shards, tmp_path):
     assert same_files(folder, FIXTURES / "shards" / "folder")  # none was written anew
     answer = recorded("answers.jsonl")[7]
     check_answer(*soutu("search", "a red car", "-g", gallery, "--index", index), answer)
+    soutu("export", tmp_path / "export", "-g", gallery, "--index", index)
+    vectors, expected = (by_path(f) for f in (tmp_path / "export", FIXTURES / "export" / "npy"))
+    assert vectors.keys() == expected.keys()
+    for path, vector in vectors.items():
+        np.testing.assert_allclose(vector, expected[path], atol=1e-5, err_msg=path)
 
 
 @pytest.mark.ray
@@ -425,6 +430,11 @@ def test_shards_of_a_tar_fill_an_index(soutu, shards, tmp_path):
     assert report | counts == report
     [answer] = soutu("search", "a red car", "--index", index, "-k", "1")
     assert answer["hits"][0]["path"] == "records.tar/008.jpg"
+
+
+def by_path(folder):
+    paths = json.loads((folder / "image_paths.json").read_text("utf-8"))
+    return dict(zip(paths, np.load(folder / "image_features.npy"), strict=True))
 
 
 def same_files(one, other):
