@@ -44,7 +44,7 @@ from soutu.query.expansion import CHOSEN
 from soutu.query.parser import parse_query
 from soutu.search.calibration import BASELINE_KEY, baseline_from_json
 from soutu.search.fusion import reciprocal_rank
-from soutu.search.searcher import FUSIONS, MEAN, SUBTRACT, PreparedQuery, Searcher, SearchParams
+from soutu.search.searcher import SUBTRACT, PreparedQuery, Searcher, SearchParams
 from soutu.searchlog.record import Provenance, SearchLog
 from soutu.settings import Settings, load_settings, merge_settings
 from soutu.types import Hit, Query, Ranking, SearchResult
@@ -885,8 +885,6 @@ class _LogSearchers:
         logged = {n: record.settings[n] for n in LOGGED_SETTINGS if n in record.settings}
         if logged.get("fusion") == CHOSEN:  # no setting: the variants are logged
             del logged["fusion"]
-        elif "fusion" in logged and logged["fusion"] not in FUSIONS:  # one that is gone
-            logged["fusion"] = MEAN
         logged.setdefault("negatives", SUBTRACT)  # which is all that an older Soutu could
         settings = merge_settings(self.gallery.settings, logged, record.place)
         key = settings.expand, settings.templates
