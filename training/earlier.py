@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from soutu.models.bundle import TEXTUAL, TOKENIZER, VISUAL
+from soutu.models.bundle import OPEN_CLIP
 from training.model import DualEncoder
 
 
@@ -25,9 +25,9 @@ def start_from(model: DualEncoder, tokenizer: Tokenizer, bundle: Path, pictures:
     """Take over both towers of ``bundle``. ``pictures`` (n, 3, S, S) tell the statistics of the
     batch norms, which an export folds away. Tokens are matched by what they spell; the positions
     on the picture are stretched to the model's grid."""
-    visual, textual = (_Weights(bundle / name) for name in (VISUAL, TEXTUAL))
+    visual, textual = (_Weights(bundle / name) for name in (OPEN_CLIP.visual, OPEN_CLIP.textual))
     _image(model, visual, pictures)
-    _text(model, textual, tokenizer, Tokenizer.from_file(str(bundle / TOKENIZER)))
+    _text(model, textual, tokenizer, Tokenizer.from_file(str(bundle / OPEN_CLIP.tokenizer)))
 
 
 class _Weights:

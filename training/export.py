@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from soutu.models.bundle import PREPROCESS, TEXTUAL, TOKENIZER, VISUAL, fingerprint, write_card
-from soutu.models.download import hashes
+from soutu.models.bundle import OPEN_CLIP, fingerprint, write_card
+from soutu.models.download import hash_files
 from soutu.types import Floats
 from training.model import DualEncoder, Shape
 from training.train import RUNS, build
@@ -99,9 +99,13 @@ def export(name: str, out: Path, *, languages: list[str], packed: bool = True) -
     side, context = model.shape.image_size, model.shape.context
     picture = torch.zeros(2, 3, side, side)
     text = torch.tensor([[2, 5, 3], [2, 3, 0]])
-    export_tower(model.image, picture, out / VISUAL, names=("image", "embedding"), packed=packed)
-    export_tower(model.text, text, out / TEXTUAL, names=("text", "embedding"), packed=packed)
-    shutil.copyfile(folder / "tokenizer.json", out / TOKENIZER)
+    export_tower(
+        model.image, picture, out / OPEN_CLIP.visual, names=("image", "embedding"), packed=packed
+    )
+    export_tower(
+        model.text, text, out / OPEN_CLIP.textual, names=("text", "embedding"), packed=packed
+    )
+    shutil.copyfile(folder / "tokenizer.json", out / OPEN_CLIP.tokenizer)
     preprocess = {
         "size": side,
         "mode": "RGB",
@@ -111,11 +115,16 @@ def export(name: str, out: Path, *, languages: list[str], packed: bool = True) -
         "resize_mode": "shortest",
     }
     config = {"embed_dim": 512, "text_cfg": {"context_length": context}}
-    (out / PREPROCESS).write_text(json.dumps(preprocess, indent=2) + "\n")
+    (out / OPEN_CLIP.preprocess).write_text(json.dumps(preprocess, indent=2) + "\n")
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     space = f"{name}/{fingerprint(out)[:12]}"
     write_card(
-        out, name=name, space=space, languages=languages, license="Apache-2.0", files=hashes(out)
+        out,
+        name=name,
+        space=space,
+        languages=languages,
+        license="Apache-2.0",
+        files=hash_files(out),
     )
     total = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     print(f"{out}: {total / 1e6:.2f} MB, space {space}")

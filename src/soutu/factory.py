@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from soutu.exchange.embeddings import Embeddings
     from soutu.exchange.npy import EmbeddingSource
     from soutu.models.base import Encoder
-    from soutu.models.download import Verified
+    from soutu.models.download import Verification
     from soutu.models.export import Agreement, ExportResult, Samples
     from soutu.query.expansion import Expander, Weights
     from soutu.store.base import VectorStore
@@ -373,9 +373,9 @@ def _card(name: str, said: EmbeddingSource | None) -> ModelInfo:
 
 
 def installed_models() -> tuple[str, ...]:
-    from soutu.models.download import installed
+    from soutu.models.download import list_installed
 
-    return (EMBEDDED, *installed())
+    return (EMBEDDED, *list_installed())
 
 
 def pull_model(
@@ -389,7 +389,7 @@ def pull_model(
     return bundle.info, bundle.folder
 
 
-def verify_model(name: str) -> Verified:
+def verify_model(name: str) -> Verification:
     from soutu.models.download import verify
 
     return verify(name)

@@ -12,7 +12,7 @@ from soutu.models.batching import BatchingEncoder, MicroBatcher
 class Slow:
     """An encoder whose first call waits until the test lets it go on."""
 
-    batch, lanes = 4, 2
+    batch, max_concurrency = 4, 2
 
     def __init__(self):
         self.calls, self.begun, self.go = [], threading.Event(), threading.Event()
@@ -67,12 +67,12 @@ def test_a_fault_is_that_texts_alone():
 def test_texts_are_remembered_the_latest_longest():
     slow = Slow()
     slow.go.set()
-    batching = BatchingEncoder(slow, kept=2)
+    batching = BatchingEncoder(slow, cache_size=2)
     for text in ("a", "b", "a", "c", "a", "b"):
         batching.encode_texts([text, text])
     assert list(slow.calls) == [["a"], ["b"], ["c"], ["b"]]
     assert batching.texts.counts.hits == 2
-    assert len(batching._vectors) == 2
+    assert len(batching._cache) == 2
 
 
 def test_what_is_remembered_is_not_changed_by_who_gets_it():

@@ -8,7 +8,7 @@ import pytest
 from soutu.errors import BadInput, MissingModel, RemoteUnavailable
 from soutu.models.bundle import fingerprint
 from soutu.models.catalog import DEFAULT, load_catalog, models_folder, open_model
-from soutu.models.download import install_folder, installed, pull, remove, verify
+from soutu.models.download import install_folder, list_installed, pull, remove, verify
 from soutu.models.onnx import OnnxEncoder
 from tests.conftest import write_bundle
 from tests.hub import COMMIT, Hub, serve
@@ -50,7 +50,7 @@ def test_a_model_is_fetched_once_and_described(hub):
     }  # fmt: skip
     kept = json.loads((bundle.folder / "soutu.json").read_text())
     assert (kept["repository"], kept["revision"]) == (REPOSITORY, COMMIT)
-    assert installed() == (DEFAULT,)
+    assert list_installed() == (DEFAULT,)
 
 
 def test_a_further_repository_is_asked_where_the_first_is_not_there(export, monkeypatch):
@@ -81,7 +81,7 @@ def test_a_broken_download_goes_on_where_it_stopped(hub, monkeypatch):
     # The hub library keeps what has arrived in pieces of this size, 10 MB by default.
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 256)
     hub.break_file = "visual/model.onnx"
-    assert verify(pull(DEFAULT).info.name).whole
+    assert verify(pull(DEFAULT).info.name).passed
     asked = [line for line in hub.requests if "GET" in line and "visual/model.onnx" in line]
     assert len(asked) == 2
     assert "bytes=0-" not in asked[1]
@@ -92,7 +92,7 @@ def test_a_file_that_is_not_what_the_hub_promises_is_refused(hub):
     hub.wrong_hash = "textual/model.onnx"
     with pytest.raises(RemoteUnavailable, match=r"textual/model\.onnx"):
         pull(DEFAULT)
-    assert installed() == ()
+    assert list_installed() == ()
     hub.wrong_hash = None
     assert pull(DEFAULT).info.name == DEFAULT
 
@@ -108,7 +108,7 @@ def test_what_the_hub_refuses_is_told_with_the_cure(hub, status, kind, said, mon
         pull(DEFAULT)
     for word in (said, REPOSITORY, "--model tiny"):
         assert word in str(caught.value)
-    assert installed() == ()
+    assert list_installed() == ()
 
 
 def test_an_incomplete_repository_leaves_nothing_that_looks_installed(hub, export):
@@ -133,7 +133,7 @@ def test_a_folder_is_copied_under_its_name_or_another(bundle_folder):
     (bundle_folder / "notes.txt").write_text("mine")
     first = install_folder(bundle_folder)
     second = install_folder(bundle_folder, "my-clip")
-    assert installed() == ("bundle", "my-clip")
+    assert list_installed() == ("bundle", "my-clip")
     assert first.info.space == second.info.space, "the same weights may be compared"
     assert open_model("my-clip").info.name == "my-clip"
     assert not (second.folder / "notes.txt").exists()
@@ -144,7 +144,7 @@ def test_a_folder_is_copied_under_its_name_or_another(bundle_folder):
 def test_bad_names_are_refused(bundle_folder, name):
     with pytest.raises(BadInput, match="--name"):
         install_folder(bundle_folder, name)
-    assert installed() == ()
+    assert list_installed() == ()
 
 
 def test_installing_again_replaces_what_was_there(bundle_folder, tmp_path):
@@ -168,12 +168,12 @@ def test_an_incomplete_folder_leaves_an_installed_model_alone(bundle_folder, tmp
     (tmp_path / "half").mkdir()
     with pytest.raises(MissingModel):
         install_folder(tmp_path / "half", "mine")
-    assert verify("mine").whole
+    assert verify("mine").passed
 
 
 def test_verify_names_what_was_changed_and_what_is_gone(bundle_folder):
     folder = install_folder(bundle_folder, "mine").folder
-    assert verify("mine").whole
+    assert verify("mine").passed
     with (folder / "visual" / "model.onnx").open("r+b") as file:
         file.seek(40)
         file.write(b"\x00\xff")
@@ -183,14 +183,14 @@ def test_verify_names_what_was_changed_and_what_is_gone(bundle_folder):
     assert set(found.intact) == {
         "config.json", "visual/preprocess_cfg.json", "textual/model.onnx"
     }  # fmt: skip
-    assert not found.whole
+    assert not found.passed
 
 
 def test_remove_frees_what_was_installed(bundle_folder):
     folder = install_folder(bundle_folder, "mine").folder
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     assert remove("mine") == size
-    assert installed() == ()
+    assert list_installed() == ()
     with pytest.raises(MissingModel, match="mine"):
         remove("mine")
     with pytest.raises(BadInput, match="part of Soutu"):

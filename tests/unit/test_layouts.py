@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from soutu.errors import BadConfig, MissingModel
-from soutu.models.bundle import OPEN_CLIP, TRANSFORMERS, TextConfig, read_bundle, read_model_config
+from soutu.models.bundle import OPEN_CLIP, TRANSFORMERS, TextConfig, read_bundle
 from soutu.models.download import install_folder, verify
 from soutu.models.onnx import OnnxEncoder
 from tests.conftest import DIM, SIDE, picture, write_bundle
@@ -70,7 +70,7 @@ def test_the_same_weights_give_the_same_vectors(both):
 
 def test_it_is_installed_and_verified_whole(both):
     bundle = install_folder(both[1], "mine")
-    assert verify("mine").whole
+    assert verify("mine").passed
     assert "onnx/text_model.onnx" in verify("mine").intact
     assert OnnxEncoder(bundle, "cpu").encode_texts(["cat"]).shape == (1, DIM)
 
@@ -88,7 +88,7 @@ def test_what_is_missing_is_named_in_its_own_layout(both):
         ({"model_type": "chinese_clip", "projection_dim": 512,
           "text_config": {"max_position_embeddings": 52}}, 512, TextConfig(52, pad="<unk>")),
         ({"model_type": "siglip", "text_config": {"hidden_size": 768}}, 768,
-         TextConfig(64, pad="<unk>", whole=True, clean="canonicalize")),
+         TextConfig(64, pad="<unk>", pad_to_context=True, clean="canonicalize")),
     ],
     ids=["clip", "chinese-clip", "siglip"],
 )  # fmt: skip
@@ -96,8 +96,8 @@ def test_kinds_of_models_are_described_as_they_are(both, config, dim, text):
     folder = both[1]
     (folder / "config.json").write_text(json.dumps(config))
     (folder / TRANSFORMERS.tokenizer_config).write_text(json.dumps({"pad_token": "<unk>"}))
-    found = read_model_config(folder, TRANSFORMERS)
-    assert (found.dim, found.text) == (dim, text)
+    found = read_bundle(folder)
+    assert (found.info.dim, found.text) == (dim, text)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from soutu.errors import BadInput
 from soutu.models.bundle import read_bundle
-from soutu.models.download import installed, verify
+from soutu.models.download import list_installed, verify
 from soutu.models.export import Samples, closeness, compare
 from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture
@@ -42,7 +42,7 @@ def test_an_export_has_the_vectors_of_pytorch(tmp_path, kind, precision):
     assert agreement.images.lowest > least
     assert agreement.texts.lowest > least
     assert agreement.overlap > 0.85
-    assert verify(f"small-{kind}").whole
+    assert verify(f"small-{kind}").passed
     assert len({file.stat().st_mode for file in made.bundle.folder.rglob("*.*")}) == 1
 
 
@@ -108,7 +108,7 @@ def test_outliers_spoil_plain_int8_and_smoothing_saves_it(tmp_path):
     exact = OnnxEncoder(bundle, "cpu").encode_images(IMAGES)
     plain_int8(loaded, bundle.folder)
     spoiled = closeness(OnnxEncoder(read_bundle(bundle.folder), "cpu").encode_images(IMAGES), exact)
-    assert not spoiled.enough("int8"), "the guard sees a bad int8"
+    assert not spoiled.suffices("int8"), "the guard sees a bad int8"
     made = export(loaded, "smooth", SAMPLES, "auto")
     assert made.images.precision == "int8"
     assert made.images.close.lowest > 0.999 > spoiled.lowest
@@ -126,14 +126,14 @@ def test_layers_that_nothing_can_smooth_stay_in_float32(tmp_path):
 def test_auto_falls_back_to_float32_and_int8_demanded_is_refused(tmp_path, monkeypatch):
     from soutu.models import export as module
 
-    monkeypatch.setitem(module.SAME, "int8", 1.1)
+    monkeypatch.setitem(module.MIN_COSINE, "int8", 1.1)
     loaded = load_small("clip", tmp_path)
     made = export(loaded, "fallback", SAMPLES, "auto")
     assert made.images.precision == made.texts.precision == "float32"
     assert made.images.close is not None
     with pytest.raises(BadInput, match="Nothing was installed"):
         export(loaded, "demanded", SAMPLES, "int8")
-    assert "demanded" not in installed()
+    assert "demanded" not in list_installed()
 
 
 def test_a_bundle_that_disagrees_with_pytorch_is_not_installed(tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_a_bundle_that_disagrees_with_pytorch_is_not_installed(tmp_path, monkeyp
     monkeypatch.setattr(module, "text_graph", lambda tower, **options: text_graph(other, **options))
     with pytest.raises(BadInput, match="disagrees with PyTorch"):
         export(load_small("clip", tmp_path), "wrong", SAMPLES, "float32")
-    assert installed() == ()
+    assert list_installed() == ()
 
 
 def test_a_tower_of_another_kind_is_named(tmp_path):
@@ -166,9 +166,9 @@ def test_an_unknown_precision_is_refused(tmp_path):
 
 
 def test_damaged_layers_are_left_out_first_and_then_the_worst():
-    from soutu.models.quantize import Plan
+    from soutu.models.quantize import LayerNoise
 
-    plan = Plan({"good": 1e-4, "damaged": 5e-3, "fair": 1e-3})
-    assert plan.keep() == {"damaged"}
-    assert plan.keep(1) == {"damaged"}
-    assert plan.keep(2) == {"damaged", "fair"}
+    plan = LayerNoise({"good": 1e-4, "damaged": 5e-3, "fair": 1e-3})
+    assert plan.layers_to_keep() == {"damaged"}
+    assert plan.layers_to_keep(1) == {"damaged"}
+    assert plan.layers_to_keep(2) == {"damaged", "fair"}

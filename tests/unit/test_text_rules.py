@@ -29,8 +29,8 @@ def rules(folder, text_cfg, pad="<unk>"):
     [
         (CLIP, TextConfig(77, clean="lower")),
         (XLM, TextConfig(77, pad="<unk>", clean="whitespace")),
-        (SIGLIP, TextConfig(64, pad="<unk>", whole=True, clean="whitespace")),
-        (SIGLIP2, TextConfig(64, pad="<unk>", whole=True, clean="canonicalize")),
+        (SIGLIP, TextConfig(64, pad="<unk>", pad_to_context=True, clean="whitespace")),
+        (SIGLIP2, TextConfig(64, pad="<unk>", pad_to_context=True, clean="canonicalize")),
     ],
     ids=["clip", "xlm-r", "siglip", "siglip2"],
 )
@@ -50,7 +50,9 @@ def test_padding_is_to_the_longest_where_it_changes_nothing(bundle_folder):
 
 def test_a_tower_that_sees_its_padding_gets_all_of_it(bundle_folder):
     file = bundle_folder / "textual" / "tokenizer.json"
-    ids, real = TextTokenizer(file, TextConfig(12, pad="<unk>", whole=True))(["ab", "abcd"])
+    ids, real = TextTokenizer(file, TextConfig(12, pad="<unk>", pad_to_context=True))(
+        ["ab", "abcd"]
+    )
     assert real.sum(axis=1).tolist() == [4, 6]
     assert ids.shape == (2, 12)
     assert ids[0].tolist() == [2, 4, 5, 3] + [1] * 8

@@ -210,7 +210,7 @@ def verify(
 
     files = verify_model(name)
     agreement = compare_model(name, pretrained, gallery) if against or pretrained else None
-    agrees = agreement is None or agreement.enough(files.precision)
+    agrees = agreement is None or agreement.suffices(files.precision)
     if as_json:
         show_json({"files": files, "agreement": agreement} if agreement else files)
     else:
@@ -218,12 +218,12 @@ def verify(
             click.echo(tr("models-changed", file=file), err=True)
         for file in files.absent:
             click.echo(tr("models-absent", file=file), err=True)
-        code = "models-whole" if files.whole else "models-damaged"
+        code = "models-whole" if files.passed else "models-damaged"
         click.echo(tr(code, name=name, count=len(files.intact)))
         if agreement is not None:
             _show_agreement(agreement)
             click.echo(tr("models-agrees" if agrees else "models-disagrees", name=name))
-    return 0 if files.whole and agrees else DIFFERENT
+    return 0 if files.passed and agrees else DIFFERENT
 
 
 @models.command()

@@ -1,4 +1,4 @@
-"""What every encoder does. One contract suite runs over all of them."""
+"""The protocol of encoders. One contract suite runs over all implementations."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from soutu.types import Floats, ModelInfo, Rgb
 
 
 class Encoder(Protocol):
-    """Turns pictures and texts into unit vectors of one shared space."""
+    """Turns images and texts into unit vectors of one shared space."""
 
     @property
-    def info(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo:
+        """What the model is."""
+        ...
 
     @property
     def batch(self) -> int:
-        """How many pictures it works on at once; more at a time gain nothing."""
+        """How many images it encodes at once; more at a time gain nothing."""
         ...
 
     @property
@@ -25,13 +27,15 @@ class Encoder(Protocol):
         ...
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
-        """float32 (n, dim), unit rows, in order; (0, dim) for no images.
+        """Return float32 (n, dim), unit rows, in order; (0, dim) for no images.
 
         A batch equals one-by-one to 1e-5 in float32 and to cosine 0.999 in int8.
         """
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        """float32 (n, dim), unit rows, in order; (0, dim) for no texts. Longer texts than
-        ``card.context_length`` tokens are cut."""
+        """Return float32 (n, dim), unit rows, in order; (0, dim) for no texts.
+
+        Texts longer than ``info.context_length`` tokens are truncated.
+        """
         ...

@@ -1,4 +1,4 @@
-"""What several threads ask an encoder for at the same time is encoded together.
+"""Encode together what several threads ask an encoder for at the same time.
 
 One text of ViT-B/32 takes 4.6 ms in int8 on two cores, eight together 13 (benchmarks/results/
 text_latency.json); and threads that each run the model get in each other's way.
@@ -18,16 +18,15 @@ import numpy as np
 from soutu.models.base import Encoder
 from soutu.types import Floats, ModelInfo, Rgb
 
-TEXTS = 64  # at once: who comes later need not wait for more
-KEPT = 10_000  # texts whose vectors are remembered: 20 MB of 512 numbers each
+MAX_TEXT_BATCH = 64  # who comes later need not wait for more
+CACHE_SIZE = 10_000  # texts whose vectors are cached: 20 MB of 512 numbers each
 
 _T = TypeVar("_T")
 
 
 @dataclass
-class Counts:
-    """So far: ``batches`` that were encoded, what was in them, and ``hits``: texts that were
-    remembered."""
+class BatchCounts:
+    """So far: encoded batches, the items in them, and texts found in the cache."""
 
     batches: int = 0
     encoded: int = 0
@@ -35,116 +34,118 @@ class Counts:
 
 
 class MicroBatcher(Generic[_T]):
-    """Calls ``encode`` with up to ``most`` items at a time, from ``lanes`` threads at most. Whoever
-    finds a free lane encodes all that has been asked for by then, the others' items as well as
-    its own. So nobody waits for company, and a single thread is as fast as without.
+    """Calls ``encode`` with up to ``max_batch`` items, from at most ``max_concurrency`` threads.
 
-    Where a batch fails, each of its items is tried alone: a fault is that item's."""
+    A thread that may encode encodes all that is waiting, the others' items as well as its own.
+    So nobody waits for company, and a single thread is as fast as without. Where a batch fails,
+    each of its items is tried alone, so that an error is that item's.
+    """
 
-    def __init__(self, encode: Callable[[Sequence[_T]], Floats], most: int, lanes: int) -> None:
-        self._encode, self._most = encode, most
-        self._lanes, self._lock = BoundedSemaphore(lanes), Lock()
+    def __init__(
+        self, encode: Callable[[Sequence[_T]], Floats], max_batch: int, max_concurrency: int
+    ) -> None:
+        self._encode, self._max_batch = encode, max_batch
+        self._slots, self._lock = BoundedSemaphore(max_concurrency), Lock()
         self._waiting: deque[tuple[_T, Future[Floats]]] = deque()
-        self.counts = Counts()
+        self.counts = BatchCounts()
 
     def __call__(self, items: Sequence[_T]) -> list[Floats]:
-        """The vectors of ``items``, in order; raises what encoding the first faulty one did."""
-        asked: list[tuple[_T, Future[Floats]]] = [(item, Future()) for item in items]
+        """Return the vectors of ``items``, in order; raise the error of the first that failed."""
+        own: list[tuple[_T, Future[Floats]]] = [(item, Future()) for item in items]
         with self._lock:
-            self._waiting.extend(asked)
-        while not all(future.done() for _, future in asked):
-            with self._lanes:
-                taken = self._take()
-                if taken:
-                    self._work(taken)
-            if not taken:  # another lane has ours
+            self._waiting.extend(own)
+        while not all(future.done() for _, future in own):
+            with self._slots:
+                batch = self._next_batch()
+                if batch:
+                    self._run(batch)
+            if not batch:  # another thread has ours
                 break
-        return [future.result() for _, future in asked]
+        return [future.result() for _, future in own]
 
-    def _take(self) -> list[tuple[_T, Future[Floats]]]:
+    def _next_batch(self) -> list[tuple[_T, Future[Floats]]]:
         with self._lock:
-            count = min(self._most, len(self._waiting))
+            count = min(self._max_batch, len(self._waiting))
             self.counts.batches += count > 0
             self.counts.encoded += count
             return [self._waiting.popleft() for _ in range(count)]
 
-    def _work(self, taken: Sequence[tuple[_T, Future[Floats]]]) -> None:
+    def _run(self, batch: Sequence[tuple[_T, Future[Floats]]]) -> None:
         try:
-            vectors = self._encode([item for item, _ in taken])
-        except BaseException as fault:
-            if len(taken) == 1 or not isinstance(fault, Exception):
-                for _, future in taken:
-                    future.set_exception(fault)
+            vectors = self._encode([item for item, _ in batch])
+        except BaseException as error:
+            if len(batch) == 1 or not isinstance(error, Exception):
+                for _, future in batch:
+                    future.set_exception(error)
                 return
-            for one in taken:
-                self._work([one])
+            for pair in batch:
+                self._run([pair])
         else:
-            for (_, future), vector in zip(taken, vectors, strict=True):
+            for (_, future), vector in zip(batch, vectors, strict=True):
                 future.set_result(vector)
 
 
 class BatchingEncoder:
-    """``Encoder`` over another one, for a process that answers many; the vectors of the latest
-    ``kept`` texts are remembered."""
+    """An ``Encoder`` over another one, for a process that answers many requests.
 
-    def __init__(self, encoder: Encoder, *, kept: int = KEPT) -> None:
+    The vectors of the latest ``cache_size`` texts are cached.
+    """
+
+    def __init__(self, encoder: Encoder, *, cache_size: int = CACHE_SIZE) -> None:
         self.encoder = encoder
-        self.texts = MicroBatcher[str](self._distinct, TEXTS, 1)
+        self.texts = MicroBatcher[str](self._encode_distinct, MAX_TEXT_BATCH, 1)
         self.images = MicroBatcher[Rgb](
             encoder.encode_images, encoder.batch, encoder.max_concurrency
         )
-        self._kept, self._lock = kept, Lock()
-        self._vectors: OrderedDict[str, Floats] = OrderedDict()
+        self._cache_size, self._lock = cache_size, Lock()
+        self._cache: OrderedDict[str, Floats] = OrderedDict()
 
     @property
     def info(self) -> ModelInfo:
+        """What the model is."""
         return self.encoder.info
 
     @property
     def batch(self) -> int:
+        """As of the encoder below."""
         return self.encoder.batch
 
     @property
     def max_concurrency(self) -> int:
+        """As of the encoder below."""
         return self.encoder.max_concurrency
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
+        """Return float32 (n, dim), unit rows."""
         if not images:
             return np.empty((0, self.info.dim), np.float32)
         return np.stack(self.images(images))
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Return float32 (n, dim), unit rows."""
         if not texts:
             return np.empty((0, self.info.dim), np.float32)
-        known = self._remembered(texts)
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        if new:
-            fresh = dict(zip(new, self.texts(new), strict=True))
-            self._remember(fresh)
-            known |= fresh
-        return np.stack([known[text] for text in texts])
+        with self._lock:
+            vectors = {text: self._cache[text] for text in texts if text in self._cache}
+            for text in vectors:
+                self._cache.move_to_end(text)
+            self.texts.counts.hits += len(vectors)
+        if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
+            encoded = dict(zip(new, self.texts(new), strict=True))
+            vectors |= encoded
+            with self._lock:
+                self._cache |= encoded
+                while len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+        return np.stack([vectors[text] for text in texts])
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
-        """Those of ``texts`` whose vectors are not remembered."""
+        """Return those of ``texts`` whose vectors are not cached."""
         with self._lock:
-            return [text for text in texts if text not in self._vectors]
+            return [text for text in texts if text not in self._cache]
 
-    def _distinct(self, texts: Sequence[str]) -> Floats:
-        """Two that ask for the same text at the same time pay for it once."""
-        order = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        vectors: Floats = self.encoder.encode_texts(list(order))[[order[text] for text in texts]]
+    def _encode_distinct(self, texts: Sequence[str]) -> Floats:
+        """Two threads that ask for the same text at the same time pay for it once."""
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        vectors: Floats = self.encoder.encode_texts(list(rows))[[rows[text] for text in texts]]
         return vectors
-
-    def _remembered(self, texts: Sequence[str]) -> dict[str, Floats]:
-        with self._lock:
-            known = {text: self._vectors[text] for text in texts if text in self._vectors}
-            for text in known:
-                self._vectors.move_to_end(text)
-            self.texts.counts.hits += len(known)
-        return known
-
-    def _remember(self, fresh: dict[str, Floats]) -> None:
-        with self._lock:
-            self._vectors |= fresh
-            while len(self._vectors) > self._kept:
-                self._vectors.popitem(last=False)

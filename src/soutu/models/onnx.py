@@ -1,4 +1,8 @@
-"""The core engine: a bundle's two towers in ONNX Runtime."""
+"""Run a bundle's two towers in ONNX Runtime, the core engine.
+
+In the order of a text's way: it is cleaned, cut into tokens, and run through the text tower;
+``OnnxEncoder`` at the end does all three.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -22,97 +26,95 @@ from soutu.errors import BadConfig, BadInput, MissingExtra
 from soutu.models.bundle import Bundle, TextConfig
 from soutu.types import Floats, ModelInfo, Rgb
 
-# How texts were prepared when a model was trained, by the names that open_clip gives it.
+TEXT_BATCH = 32
+CPU_BATCH, GPU_BATCH = 8, 256  # images at once; on a CPU more are slower, they leave its cache
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+_MASK = "attention_mask"
+# Among several outputs the embedding is called one of these; else it is the first.
+_OUTPUTS = ("embedding", "image_embeds", "text_embeds", "pooler_output")
 
+# Cleaning: how texts were prepared when a model was trained, by the names that open_clip gives it
 
-PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 # Nothing in such a text can be broken or escaped: ASCII and Chinese characters.
-SOUND = re.compile(r"[ -%'-~\u4e00-\u9fff]*")
+_CLEAN = re.compile(r"[ -%'-~\u4e00-\u9fff]*")
 
 
 def fix_text(text: str) -> str:
-    """Broken encodings, full-width letters, ligatures and curly quotes made plain by ftfy, HTML's
-    escapes undone, no space around."""
-    if not SOUND.fullmatch(text):
+    """Repair broken encodings, undo HTML's escapes, strip spaces.
+
+    ftfy also makes full-width letters, ligatures and curly quotes plain.
+    """
+    if not _CLEAN.fullmatch(text):
         import ftfy  # 40 ms that most queries need not wait for
 
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return text.strip()
 
 
-def whitespace(text: str) -> str:
-    """Mended, with one space between words."""
-    return " ".join(fix_text(text).split())
-
-
-def lower(text: str) -> str:
-    return whitespace(text).lower()
-
-
 def canonicalize(text: str) -> str:
-    """Lower case, ASCII punctuation left out, one space between words: as for SigLIP."""
-    return " ".join(fix_text(text).translate(PUNCTUATION).lower().split())
+    """Fix, lower, leave out ASCII punctuation, put one space between words: as for SigLIP."""
+    return " ".join(fix_text(text).translate(_PUNCTUATION).lower().split())
 
 
 TEXT_CLEANERS: dict[str, Callable[[str], str]] = {
     "": str,
-    "whitespace": whitespace,
-    "lower": lower,
+    "whitespace": lambda text: " ".join(fix_text(text).split()),
+    "lower": lambda text: " ".join(fix_text(text).split()).lower(),
     "canonicalize": canonicalize,
 }
 
 
-# Texts to token ids through the bundle's ``tokenizers`` file.
-
-
 class TextTokenizer:
-    """Cuts at the context's length and pads as the text tower wants it (see ``TextRules``):
-    where padding changes nothing, to the longest text of the batch, several times sooner."""
+    """Turns texts into token ids through the bundle's ``tokenizers`` file.
 
-    def __init__(self, path: Path, rules: TextConfig) -> None:
+    Truncates at the context's length and pads as the text tower needs it (see ``TextConfig``):
+    where padding changes nothing, to the longest text of the batch, several times faster.
+    """
+
+    def __init__(self, path: Path, config: TextConfig) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as fault:  # tokenizers raises nothing narrower
-            raise BadConfig("bundle-config", folder=path, fault=str(fault)) from fault
-        self._tokenizer.enable_truncation(rules.context_length)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise BadConfig("bundle-config", folder=path, error=str(error)) from error
+        self._tokenizer.enable_truncation(config.context_length)
         self._tokenizer.no_padding()
-        self._rules, self._pad, self._clean = rules, 0, TEXT_CLEANERS[rules.clean]
-        if rules.pad is not None:
-            pad = self._tokenizer.token_to_id(rules.pad)
-            if pad is None:
-                raise BadConfig("bundle-config", folder=path, fault=f"no token {rules.pad!r}")
-            self._pad = pad
+        self._config, self._clean = config, TEXT_CLEANERS[config.clean]
+        pad = 0 if config.pad is None else self._tokenizer.token_to_id(config.pad)
+        if pad is None:
+            raise BadConfig("bundle-config", folder=path, error=f"no token {config.pad!r}")
+        self._pad: int = pad
 
     def __call__(
         self, texts: Sequence[str], length: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Ids int64 (n, longest), (n, length) where the graph's length is fixed, or
-        (n, context), and which of them are no padding."""
+        """Return token ids and which of them are no padding.
+
+        int64 and bool (n, longest); (n, ``length``) where the graph fixes it, or (n, context).
+        """
         cleaned = [self._clean(text) for text in texts]
-        rows = [encoded.ids for encoded in self._tokenizer.encode_batch(cleaned)]
-        whole = self._rules.context_length if self._rules.whole else max(map(len, rows))
-        ids = np.full((len(rows), length or whole), self._pad, np.int64)
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(cleaned)]
+        config = self._config
+        width = config.context_length if config.pad_to_context else max(map(len, rows))
+        ids = np.full((len(rows), length or width), self._pad, np.int64)
         for padded, row in zip(ids, rows, strict=True):
             padded[: len(row)] = row[: ids.shape[1]]
         lengths = np.array([len(row) for row in rows])
         return ids, np.arange(ids.shape[1]) < lengths[:, None]
 
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
-MASK = "attention_mask"
-# Among several outputs the embedding is called one of these; else it is the first.
-OUTPUTS = ("embedding", "image_embeds", "text_embeds", "pooler_output")
-TEXTS = 32  # at once
-CPU_BATCH, GPU_BATCH = 8, 256  # pictures at once; on a CPU more are slower, they leave its cache
+# Running
 
 
 def provider(device: str) -> str:
-    """The execution provider of ``device``; a device that is not there is an error, never
-    a silent CPU. ``auto`` takes CUDA where this build of ONNX Runtime has it."""
+    """Return the execution provider of ``device``; "auto" is CUDA where this build has it.
+
+    A device that is not there is an error, never a silent CPU.
+    """
     available = ort.get_available_providers()
     if device == "auto":
         return PROVIDERS["cuda" if PROVIDERS["cuda"] in available else "cpu"]
@@ -125,79 +127,82 @@ def provider(device: str) -> str:
     return PROVIDERS[device]
 
 
-@dataclass(frozen=True)
-class _SessionOptions:
-    """How a session is set up: ``spin`` lets idle threads wait at full speed; ``once`` leaves out
-    what pays only after many runs."""
-
-    threads: int
-    once: bool
-    spin: bool
-
-
 class _Tower:
-    """One ONNX graph with one input and the embedding as its first output."""
+    """One ONNX graph; ``once`` and ``spin`` as in ``OnnxEncoder``."""
 
-    def __init__(self, path: Path, device: str, how: _SessionOptions) -> None:
-        wanted = provider(device)
+    def __init__(self, path: Path, device: str, *, threads: int, once: bool, spin: bool) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = how.threads
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        if not how.spin:
+        if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if how.once:
+        if once:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        name = provider(device)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=[wanted])
-        except Exception as fault:  # ONNX Runtime's own classes share no base but Exception
-            raise BadConfig("bundle-graph", file=path, fault=str(fault)) from fault
+            self._session = ort.InferenceSession(str(path), options, providers=[name])
+        except Exception as error:  # ONNX Runtime's own classes share no base but Exception
+            raise BadConfig("bundle-graph", file=path, error=str(error)) from error
         # "auto" may end on the CPU (a CUDA build without its GPU); a named device may not.
-        if device != "auto" and self._session.get_providers()[0] != wanted:
-            raise MissingExtra(
-                "device-absent", device=device, available=", ".join(self._session.get_providers())
-            )
-        asked = {asked.name: asked for asked in self._session.get_inputs()}
-        self._wants_mask = asked.pop(MASK, None) is not None
-        self._input = next(iter(asked.values()))
-        named = [output.name for output in self._session.get_outputs()]
-        self._output = next((name for name in OUTPUTS if name in named), named[0])
-        self.accepts_uint8 = self._input.type == "tensor(uint8)"
+        active = self._session.get_providers()
+        if device != "auto" and active[0] != name:
+            raise MissingExtra("device-absent", device=device, available=", ".join(active))
+        inputs = {node.name: node for node in self._session.get_inputs()}
+        self._takes_mask = inputs.pop(_MASK, None) is not None
+        self._input = next(iter(inputs.values()))
+        outputs = [node.name for node in self._session.get_outputs()]
+        self._output = next((name for name in _OUTPUTS if name in outputs), outputs[0])
         self._dtype = np.int32 if self._input.type == "tensor(int32)" else np.int64
+        self.takes_uint8 = self._input.type == "tensor(uint8)"
 
-    def fixed(self, axis: int) -> int | None:
-        """The input's size along ``axis`` if the graph fixes it (public exports fix the
-        batch to 1 and the length to 77)."""
+    def fixed_size(self, axis: int) -> int | None:
+        # Public exports fix the batch to 1 and the length to 77.
         size = self._input.shape[axis]
         return size if isinstance(size, int) else None
 
     def __call__(
         self,
         batch: Floats | NDArray[np.uint8] | NDArray[np.int64],
-        real: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | None = None,
     ) -> Floats:
-        """``real`` says which tokens are no padding, for towers that ask."""
-        fed = batch.astype(self._dtype, copy=False) if batch.dtype == np.int64 else batch
-        feed = {self._input.name: fed}
-        if self._wants_mask and real is not None:
-            feed[MASK] = real.astype(self._dtype)
-        output = self._session.run([self._output], feed)[0]
-        vectors = np.asarray(output, np.float32)
+        feed: dict[str, NDArray[Any]] = {self._input.name: batch}
+        if batch.dtype == np.int64:
+            feed[self._input.name] = batch.astype(self._dtype, copy=False)
+        if self._takes_mask and mask is not None:
+            feed[_MASK] = mask.astype(self._dtype)
+        vectors = np.asarray(self._session.run([self._output], feed)[0], np.float32)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Floats = vectors / np.maximum(length, np.float32(1e-12))
         return unit
 
 
 class OnnxEncoder:
-    """``Encoder`` over a bundle. A tower is loaded when it is first needed: a text search
-    never pays for the image tower.
+    """An ``Encoder`` over a bundle.
 
-    On a CPU several batches of pictures are encoded at the same time, each by one thread, which
-    was 27 % faster on two cores than all threads on one batch: they need not wait for each
-    other. ``threads`` above 0 is how many work on one batch, with no other beside it. ``once``:
-    it is to encode one thing and be gone, so weights are not put in order first (15 ms instead
-    of 45 for ViT-B/32's text tower, and each run twice as long). ``spin``: its threads wait for the
-    next text at full speed, which is a little sooner, and takes the cores from all else.
+    A tower is loaded when it is first needed: a text search never pays for the image tower.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    device
+        "auto", "cpu", "cuda" or "coreml".
+    threads
+        How many threads work on one batch, with no other batch beside it. 0: on a CPU several
+        batches of images are encoded at the same time, each by one thread, which was 27 %
+        faster on two cores than all threads on one batch: they need not wait for each other.
+    once
+        It is to encode one thing and exit, so weights are not put in order first (15 ms instead
+        of 45 for ViT-B/32's text tower, and each run twice as long).
+    spin
+        Its threads wait for the next text at full speed, which is a little faster, and takes
+        the cores from all else.
+
+    Raises
+    ------
+    BadInput, MissingExtra
+        For a device that is not there: now, not in the middle of an index run.
     """
 
     def __init__(
@@ -209,56 +214,59 @@ class OnnxEncoder:
         once: bool = False,
         spin: bool = True,
     ) -> None:
-        # A wrong device is said now, not in the middle of an index run.
         on_cpu = provider(device) == PROVIDERS["cpu"]
-        self._bundle, self._device, self._threads, self._once = bundle, device, threads, once
-        self._spin = spin
+        self._bundle, self._device, self._threads = bundle, device, threads
+        self._once, self._spin = once, spin
         self.max_concurrency = (os.cpu_count() or 1) if on_cpu and not threads and not once else 1
         self.batch = CPU_BATCH if on_cpu else GPU_BATCH
         self._loading = Lock()
 
     @property
     def info(self) -> ModelInfo:
+        """What the model is."""
         return self._bundle.info
 
-    @cached_property
-    def _visual(self) -> _Tower:
-        # Threads that wait without spinning leave the cores to those that decode.
-        threads = 1 if self.max_concurrency > 1 else self._threads
-        how = _SessionOptions(threads, self._once, spin=False)
-        return _Tower(self._bundle.visual, self._device, how)
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Return float32 (n, dim), unit rows."""
+        vectors = [np.empty((0, self.info.dim), np.float32)]
+        step = self._textual.fixed_size(0) or TEXT_BATCH if texts else TEXT_BATCH
+        for start in range(0, len(texts), step):
+            ids, mask = self._tokenizer(texts[start : start + step], self._textual.fixed_size(1))
+            vectors.append(self._textual(ids, mask))
+        return np.concatenate(vectors)
 
     @cached_property
     def _textual(self) -> _Tower:
-        how = _SessionOptions(self._threads, self._once, self._spin)
-        return _Tower(self._bundle.textual, self._device, how)
-
-    def encode_images(self, images: Sequence[Rgb]) -> Floats:
-        if not images:
-            return np.empty((0, self.info.dim), np.float32)
-        with self._loading:  # several threads may come first at the same time
-            step = self._visual.fixed(0) or self.batch
-        parts = [images[start : start + step] for start in range(0, len(images), step)]
-        if len(parts) == 1 or self.max_concurrency == 1:
-            return np.concatenate([self._see(part) for part in parts])
-        with ThreadPoolExecutor(self.max_concurrency) as pool:
-            return np.concatenate([*pool.map(self._see, parts)])
-
-    def _see(self, images: Sequence[Rgb]) -> Floats:
-        from soutu.models.preprocess import fit, preprocess  # Pillow: not needed for text
-
-        if self._visual.accepts_uint8:
-            return self._visual(np.stack([fit(image, self.info) for image in images]))
-        return self._visual(preprocess(images, self.info))
+        return _Tower(self._bundle.textual, self._device,
+                      threads=self._threads, once=self._once, spin=self._spin)  # fmt: skip
 
     @cached_property
     def _tokenizer(self) -> TextTokenizer:
         return TextTokenizer(self._bundle.tokenizer, self._bundle.text)
 
-    def encode_texts(self, texts: Sequence[str]) -> Floats:
-        vectors = [np.empty((0, self.info.dim), np.float32)]
-        step = self._textual.fixed(0) or TEXTS if texts else TEXTS
-        for start in range(0, len(texts), step):
-            part = texts[start : start + step]
-            vectors.append(self._textual(*self._tokenizer(part, self._textual.fixed(1))))
-        return np.concatenate(vectors)
+    def encode_images(self, images: Sequence[Rgb]) -> Floats:
+        """Return float32 (n, dim), unit rows."""
+        if not images:
+            return np.empty((0, self.info.dim), np.float32)
+        with self._loading:  # several threads may come first at the same time
+            step = self._visual.fixed_size(0) or self.batch
+        batches = [images[start : start + step] for start in range(0, len(images), step)]
+        if len(batches) == 1 or self.max_concurrency == 1:
+            return np.concatenate([self._encode_batch(batch) for batch in batches])
+        with ThreadPoolExecutor(self.max_concurrency) as pool:
+            return np.concatenate([*pool.map(self._encode_batch, batches)])
+
+    @cached_property
+    def _visual(self) -> _Tower:
+        # Threads that wait without spinning leave the cores to those that decode.
+        threads = 1 if self.max_concurrency > 1 else self._threads
+        return _Tower(
+            self._bundle.visual, self._device, threads=threads, once=self._once, spin=False
+        )
+
+    def _encode_batch(self, images: Sequence[Rgb]) -> Floats:
+        from soutu.models.preprocess import fit, preprocess  # Pillow: not needed for text
+
+        if self._visual.takes_uint8:
+            return self._visual(np.stack([fit(image, self.info) for image in images]))
+        return self._visual(preprocess(images, self.info))

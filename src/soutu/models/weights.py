@@ -1,4 +1,8 @@
-"""CLIP's byte pairs, as open_clip holds them, in the form of the ``tokenizers`` library."""
+"""Read the towers' weights out of PyTorch models: open_clip's, timm's and transformers'.
+
+Modules are told by the names of their classes, so that no library need be imported here. What
+cannot be exported raises BadInput.
+"""
 
 from __future__ import annotations
 
@@ -11,305 +15,69 @@ from soutu.errors import BadInput
 from soutu.models.graph import AttentionPool, Block, ImageTower, Linear, Norm, Stack, TextTower
 from soutu.types import Floats
 
-# PyTorch modules as weights: what the readers of all libraries share.
-
-
-def array(tensor: Any) -> Floats:
-    values: Floats = tensor.detach().float().cpu().numpy()
-    return values
-
-
-def layer(weight: Any, bias: Any) -> Linear:
-    kept = np.ascontiguousarray(array(weight).T)
-    zero = np.zeros(kept.shape[1], np.float32)
-    return Linear(kept, zero if bias is None else array(bias))
-
-
-def linear(module: Any) -> Linear:
-    return layer(module.weight, module.bias)
-
-
-def patch(convolution: Any) -> Linear:
-    kernel = convolution.weight.permute(2, 3, 1, 0)  # to (row, column, colour, out)
-    flat = kernel.reshape(-1, kernel.shape[-1])
-    return layer(flat.T, convolution.bias)
-
-
-def projection(projection: Any) -> tuple[Linear, ...]:
-    """A parameter (in, out), a Linear module or nothing."""
-    if projection is None:
-        return ()
-    if hasattr(projection, "weight"):
-        return (linear(projection),)
-    return (layer(projection.T, None),)
-
-
-def scaled(layer: Linear, scale: Any) -> Linear:
-    """With the layer scale behind it folded in."""
-    gamma = getattr(scale, "gamma", None)
-    if gamma is None:
-        return layer
-    return Linear(layer.weight * array(gamma), layer.bias * array(gamma))
-
-
-def norm(module: Any) -> Norm | None:
-    if type(module).__name__ == "Identity":
-        return None
-    return Norm(array(module.weight), array(module.bias), float(module.eps))
-
-
-def needed(module: Any) -> Norm:
-    found = norm(module)
-    if found is None:
-        raise unsupported(module)
-    return found
-
-
-def act(module: Any) -> str:
-    name = type(module).__name__
-    if name == "QuickGELU":
-        return "quick_gelu"
-    if name == "GELU":
-        return "gelu_tanh" if getattr(module, "approximate", "none") == "tanh" else "gelu"
-    if name == "GELUTanh":
-        return "gelu_tanh"
-    raise unsupported(module)
-
-
-def demand(module: Any, met: bool, what: str) -> None:
-    if not met:
-        raise unsupported(module, what)
-
-
-def unsupported(module: Any, what: str = "") -> BadInput:
-    kind = f"{type(module).__name__} {what}".strip()
-    return BadInput("export-unsupported", kind=kind)
-
-
-# Weights of transformers' models: BERT-like text towers, and Chinese-CLIP.
-
-
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
-
-
-def chinese_clip_towers(model: Any) -> tuple[ImageTower, TextTower]:
-    """Both towers of a ``ChineseCLIPModel``."""
-    vision, config = model.vision_model, model.config.vision_config
-    demand(vision, config.hidden_act in ACTIVATIONS, f"activation {config.hidden_act}")
-    blocks = tuple(_vision_block(layer) for layer in vision.encoder.layers)
-    images = ImageTower(
-        size=config.image_size,
-        side=config.patch_size,
-        patch=patch(vision.embeddings.patch_embedding),
-        class_token=array(vision.embeddings.class_embedding),
-        positions=array(vision.embeddings.position_embedding.weight),
-        before=norm(vision.pre_layrnorm),
-        stack=Stack(blocks, config.num_attention_heads, ACTIVATIONS[config.hidden_act]),
-        after=norm(vision.post_layernorm),
-        head=None,
-        project=(linear(model.visual_projection),),
-    )
-    project = (linear(model.text_projection),)
-    return images, bert_tower(model.text_model, model.config.text_config, project, "first")
-
-
-def _vision_block(layer: Any) -> Block:
-    own = layer.self_attn
-    return Block(
-        first=needed(layer.layer_norm1),
-        qkv=_beside(own.q_proj, own.k_proj, own.v_proj),
-        out=linear(own.out_proj),
-        second=needed(layer.layer_norm2),
-        up=linear(layer.mlp.fc1),
-        down=linear(layer.mlp.fc2),
-    )
-
-
-def bert_tower(bert: Any, config: Any, project: tuple[Linear, ...], pool: str) -> TextTower:
-    """A BERT-like text tower. RoBERTa's positions begin behind the id of its padding."""
-    embeddings = bert.embeddings
-    start = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-    positions = array(embeddings.position_embeddings.weight)[start:]
-    kinds = array(embeddings.token_type_embeddings.weight)
-    blocks = tuple(_bert_block(layer) for layer in bert.encoder.layer)
-    demand(bert, config.hidden_act in ACTIVATIONS, f"activation {config.hidden_act}")
-    return TextTower(
-        tokens=array(embeddings.word_embeddings.weight),
-        positions=positions + kinds[0],
-        before=norm(embeddings.LayerNorm),
-        stack=Stack(
-            blocks, config.num_attention_heads, ACTIVATIONS[config.hidden_act], norm_last=True
-        ),
-        after=None,
-        project=project,
-        pool=pool,
-        causal=False,
-        mask=config.pad_token_id,
-    )
-
-
-def _bert_block(layer: Any) -> Block:
-    attention = layer.attention
-    own = attention.self
-    return Block(
-        first=needed(attention.output.LayerNorm),
-        qkv=_beside(own.query, own.key, own.value),
-        out=linear(attention.output.dense),
-        second=needed(layer.output.LayerNorm),
-        up=linear(layer.intermediate.dense),
-        down=linear(layer.output.dense),
-    )
-
-
-def _beside(*projections: Any) -> Linear:
-    parts = [linear(part) for part in projections]
-    return Linear(
-        np.concatenate([p.weight for p in parts], axis=1), np.concatenate([p.bias for p in parts])
-    )
-
-
-# Weights of an open_clip model, its own towers and those it takes from timm and transformers.
+_HF_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
+_CLIP_WORDS = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 def image_tower(model: Any) -> ImageTower:
-    """The image tower of an open_clip ``model``. Raises BadInput for a tower of another kind
-    than a vision transformer."""
+    """Read the image tower of an open_clip ``model``, which must be a vision transformer."""
     visual = model.visual
     if type(visual).__name__ == "VisionTransformer":
         return _vision_transformer(visual)
     trunk = getattr(visual, "trunk", None)
     if type(trunk).__name__ == "VisionTransformer" and not len(visual.head):
         return _timm_transformer(trunk)
-    raise unsupported(trunk if trunk is not None else visual)
+    raise _unsupported(trunk if trunk is not None else visual)
 
 
 def text_tower(model: Any) -> TextTower:
-    """The text tower of an open_clip ``model``; CLIP's own, or BERT and XLM-R of transformers."""
+    """Read the text tower of an open_clip ``model``: CLIP's own, or transformers' BERT, XLM-R."""
     tower = getattr(model, "text", model)
     if type(tower).__name__ == "HFTextEncoder":
-        return _hf_text(tower)
+        kind, pooler = tower.config.model_type, type(tower.pooler).__name__
+        _require(tower, kind in ("bert", "roberta", "xlm-roberta"), f"text model {kind}")
+        pools = {"MeanPooler": "mean", "ClsLastHiddenStatePooler": "first"}
+        _require(tower, pooler in pools, pooler)
+        layers = (m for m in tower.proj.modules() if type(m).__name__ == "Linear")
+        projections = tuple(_linear(layer) for layer in layers)
+        return _bert(tower.transformer, tower.config, projections, pools[pooler])
     if not hasattr(tower, "token_embedding"):
-        raise unsupported(tower)
+        raise _unsupported(tower)
     return _text_transformer(tower)
 
 
-def _vision_transformer(visual: Any) -> ImageTower:
-    demand(visual, visual.pool_type == "tok", "pool_type")
-    demand(visual, visual.attn_pool is None, "attentional_pool")
-    return ImageTower(
-        size=visual.image_size[0],
-        side=visual.patch_size[0],
-        patch=patch(visual.conv1),
-        class_token=array(visual.class_embedding),
-        positions=array(visual.positional_embedding),
-        before=norm(visual.ln_pre),
-        stack=_stack(visual.transformer),
-        after=norm(visual.ln_post),
+def chinese_clip_towers(model: Any) -> tuple[ImageTower, TextTower]:
+    """Read both towers of transformers' ``ChineseCLIPModel``."""
+    vision, config = model.vision_model, model.config.vision_config
+    blocks = []
+    for layer in vision.encoder.layers:
+        attention, mlp = layer.self_attn, (layer.mlp.fc1, layer.mlp.fc2)
+        qkv = _concatenate(attention.q_proj, attention.k_proj, attention.v_proj)
+        blocks.append(_block(layer.layer_norm1, qkv, attention.out_proj, layer.layer_norm2, *mlp))
+    heads, activation = config.num_attention_heads, _hf_activation(vision, config)
+    images = ImageTower(
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        patch=_patch(vision.embeddings.patch_embedding),
+        class_token=_array(vision.embeddings.class_embedding),
+        positions=_array(vision.embeddings.position_embedding.weight),
+        pre_norm=_norm(vision.pre_layrnorm),
+        stack=Stack(tuple(blocks), heads, activation),
+        post_norm=_norm(vision.post_layernorm),
         head=None,
-        project=projection(visual.proj),
+        projections=(_linear(model.visual_projection),),
     )
-
-
-def _text_transformer(tower: Any) -> TextTower:
-    pool = getattr(tower, "pool_type", None) or tower.text_pool_type
-    demand(tower, pool in ("argmax", "first", "last"), f"pool_type {pool}")
-    demand(tower, getattr(tower, "cls_emb", None) is None, "embed_cls")
-    demand(tower, not getattr(tower, "use_pad_mask", False), "use_pad_mask")
-    return TextTower(
-        tokens=array(tower.token_embedding.weight),
-        positions=array(tower.positional_embedding),
-        before=None,
-        stack=_stack(tower.transformer),
-        after=norm(tower.ln_final),
-        project=projection(tower.text_projection),
-        pool="end" if pool == "argmax" else pool,
-        causal=tower.attn_mask is not None,
-    )
-
-
-def _stack(transformer: Any) -> Stack:
-    blocks = list(transformer.resblocks)
-    for block in blocks:
-        demand(block, type(block).__name__ == "ResidualAttentionBlock", "block")
-    attention = blocks[0].attn
-    return Stack(tuple(_block(b) for b in blocks), attention.num_heads, act(blocks[0].mlp.gelu))
-
-
-def _block(block: Any) -> Block:
-    attention = block.attn
-    return Block(
-        first=needed(block.ln_1),
-        qkv=layer(attention.in_proj_weight, attention.in_proj_bias),
-        out=scaled(linear(attention.out_proj), block.ls_1),
-        second=needed(block.ln_2),
-        up=linear(block.mlp.c_fc),
-        down=scaled(linear(block.mlp.c_proj), block.ls_2),
-    )
-
-
-def _timm_transformer(trunk: Any) -> ImageTower:
-    """timm's, as SigLIP uses it: no class token, pooled by attention."""
-    pool = trunk.attn_pool
-    demand(trunk, trunk.global_pool == "map" and pool is not None, f"pool {trunk.global_pool}")
-    demand(trunk, trunk.cls_token is None and trunk.num_prefix_tokens == 0, "class token")
-    demand(trunk, type(trunk.head).__name__ == "Identity", "head")
-    blocks = tuple(_timm_block(block) for block in trunk.blocks)
-    stack = Stack(blocks, trunk.blocks[0].attn.num_heads, act(trunk.blocks[0].mlp.act))
-    query = pool.q(pool.latent).detach().reshape(-1)
-    return ImageTower(
-        size=trunk.patch_embed.img_size[0],
-        side=trunk.patch_embed.patch_size[0],
-        patch=patch(trunk.patch_embed.proj),
-        class_token=None,
-        positions=array(trunk.pos_embed)[0],
-        before=norm(trunk.norm_pre),
-        stack=stack,
-        after=norm(trunk.norm),
-        head=AttentionPool(
-            query=array(query),
-            kv=linear(pool.kv),
-            out=linear(pool.proj),
-            norm=needed(pool.norm),
-            up=linear(pool.mlp.fc1),
-            down=linear(pool.mlp.fc2),
-        ),
-        project=(),
-    )
-
-
-def _timm_block(block: Any) -> Block:
-    return Block(
-        first=needed(block.norm1),
-        qkv=linear(block.attn.qkv),
-        out=scaled(linear(block.attn.proj), block.ls1),
-        second=needed(block.norm2),
-        up=linear(block.mlp.fc1),
-        down=scaled(linear(block.mlp.fc2), block.ls2),
-    )
-
-
-def _hf_text(tower: Any) -> TextTower:
-    """BERT or XLM-R below open_clip's pooler."""
-    kind = tower.config.model_type
-    demand(tower, kind in ("bert", "roberta", "xlm-roberta"), f"text model {kind}")
-    pooler = type(tower.pooler).__name__
-    pools = {"MeanPooler": "mean", "ClsLastHiddenStatePooler": "first"}
-    demand(tower, pooler in pools, pooler)
-    project = [m for m in tower.proj.modules() if type(m).__name__ == "Linear"]
-    linears = tuple(linear(one) for one in project)
-    return bert_tower(tower.transformer, tower.config, linears, pools[pooler])
-
-
-WORDS = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+    projections = (_linear(model.text_projection),)
+    return images, _bert(model.text_model, model.config.text_config, projections, "first")
 
 
 def clip_tokenizer(simple: Any) -> Tokenizer:
-    """The same ids as open_clip's ``SimpleTokenizer`` gives for a text that it has cleaned."""
+    """Convert open_clip's ``SimpleTokenizer``: the same ids for a text that it has cleaned."""
     merges = sorted(simple.bpe_ranks, key=simple.bpe_ranks.__getitem__)
     tokenizer = Tokenizer(models.BPE(dict(simple.encoder), merges, end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(WORDS), "removed", invert=True),
+            pre_tokenizers.Split(Regex(_CLIP_WORDS), "removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -320,3 +88,209 @@ def clip_tokenizer(simple: Any) -> Tokenizer:
         special_tokens=[(start, simple.sot_token_id), (end, simple.eot_token_id)],
     )
     return tokenizer
+
+
+# open_clip's own towers
+
+
+def _vision_transformer(visual: Any) -> ImageTower:
+    _require(visual, visual.pool_type == "tok", "pool_type")
+    _require(visual, visual.attn_pool is None, "attentional_pool")
+    return ImageTower(
+        image_size=visual.image_size[0],
+        patch_size=visual.patch_size[0],
+        patch=_patch(visual.conv1),
+        class_token=_array(visual.class_embedding),
+        positions=_array(visual.positional_embedding),
+        pre_norm=_optional_norm(visual.ln_pre),
+        stack=_stack(visual.transformer),
+        post_norm=_optional_norm(visual.ln_post),
+        head=None,
+        projections=_projections(visual.proj),
+    )
+
+
+def _text_transformer(tower: Any) -> TextTower:
+    pool = getattr(tower, "pool_type", None) or tower.text_pool_type
+    _require(tower, pool in ("argmax", "first", "last"), f"pool_type {pool}")
+    _require(tower, getattr(tower, "cls_emb", None) is None, "embed_cls")
+    _require(tower, not getattr(tower, "use_pad_mask", False), "use_pad_mask")
+    return TextTower(
+        tokens=_array(tower.token_embedding.weight),
+        positions=_array(tower.positional_embedding),
+        pre_norm=None,
+        stack=_stack(tower.transformer),
+        post_norm=_optional_norm(tower.ln_final),
+        projections=_projections(tower.text_projection),
+        pool="end" if pool == "argmax" else pool,
+        causal=tower.attn_mask is not None,
+    )
+
+
+def _stack(transformer: Any) -> Stack:
+    blocks = []
+    for block in transformer.resblocks:
+        _require(block, type(block).__name__ == "ResidualAttentionBlock", "block")
+        attention = block.attn
+        qkv = _layer(attention.in_proj_weight, attention.in_proj_bias)
+        mlp, scales = block.mlp, (block.ls_1, block.ls_2)
+        blocks.append(
+            _block(block.ln_1, qkv, attention.out_proj, block.ln_2, mlp.c_fc, mlp.c_proj, *scales)
+        )
+    first = transformer.resblocks[0]
+    return Stack(tuple(blocks), first.attn.num_heads, _activation(first.mlp.gelu))
+
+
+# timm's tower, as SigLIP uses it: no class token, pooled by attention
+
+
+def _timm_transformer(trunk: Any) -> ImageTower:
+    pool = trunk.attn_pool
+    _require(trunk, trunk.global_pool == "map" and pool is not None, f"pool {trunk.global_pool}")
+    _require(trunk, trunk.cls_token is None and trunk.num_prefix_tokens == 0, "class token")
+    _require(trunk, type(trunk.head).__name__ == "Identity", "head")
+    first = trunk.blocks[0]
+    blocks = tuple(
+        _block(
+            b.norm1, _linear(b.attn.qkv), b.attn.proj, b.norm2, b.mlp.fc1, b.mlp.fc2, b.ls1, b.ls2
+        )
+        for b in trunk.blocks
+    )
+    return ImageTower(
+        image_size=trunk.patch_embed.img_size[0],
+        patch_size=trunk.patch_embed.patch_size[0],
+        patch=_patch(trunk.patch_embed.proj),
+        class_token=None,
+        positions=_array(trunk.pos_embed)[0],
+        pre_norm=_optional_norm(trunk.norm_pre),
+        stack=Stack(blocks, first.attn.num_heads, _activation(first.mlp.act)),
+        post_norm=_optional_norm(trunk.norm),
+        head=AttentionPool(
+            query=_array(pool.q(pool.latent).reshape(-1)),
+            kv=_linear(pool.kv),
+            out=_linear(pool.proj),
+            norm=_norm(pool.norm),
+            up=_linear(pool.mlp.fc1),
+            down=_linear(pool.mlp.fc2),
+        ),
+        projections=(),
+    )
+
+
+# transformers' towers: BERT and its kin, and Chinese-CLIP's images
+
+
+def _bert(bert: Any, config: Any, projections: tuple[Linear, ...], pool: str) -> TextTower:
+    """RoBERTa's positions begin behind the id of its padding."""
+    embeddings = bert.embeddings
+    start = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    positions = _array(embeddings.position_embeddings.weight)[start:]
+    blocks = []
+    for layer in bert.encoder.layer:
+        attention, output = layer.attention.self, layer.attention.output
+        qkv = _concatenate(attention.query, attention.key, attention.value)
+        mlp = layer.intermediate.dense, layer.output.dense
+        blocks.append(_block(output.LayerNorm, qkv, output.dense, layer.output.LayerNorm, *mlp))
+    heads, activation = config.num_attention_heads, _hf_activation(bert, config)
+    return TextTower(
+        tokens=_array(embeddings.word_embeddings.weight),
+        positions=positions + _array(embeddings.token_type_embeddings.weight)[0],
+        pre_norm=_norm(embeddings.LayerNorm),
+        stack=Stack(tuple(blocks), heads, activation, norm_last=True),
+        post_norm=None,
+        projections=projections,
+        pool=pool,
+        causal=False,
+        pad_id=config.pad_token_id,
+    )
+
+
+def _hf_activation(module: Any, config: Any) -> str:
+    name = config.hidden_act
+    _require(module, name in _HF_ACTIVATIONS, f"activation {name}")
+    return _HF_ACTIVATIONS[name]
+
+
+# PyTorch's modules as arrays
+
+
+def _block(
+    norm1: Any,
+    qkv: Linear,
+    out: Any,
+    norm2: Any,
+    up: Any,
+    down: Any,
+    scale1: Any = None,
+    scale2: Any = None,
+) -> Block:
+    out, down = _scale(_linear(out), scale1), _scale(_linear(down), scale2)
+    return Block(_norm(norm1), qkv, out, _norm(norm2), _linear(up), down)
+
+
+def _array(tensor: Any) -> Floats:
+    values: Floats = tensor.detach().float().cpu().numpy()
+    return values
+
+
+def _layer(weight: Any, bias: Any) -> Linear:
+    transposed = np.ascontiguousarray(_array(weight).T)
+    zero = np.zeros(transposed.shape[1], np.float32)
+    return Linear(transposed, zero if bias is None else _array(bias))
+
+
+def _linear(module: Any) -> Linear:
+    return _layer(module.weight, module.bias)
+
+
+def _concatenate(*modules: Any) -> Linear:
+    layers = [_linear(module) for module in modules]
+    weight = np.concatenate([layer.weight for layer in layers], axis=1)
+    return Linear(weight, np.concatenate([layer.bias for layer in layers]))
+
+
+def _patch(convolution: Any) -> Linear:
+    kernel = convolution.weight.permute(2, 3, 1, 0)  # to (row, column, colour, out)
+    return _layer(kernel.reshape(-1, kernel.shape[-1]).T, convolution.bias)
+
+
+def _projections(projection: Any) -> tuple[Linear, ...]:
+    """Read a parameter (in, out), a Linear module or nothing."""
+    if projection is None:
+        return ()
+    is_module = hasattr(projection, "weight")
+    return (_linear(projection) if is_module else _layer(projection.T, None),)
+
+
+def _scale(layer: Linear, scale: Any) -> Linear:
+    """Fold in the layer scale behind it."""
+    gamma = getattr(scale, "gamma", None)
+    if gamma is None:
+        return layer
+    return Linear(layer.weight * _array(gamma), layer.bias * _array(gamma))
+
+
+def _optional_norm(module: Any) -> Norm | None:
+    return None if type(module).__name__ == "Identity" else _norm(module)
+
+
+def _norm(module: Any) -> Norm:
+    _require(module, hasattr(module, "weight"), "")
+    return Norm(_array(module.weight), _array(module.bias), float(module.eps))
+
+
+def _activation(module: Any) -> str:
+    name = type(module).__name__
+    if name == "GELUTanh" or (name == "GELU" and getattr(module, "approximate", "") == "tanh"):
+        return "gelu_tanh"
+    _require(module, name in ("GELU", "QuickGELU"), "")
+    return "gelu" if name == "GELU" else "quick_gelu"
+
+
+def _require(module: Any, met: bool, what: str) -> None:
+    if not met:
+        raise _unsupported(module, what)
+
+
+def _unsupported(module: Any, what: str = "") -> BadInput:
+    return BadInput("export-unsupported", kind=f"{type(module).__name__} {what}".strip())
