@@ -9,8 +9,7 @@ import click
 
 from soutu.cli.options import (
     device_option,
-    gallery_option,
-    index_option,
+    gallery_options,
     json_option,
     model_option,
     open_gallery,
@@ -27,21 +26,18 @@ from soutu.i18n import tr
     "--format", "form", type=click.Choice(FORMATS), help="Format of PATH, if it is not recognised."
 )
 @click.option("--workers", type=int, metavar="N", help="Reading threads (one per core).")
-@gallery_option
-@index_option
+@gallery_options
 @model_option
 @json_option
 def import_(
     path: str,
     form: str | None,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
     **flags: object,
 ) -> None:
     """Index the embeddings in PATH without encoding again · 导入已有向量"""
     with (
-        open_gallery(gallery, index_dir, flags) as opened,
+        open_gallery(flags) as opened,
         progress_bar("importing") as progress,
     ):
         report = opened.import_embeddings(path, form=form, progress=progress)
@@ -64,21 +60,18 @@ def import_(
 @click.option(
     "--format", "form", type=click.Choice(EXPORTS), default="npy", help="Format to write (npy)."
 )
-@gallery_option
-@index_option
+@gallery_options
 @model_option
 @device_option
 @json_option
 def export(
     folder: str,
     form: str,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
     **flags: object,
 ) -> None:
     """Write the gallery's embeddings into DIR · 导出向量"""
-    with open_gallery(gallery, index_dir, flags) as opened:
+    with open_gallery(flags) as opened:
         report = opened.export_embeddings(Path(folder), form=form)
         model = opened.model
     files = ", ".join(report.files)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--captions", metavar="FILE", help="CSV file that begins image_path,caption.")
 @click.option("--encoding", metavar="NAME", help="Encoding of the captions file, if not UTF-8.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
-@click.option("--rebuild", is_flag=True, help="Make the index anew, even if it is damaged.")
+@click.option("--rebuild", is_flag=True, help="Rebuild the index, even if it is damaged.")
 @click.option("--watch", is_flag=True, help="Keep running and index whenever something changes.")
 @click.option("--max-pixels", type=int, metavar="N", help="Skip larger pictures.")
 @click.option("--workers", type=int, metavar="N", help="Decoding threads, or Ray's encoders.")
@@ -64,13 +64,12 @@ def index(
     engine: str,
     address: str | None,
     shards: str | None,
-    index_dir: str | None,
     as_json: bool,
     **flags: object,
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
     on_ray = None
-    if rebuild and (dry_run or watch or engine == "ray" or (index_dir and not folder)):
+    if rebuild and (dry_run or watch or engine == "ray" or (flags["index_dir"] and not folder)):
         raise click.UsageError(tr("rebuild-options"))
     if (watch or dry_run) if engine == "ray" else (address or shards):
         raise click.UsageError(tr("ray-options"))
@@ -83,12 +82,13 @@ def index(
             address or None, workers if isinstance(workers, int) else None, shards or None
         )
         if folder is not None and is_records(folder):
-            _index_records(folder, on_ray, index_dir, flags, as_json=as_json)
+            _index_records(folder, on_ray, flags, as_json=as_json)
             return
+    flags["gallery"] = folder
     if dry_run:
-        _show_changes(open_gallery(folder, index_dir, flags), as_json=as_json)
+        _show_changes(open_gallery(flags), as_json=as_json)
         return
-    with open_gallery(folder, index_dir, flags) as gallery:
+    with open_gallery(flags) as gallery:
         if watch:
             _watch(gallery, captions, encoding, as_json=as_json)
             return
@@ -102,13 +102,12 @@ def index(
     _show_report(report, gallery, as_json=as_json)
 
 
-def _index_records(
-    source: str, on_ray: OnRay, index: str | None, flags: Flags, *, as_json: bool
-) -> None:
+def _index_records(source: str, on_ray: OnRay, flags: Flags, *, as_json: bool) -> None:
     """Index tars, Parquet files or a remote folder."""
     from soutu.distributed.ingest import index_records
     from soutu.settings import load_settings
 
+    index = flags.pop("index_dir")
     if index is None and on_ray.shards is None:
         raise click.UsageError(tr("ray-nowhere"))
     prefer_language(load_settings(None, flags).lang)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
+from soutu.cli.options import gallery_options, json_option, open_gallery
 from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
 
@@ -18,12 +18,11 @@ def lexicon() -> None:
 
 @lexicon.command()
 @click.argument("text")
-@gallery_option
-@index_option
+@gallery_options
 @json_option
-def lookup(text: str, gallery: str | None, index_dir: str | None, as_json: bool) -> int:
+def lookup(text: str, as_json: bool, **flags: object) -> int:
     """Show how TEXT is understood · 查词，或查看短语如何理解"""
-    entry = open_gallery(gallery, index_dir, {}).lookup(text)
+    entry = open_gallery(flags).lookup(text)
     if as_json:
         show_json(entry)
     else:
@@ -44,11 +43,10 @@ def lookup(text: str, gallery: str | None, index_dir: str | None, as_json: bool)
 @lexicon.command()
 @click.argument("word")
 @click.argument("english", nargs=-1, required=True)
-@gallery_option
-@index_option
-def add(word: str, english: tuple[str, ...], gallery: str | None, index_dir: str | None) -> None:
+@gallery_options
+def add(word: str, english: tuple[str, ...], **flags: object) -> None:
     """Add WORD with its ENGLISH, one or more · 添加词条"""
-    file = open_gallery(gallery, index_dir, {}).add_word(word, list(english))
+    file = open_gallery(flags).add_word(word, list(english))
     click.echo(
         tr("lexicon-added", word=sanitize(word), english=", ".join(english), file=file), err=True
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
+from soutu.cli.options import Flags, gallery_options, json_option, open_gallery
 from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
 
@@ -42,14 +42,11 @@ def log() -> None:
 @log.command()
 @click.option("--last", type=click.IntRange(1), default=10, metavar="N", help="Searches (10).")
 @_log_option
-@gallery_option
-@index_option
+@gallery_options
 @json_option
-def show(
-    last: int, file: Path | None, gallery: str | None, index_dir: str | None, as_json: bool
-) -> int:
+def show(last: int, file: Path | None, as_json: bool, **flags: object) -> int:
     """Show the last searches in full · 显示最近的搜索"""
-    searches = deque(_searches(_read(file, gallery, index_dir)), maxlen=last)
+    searches = deque(_searches(_read(file, flags)), maxlen=last)
     for search in searches:
         click.echo(_json(search) if as_json else _block(search))
     return 0 if searches else _nothing_found()
@@ -59,25 +56,21 @@ def show(
 @click.option("-n", "last", type=click.IntRange(0), default=10, metavar="N", help="Searches (10).")
 @click.option("-f", "--follow", is_flag=True, help="Show new searches as they come; Ctrl-C ends.")
 @_log_option
-@gallery_option
-@index_option
+@gallery_options
 @json_option
 def tail(
     last: int,
     follow: bool,
     file: Path | None,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
+    **flags: object,
 ) -> None:
     """Show the last searches, one a line · 每行一条显示最近的搜索"""
     searches: Iterable[LogRecord]
     if follow:
-        searches = _searches(
-            _follow(file or open_gallery(gallery, index_dir, {}).search_log.path, last)
-        )
+        searches = _searches(_follow(file or open_gallery(flags).search_log.path, last))
     else:
-        searches = deque(_searches(_read(file, gallery, index_dir)), maxlen=last)
+        searches = deque(_searches(_read(file, flags)), maxlen=last)
     with suppress(KeyboardInterrupt) if follow else nullcontext():
         for search in searches:
             click.echo(_json(search) if as_json else _line(search))
@@ -87,16 +80,14 @@ def tail(
 @click.argument("pattern")
 @_since_option
 @_log_option
-@gallery_option
-@index_option
+@gallery_options
 @json_option
 def grep(
     pattern: str,
     since: datetime | None,
     file: Path | None,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
+    **flags: object,
 ) -> int:
     """Show searches whose query, variants or results match PATTERN (a regular expression) · 查找"""
     try:
@@ -104,7 +95,7 @@ def grep(
     except re.error as error:
         raise click.UsageError(tr("log-pattern", pattern=pattern, error=error)) from error
     count = 0
-    for search in _since(_searches(_read(file, gallery, index_dir)), since):
+    for search in _since(_searches(_read(file, flags)), since):
         if any(regex.search(text) for text in _texts(search)):
             count += 1
             click.echo(_json(search) if as_json else _line(search))
@@ -114,20 +105,18 @@ def grep(
 @log.command()
 @_since_option
 @_log_option
-@gallery_option
-@index_option
+@gallery_options
 @json_option
 def stats(
     since: datetime | None,
     file: Path | None,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
+    **flags: object,
 ) -> int:
     """Show the most frequent, the failed and the slow searches · 搜索统计"""
     from soutu.searchlog.reader import log_stats
 
-    summary = log_stats(_since(_read(file, gallery, index_dir), since))
+    summary = log_stats(_since(_read(file, flags), since))
     if as_json:
         show_json(summary)
     elif summary.searches:
@@ -136,16 +125,14 @@ def stats(
     return 0 if summary.searches else _nothing_found()
 
 
-def _read(
-    file: Path | None, gallery: str | None, index_dir: str | None
-) -> Iterator[LogRecord | BadLine]:
+def _read(file: Path | None, flags: Flags) -> Iterator[LogRecord | BadLine]:
     from soutu.errors import BadInput
     from soutu.searchlog.reader import read_records
 
-    journal = open_gallery(gallery, index_dir, {}).search_log
-    files = [file] if file else journal.files()
+    search_log = open_gallery(flags).search_log
+    files = [file] if file else search_log.files()
     if not files:
-        raise BadInput("log-none", file=journal.path)
+        raise BadInput("log-none", file=search_log.path)
     return read_records(files)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.options import gallery_option, index_option, json_option, open_gallery, store_option
+from soutu.cli.options import gallery_options, json_option, open_gallery, store_option
 from soutu.cli.render import sanitize, show_json
 from soutu.errors import IndexCorrupt
 from soutu.fs import HOME
@@ -20,38 +20,36 @@ if TYPE_CHECKING:
     from soutu.maintenance import GalleryInfo, HealthReport
     from soutu.types import IntegrityIssue
 
-SHOWN = 5  # issues of each kind
+MAX_LISTED = 5  # issues of each kind
 
 
 @click.command()
-@gallery_option
-@index_option
+@gallery_options
 @store_option
 @json_option
-def info(gallery: str | None, index_dir: str | None, as_json: bool, **settings: object) -> None:
+def info(as_json: bool, **flags: object) -> None:
     """Show what the gallery holds · 显示图库信息"""
-    details = open_gallery(gallery, index_dir, settings).info()
+    details = open_gallery(flags).info()
     if as_json:
         show_json(details)
         return
     state, model, size = details.state, details.model, details.bytes_on_disk
-    click.echo(
-        tr(
-            "info",
-            root=details.root,
-            home=details.home,
-            model=model.name,
-            dim=model.dim,
-            languages=", ".join(model.languages) or "?",
-            license=model.license or "?",
-            spaces=", ".join(details.spaces),
-            images=state.images,
-            captions=state.captions,
-            captions_file=details.captions_file or "-",
-            generation=state.generation,
-            size="?" if size is None else f"{size / 1e6:.1f}",
-        )
+    text = tr(
+        "info",
+        root=details.root,
+        home=details.home,
+        model=model.name,
+        dim=model.dim,
+        languages=", ".join(model.languages) or "?",
+        license=model.license or "?",
+        spaces=", ".join(details.spaces),
+        images=state.images,
+        captions=state.captions,
+        captions_file=details.captions_file or "-",
+        generation=state.generation,
+        size="?" if size is None else f"{size / 1e6:.1f}",
     )
+    click.echo(text)
     show_promises(details)
     baseline = details.yardstick
     if baseline is None:
@@ -65,7 +63,7 @@ def info(gallery: str | None, index_dir: str | None, as_json: bool, **settings: 
 
 
 def show_promises(details: GalleryInfo, *, err: bool = False) -> None:
-    """Show how searches are made fast, and what recall they reach."""
+    """Print how the index was tuned and what recall searches reach."""
     if not details.promises:
         click.echo(tr("info-exact"), err=err)
     for kind, manifest in details.promises.items():
@@ -74,13 +72,8 @@ def show_promises(details: GalleryInfo, *, err: bool = False) -> None:
                 f"{queries} {reached.recall:.4f} ({reached.low:.4f} … {reached.high:.4f})"
                 for queries, reached in level.reached.items()
             )
-            fields = {
-                "kind": kind,
-                "slots": manifest.slots,
-                "target": manifest.target,
-                "k": level.k,
-                "recall": recall,
-            }
+            fields = {"kind": kind, "slots": manifest.slots, "target": manifest.target,
+                      "k": level.k, "recall": recall}  # fmt: skip
             if manifest.lists:
                 effort = {"of": manifest.lists, "candidates": level.candidates}
                 click.echo(tr("info-ann", lists=level.lists, **fields, **effort), err=err)
@@ -89,12 +82,11 @@ def show_promises(details: GalleryInfo, *, err: bool = False) -> None:
 
 
 @click.command()
-@gallery_option
-@index_option
+@gallery_options
 @json_option
-def compact(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
-    """Give back the room of what is gone · 收回已删除内容占用的空间"""
-    report = open_gallery(gallery, index_dir, {}).compact()
+def compact(as_json: bool, **flags: object) -> None:
+    """Remove what is no longer used from the index · 收回已删除内容占用的空间"""
+    report = open_gallery(flags).compact()
     if as_json:
         show_json(report)
         return
@@ -104,33 +96,25 @@ def compact(gallery: str | None, index_dir: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@gallery_option
-@index_option
+@gallery_options
 @click.option("--repair", is_flag=True, hidden=True)
 @json_option
-def doctor(gallery: str | None, index_dir: str | None, repair: bool, as_json: bool) -> int:
+def doctor(repair: bool, as_json: bool, **flags: object) -> int:
     """Check the gallery's index for damage · 检查索引是否损坏"""
     if repair:
         raise click.UsageError(tr("doctor-repair"))
-    opened = open_gallery(gallery, index_dir, {})
+    opened = open_gallery(flags)
     health = opened.doctor()
     if as_json:
-        show_json(
-            {
-                "healthy": health.healthy,
-                "findings": [
-                    {**asdict(issue), "message": tr(issue.code)} for issue in health.found
-                ],
-                "checked": dict(health.checked),
-            }
-        )
+        issues = [{**asdict(issue), "message": tr(issue.code)} for issue in health.found]
+        show_json({"healthy": health.healthy, "findings": issues, "checked": dict(health.checked)})
     else:
         _show_health(health, opened)
     return 0 if health.healthy else IndexCorrupt.exit_code
 
 
 def _show_health(health: HealthReport, gallery: Gallery) -> None:
-    """Say one sentence for each kind of issue, and below it where; then what to do."""
+    """Print each kind of issue with its places, then what to do."""
     kinds: defaultdict[str, list[IntegrityIssue]] = defaultdict(list)
     for issue in health.found:
         kinds[issue.code].append(issue)
@@ -149,9 +133,9 @@ def _show_health(health: HealthReport, gallery: Gallery) -> None:
 
 
 def show_places(issues: Sequence[IntegrityIssue], *, err: bool = False) -> None:
-    """Show where the first few of these issues are."""
-    for issue in issues[:SHOWN]:
+    """Print where the first few issues are."""
+    for issue in issues[:MAX_LISTED]:
         places = (sanitize(part) for part in (issue.where, issue.key, issue.detail) if part)
         click.echo(f"    {' · '.join(places)}", err=err)
-    if len(issues) > SHOWN:
-        click.echo("    " + tr("doctor-more", count=len(issues) - SHOWN), err=err)
+    if len(issues) > MAX_LISTED:
+        click.echo("    " + tr("doctor-more", count=len(issues) - MAX_LISTED), err=err)

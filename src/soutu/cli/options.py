@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,9 +14,10 @@ from soutu.i18n import prefer_language, tr
 if TYPE_CHECKING:
     from soutu.gallery import Gallery, Mode
 
-Flags = dict[str, object]
+Flags = dict[str, Any]
+Command = TypeVar("Command", bound=Callable[..., object])
 
-gallery_option = click.option(
+_gallery_option = click.option(
     "--gallery", "-g", metavar="FOLDER", help="The gallery: its folder, or one inside it."
 )
 index_option = click.option(
@@ -37,13 +38,17 @@ null_option = click.option(
 )
 
 
-def open_gallery(
-    folder: str | None, index_dir: str | None, flags: Flags, mode: Mode = "default"
-) -> Gallery:
-    """Open the gallery of ``folder`` with the settings that ``flags`` overrule."""
+def gallery_options(command: Command) -> Command:
+    """Add ``--gallery`` and ``--index``, by which ``open_gallery`` finds the gallery."""
+    return _gallery_option(index_option(command))
+
+
+def open_gallery(flags: Flags, mode: Mode = "default") -> Gallery:
+    """Open the gallery that ``flags`` names; its other entries overrule the settings."""
     from soutu.gallery import Gallery
 
-    gallery = Gallery.open(folder, index=index_dir, settings=flags, mode=mode)
+    folder, index = flags.pop("gallery", None), flags.pop("index_dir", None)
+    gallery = Gallery.open(folder, index=index, settings=flags, mode=mode)
     if gallery.settings.lang:
         prefer_language(gallery.settings.lang)
     return gallery

@@ -11,8 +11,7 @@ import click
 from soutu.cli.log import BAD_LINES
 from soutu.cli.options import (
     device_option,
-    gallery_option,
-    index_option,
+    gallery_options,
     json_option,
     model_option,
     open_gallery,
@@ -66,8 +65,7 @@ DETAILS = {
 @click.option("--against", metavar="MODEL", help="Compare the gallery's model with this one.")
 @click.option("-k", type=click.IntRange(1), metavar="N", help="Compare the first N results.")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
-@gallery_option
-@index_option
+@gallery_options
 @model_option
 @device_option
 @json_option
@@ -75,8 +73,6 @@ def replay(
     log: Path | None,
     against: str | None,
     k: int | None,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
     **flags: object,
 ) -> int:
@@ -86,7 +82,7 @@ def replay(
     differ, or none could be compared. With --against, compare two models on the logged queries;
     the gallery must be indexed with both.
     """
-    with open_gallery(gallery, index_dir, flags) as opened:
+    with open_gallery(flags) as opened:
         done = opened.replay(log, against=against, k=k)
     if as_json:
         record = asdict(done)

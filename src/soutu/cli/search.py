@@ -9,8 +9,7 @@ import click
 
 from soutu.cli.options import (
     device_option,
-    gallery_option,
-    index_option,
+    gallery_options,
     json_option,
     k_option,
     model_option,
@@ -60,8 +59,7 @@ server_option = click.option(
 @click.option("--also", multiple=True, metavar="MODEL", help="Search with this model too.")
 @server_option
 @k_option
-@gallery_option
-@index_option
+@gallery_options
 @store_option
 @model_option
 @device_option
@@ -77,8 +75,6 @@ def search(
     k: int | None,
     min_confidence: float | None,
     expand: bool | None,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
     paths_only: bool,
     null: bool,
@@ -88,7 +84,7 @@ def search(
     if (query is None) == (image is None):
         raise click.UsageError(tr("query-or-image"))
     if server:
-        client = _open_client(server, gallery=gallery, index=index_dir, also=also, **flags)
+        client = _open_client(server, also=also, **flags)
         result = client.search(
             query,
             image=image,
@@ -99,7 +95,7 @@ def search(
         )
         return show_answer(result, server, as_json=as_json, paths_only=paths_only, null=null)
     flags |= {"k": k, "min_confidence": min_confidence, "expand": expand}
-    with open_gallery(gallery, index_dir, flags, "cli") as opened:
+    with open_gallery(flags, "cli") as opened:
         result = opened.search(query, image=image, where=where, also=also)
         return show_answer(
             result, opened.root, opened, as_json=as_json, paths_only=paths_only, null=null
@@ -110,8 +106,7 @@ def search(
 @click.argument("image")
 @server_option
 @k_option
-@gallery_option
-@index_option
+@gallery_options
 @store_option
 @model_option
 @device_option
@@ -120,17 +115,15 @@ def caption(
     image: str,
     server: str | None,
     k: int | None,
-    gallery: str | None,
-    index_dir: str | None,
     as_json: bool,
     **flags: object,
 ) -> int:
     """Find the gallery's captions that fit the picture IMAGE · 以图找文字"""
     if server:
-        client = _open_client(server, gallery=gallery, index=index_dir, **flags)
+        client = _open_client(server, **flags)
         result = client.captions(image, k=SERVER_K if k is None else k)
         return show_answer(result, server, as_json=as_json)
-    with open_gallery(gallery, index_dir, {**flags, "k": k}, "cli") as opened:
+    with open_gallery({**flags, "k": k}, "cli") as opened:
         return show_answer(opened.captions(image), opened.root, opened, as_json=as_json)
 
 
@@ -138,25 +131,23 @@ def _open_client(url: str, **local_options: object) -> Client:
     """Open a client of the server at ``url``; refuse options that work only on a gallery here."""
     from soutu.client import Client
 
-    names = ["--" + name.replace("_", "-") for name, value in local_options.items() if value]
-    if names:
-        raise click.UsageError(tr("client-only-here", names=", ".join(names)))
+    given = [name.removesuffix("_dir") for name, value in local_options.items() if value]
+    if given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(tr("client-only-here", names=names))
     return Client(url, os.environ.get("SOUTU_TOKEN", ""))
 
 
 @click.command()
 @click.argument("query")
 @k_option
-@gallery_option
-@index_option
+@gallery_options
 @model_option
 @device_option
 @json_option
-def explain(
-    query: str, gallery: str | None, index_dir: str | None, as_json: bool, **flags: object
-) -> None:
+def explain(query: str, as_json: bool, **flags: object) -> None:
     """Explain what QUERY finds and why · 解释搜索结果"""
-    with open_gallery(gallery, index_dir, flags) as opened:
+    with open_gallery(flags) as opened:
         explanation = opened.explain(query)
     result = explanation.result
     if as_json:

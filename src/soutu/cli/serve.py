@@ -40,7 +40,6 @@ def serve(
     allow_host: tuple[str, ...],
     rate: float | None,
     fetch_urls: bool,
-    index_dir: str | None,
     **flags: object,
 ) -> None:
     """Search FOLDER on a web page and over HTTP · 打开搜图网页和接口"""
@@ -49,7 +48,8 @@ def serve(
     from soutu.server.auth import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
-    with open_gallery(folder, index_dir, flags, "server") as gallery:
+    flags["gallery"] = folder
+    with open_gallery(flags, "server") as gallery:
         if read_meta(gallery.location, "root") is None:
             raise missing_index_error(gallery.location, gallery.root)
         try:
