@@ -21,12 +21,15 @@ from soutu.errors import (
     SoutuError,
 )
 from soutu.gallery import Gallery
-from soutu.maintenance import GalleryInfo
-from soutu.model import Model, list_models
 from soutu.types import Hit, IndexState, ModelInfo, Query, SearchResult, Term, Variant
+from soutu.version import VERSION
 
 if TYPE_CHECKING:
     from soutu.client import AsyncClient, Client
+    from soutu.maintenance import GalleryInfo
+    from soutu.model import Model, list_models
+
+__version__ = VERSION
 
 __all__ = [
     "AsyncClient",
@@ -54,14 +57,24 @@ __all__ = [
     "SoutuError",
     "Term",
     "Variant",
+    "__version__",
     "list_models",
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import the clients when they are first used: a search of a gallery needs neither."""
-    if name not in ("AsyncClient", "Client"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from soutu import client
+_LAZY = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "GalleryInfo": "maintenance",
+    "Model": "model",
+    "list_models": "model",
+}
 
-    return getattr(client, name)
+
+def __getattr__(name: str) -> object:
+    """Import what a search of a gallery does not need when it is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"soutu.{_LAZY[name]}"), name)

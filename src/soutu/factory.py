@@ -1,4 +1,4 @@
-"""Models on this machine: installed, exported, verified, removed."""
+"""From settings to objects: the only place that knows the implementations."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from soutu.models.catalog import (
 )
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.expansion import ExpanderPipeline, LexiconExpander, Templates, load_rules
-from soutu.query.lexicon import FILE as OWN_WORDS
+from soutu.query.lexicon import FILE as LEXICON_FILE
 from soutu.query.lexicon import load_lexicon
 from soutu.search.calibration import UNTUNED, TunedParams, read_tuned
 from soutu.settings import Settings, is_loopback_url, user_settings_file
 from soutu.store.sqlite.store import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from soutu.exchange.embeddings import Embeddings
     from soutu.exchange.npy import EmbeddingSource
     from soutu.models.base import Encoder
@@ -39,10 +37,17 @@ if TYPE_CHECKING:
     from soutu.store.sqlite.compact import Compacted
     from soutu.types import ModelInfo
 
-# Plug points: what installed packages, Soutu's own among them, register as entry points of the
-# groups ``soutu.stores``, ``soutu.encoders`` and ``soutu.expanders``.
+StoreLocation: TypeAlias = "Path | str"
+"""A ``.soutu`` folder, or the address of a store elsewhere, which may hold a password."""
 
-_PREFIX = re.compile(r"([a-z][a-z0-9_+.-]+):")  # of two letters at least: C: is a drive
+LOCAL = "local"  # an address: the folder's own store, whatever is remembered
+TRUSTED_FILE = "stores"  # the user's file of addresses
+RULES_FILE = "expansions.yaml"
+LLM_CACHE_FILE = "llm-cache.jsonl"
+SAMPLE_IMAGES = 64  # that an export is measured with
+PREFIX = re.compile(r"([a-z][a-z0-9_+.-]+):")  # of two letters at least: C: is a drive
+
+# --- plug points ----------------------------------------------------------------------------
 
 
 class StoreType(Protocol):
@@ -52,7 +57,7 @@ class StoreType(Protocol):
     (``db``). An address without a host is trusted as a file of this machine.
     """
 
-    def create_or_open(self, address: str, card: ModelInfo, /) -> VectorStore:
+    def create_or_open(self, address: str, info: ModelInfo, /) -> VectorStore:
         """Open the store for writing; make it where it is not there."""
 
     def open(self, address: str, space: str | None = None, /) -> VectorStore:
@@ -68,7 +73,9 @@ class StoreType(Protocol):
 def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401  (a class or function of its group)
     """Load the entry point ``name`` of the group ``soutu.GROUP``.
 
-    Entry points are read here and not before: that takes longer than a cold start may.
+    The groups are ``stores`` (a ``StoreType``), ``encoders`` (``open(name, device=...)`` returns
+    an ``Encoder``) and ``expanders`` (called without arguments, returns an ``Expander``). Entry
+    points are read here and not before: that takes longer than a cold start may.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401  (a class or func
 
 def plugin_prefix(name: str) -> str | None:
     """Return what stands before the colon of ``torch:NAME`` or ``milvus://HOST``, if anything."""
-    match = _PREFIX.match(name)
+    match = PREFIX.match(name)
     return match[1] if match else None
 
 
@@ -96,132 +103,138 @@ def _store_type(address: str) -> StoreType:
     return store
 
 
-# Which store a gallery has: the one in its folder, or one elsewhere that it was told of.
-#
-# An address counts in this order: flag, environment, settings, the file ``.soutu/store`` that an
-# index run with ``--store`` left. Galleries are passed on and that file with them, so an address in
-# it is used only where this person has indexed to it before, or where it is on this machine: else
-# vectors, and the token for Milvus, would go to a server that whoever made the gallery has chosen.
+# --- stores ---------------------------------------------------------------------------------
 
 
-StoreLocation: TypeAlias = "Path | str"
-"""A ``.soutu`` folder, or the address of a store elsewhere, which may hold a password."""
+def store_location(home: Path, settings: Settings) -> StoreLocation:
+    """Return where the gallery at ``home`` keeps its rows and vectors.
 
-LOCAL = "local"  # for an address: the folder's own store, whatever it was told of
-_TRUSTED = "stores"  # the user's file of addresses
+    An address counts in this order: flag, environment, settings, the file ``.soutu/store`` that an
+    index run with ``--store`` left. Galleries are passed on and that file with them, so an address
+    in it is used only where this person has indexed to it before, or where it is on this machine:
+    else vectors, and the token for Milvus, would go to a server that a stranger has chosen.
+
+    Raises
+    ------
+    BadConfig
+        For a remembered address that nobody here has used.
+    """
+    if settings.store:
+        return home if settings.store == LOCAL else settings.store
+    try:
+        address = (home / REMEMBERED).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return home
+    parts = urlsplit(redacted(address))
+    is_file = not parts.netloc and parts.path.startswith("/")
+    if not (is_file or is_loopback_url(address) or address in _trusted_addresses()):
+        raise BadConfig("store-unknown", address=address, file=home / REMEMBERED)
+    return address
 
 
-def store_location(home: Path, config: Settings) -> StoreLocation:
-    """Where the gallery at ``home`` keeps its rows and vectors. BadConfig for an address that
-    nobody here has used."""
-    asked = config.store or _remembered(home)
-    return home if asked in (None, LOCAL) else asked
+def create_store(location: StoreLocation, info: ModelInfo) -> VectorStore:
+    """Open the index for writing; make it where it is not there."""
+    if isinstance(location, Path):
+        return LocalStore.create_or_open(location, info)
+    return _store_type(location).create_or_open(location, info)
 
 
-def create_store(place: StoreLocation, card: ModelInfo) -> VectorStore:
-    """The index at ``place`` for writing, made where it is not there."""
-    if isinstance(place, Path):
-        return LocalStore.create_or_open(place, card)
-    return _store_type(place).create_or_open(place, card)
-
-
-def open_store(place: StoreLocation, space: str | None = None) -> VectorStore:
-    """The index at ``place`` for reading, in ``space`` or the one last indexed with."""
-    if isinstance(place, Path):
-        return LocalStore.open(place, space)
-    return _store_type(place).open(place, space)
+def open_store(location: StoreLocation, space: str | None = None) -> VectorStore:
+    """Open the index for reading, in ``space`` or the one last indexed with."""
+    if isinstance(location, Path):
+        return LocalStore.open(location, space)
+    return _store_type(location).open(location, space)
 
 
 def compact_store(home: Path) -> Compacted:
-    """Give back the room of what is gone from the index in this folder."""
+    """Free the space of what is gone from the index in this folder."""
     with LocalStore.open(home) as store:
         return store.compact()
 
 
-def read_meta(place: StoreLocation, key: str) -> str | None:
-    """What the index at ``place`` remembers under ``key``; None where there is no index."""
-    if isinstance(place, Path):
-        return LocalStore.read_meta(place, key)
-    return _store_type(place).read_meta(place, key)
+def read_meta(location: StoreLocation, key: str) -> str | None:
+    """Return the value of ``key`` in the index; None where there is no index."""
+    if isinstance(location, Path):
+        return LocalStore.read_meta(location, key)
+    return _store_type(location).read_meta(location, key)
 
 
-def missing_index_error(place: StoreLocation, root: Path) -> MissingIndex:
-    """The error for a place that has none."""
-    if isinstance(place, Path):
+def missing_index_error(location: StoreLocation, root: Path) -> MissingIndex:
+    """Return the error for a location without an index."""
+    if isinstance(location, Path):
         return MissingIndex("index-missing", folder=root)
-    return MissingIndex("store-missing-gallery", address=redacted(place))
+    return MissingIndex("store-missing-gallery", address=redacted(location))
 
 
-def redacted(place: StoreLocation) -> str:
-    """The place without secrets."""
-    if isinstance(place, Path):
-        return str(place)
-    return _store_type(place).redact(place)
+def redacted(location: StoreLocation) -> str:
+    """Return the location without secrets."""
+    if isinstance(location, Path):
+        return str(location)
+    return _store_type(location).redact(location)
 
 
-def require_local(place: StoreLocation, what: str) -> Path:
-    """The folder of a store on this machine. BadInput: ``what`` makes no sense for another."""
-    if isinstance(place, Path):
-        return place
-    raise BadInput("store-elsewhere", what=what, address=redacted(place))
+def require_local(location: StoreLocation, command: str) -> Path:
+    """Return the folder of a store on this machine.
+
+    Raises
+    ------
+    BadInput
+        For a store elsewhere, for which ``command`` makes no sense.
+    """
+    if isinstance(location, Path):
+        return location
+    raise BadInput("store-elsewhere", what=command, address=redacted(location))
 
 
-def save_store_address(home: Path, place: StoreLocation) -> None:
-    """Let later calls for the gallery at ``home`` find the store, which was asked for by name.
-    Secrets are left out."""
+def save_store_address(home: Path, location: StoreLocation) -> None:
+    """Let later calls for the gallery at ``home`` find its store; secrets are left out."""
     file = home / REMEMBERED
-    if isinstance(place, Path):
+    if isinstance(location, Path):
         file.unlink(missing_ok=True)
         return
-    address = redacted(place)
-    if not file.is_file() or file.read_text("utf-8").strip() != address:
+    address = redacted(location)
+    if not is_remembered(home, location):
         make_private_folder(home)
         make_private_file(file)
         file.write_text(address + "\n", "utf-8")
-    trusted = user_settings_file().parent / _TRUSTED
-    if address not in _trusted():
+    trusted = user_settings_file().parent / TRUSTED_FILE
+    if address not in _trusted_addresses():
         trusted.parent.mkdir(parents=True, exist_ok=True)
         with open(trusted, "a", encoding="utf-8") as lines:
             lines.write(address + "\n")
 
 
-def is_remembered(home: Path, place: StoreLocation) -> bool:
-    """Whether the gallery at ``home`` was indexed to ``place`` before."""
+def is_remembered(home: Path, location: StoreLocation) -> bool:
+    """Return whether the gallery at ``home`` was indexed to ``location`` before."""
     file = home / REMEMBERED
-    return file.is_file() and file.read_text("utf-8").strip() == redacted(place)
+    return file.is_file() and file.read_text("utf-8").strip() == redacted(location)
 
 
-def _remembered(home: Path) -> str | None:
-    try:
-        address = (home / REMEMBERED).read_text("utf-8").strip()
-    except FileNotFoundError:
-        return None
-    parts = urlsplit(redacted(address))
-    is_local = not parts.netloc and parts.path.startswith("/")
-    if not (is_local or is_loopback_url(address) or address in _trusted()):
-        raise BadConfig("store-unknown", address=address, file=home / REMEMBERED)
-    return address
-
-
-def _trusted() -> list[str]:
-    file = user_settings_file().parent / _TRUSTED
+def _trusted_addresses() -> list[str]:
+    file = user_settings_file().parent / TRUSTED_FILE
     return file.read_text("utf-8").splitlines() if file.is_file() else []
 
 
-# From settings to objects: the only place that knows the implementations.
-
-
-RULES = "expansions.yaml"
-LLM_CACHE = "llm-cache.jsonl"
+# --- encoders and models --------------------------------------------------------------------
 
 
 def build_encoder(
     model: str, device: str = "auto", *, threads: int = 0, mode: str = "default"
 ) -> Encoder:
-    """The encoder of the model called ``model``: a name or a bundle's folder for ONNX Runtime;
-    ``PLUGIN:NAME`` for an entry point of ``soutu.encoders``, such as ``torch:NAME`` or
-    ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
-    ``mode``: what for (``gallery.Mode``); ``threads``: see ``OnnxEncoder``."""
+    """Build the encoder of a model.
+
+    Parameters
+    ----------
+    model
+        A name or a bundle's folder for ONNX Runtime; ``PLUGIN:NAME`` for an entry point of
+        ``soutu.encoders``, such as ``torch:ARCHITECTURE/TAG-OR-FILE`` for open_clip on PyTorch.
+    device
+        auto, cpu, cuda, mps or coreml.
+    threads
+        See ``OnnxEncoder``.
+    mode
+        What the process is for (``gallery.Mode``).
+    """
     if prefix := plugin_prefix(model):
         open_encoder = load_plugin("encoders", prefix)
         encoder: Encoder = open_encoder(model.removeprefix(f"{prefix}:"), device=device)
@@ -235,144 +248,78 @@ def build_encoder(
     return encoder
 
 
-def build_expander(
-    config: Settings,
-    home: Path | None = None,
-    *,
-    lexicon: bool = True,
-    weights: Weights | None = None,
-) -> Expander | None:
-    """The expander that the settings ask for; rules lie in the file named there, else in
-    ``expansions.yaml`` of the gallery's ``.soutu`` folder, over the built-in ones. ``lexicon``
-    False: rules alone; else the lexicon answers where no rule does, and what else the settings
-    name is asked as well. ``weights`` of its variants: None, as the settings say."""
-    if not config.expand:
-        return None
-    own = _user_rules(config, home)
-    rules = load_rules([own] if own and (config.expansions or own.is_file()) else [])
-    if not lexicon:
-        return rules
-    words = user_lexicon(home)
-    weights = weights or load_tuned_params(config).weights
-    first = rules, LexiconExpander(load_lexicon(words) if words.is_file() else None, weights)
-    return ExpanderPipeline(
-        first, tuple(_further(config, home)), Templates() if config.templates else None
-    )
-
-
-def _user_rules(config: Settings, home: Path | None) -> Path | None:
-    return Path(config.expansions) if config.expansions else home / RULES if home else None
-
-
-def lexicon_files(config: Settings, home: Path) -> tuple[Path, ...]:
-    """The files whose words ``build_expander`` reads, whether or not they are there."""
-    own = _user_rules(config, home)
-    return (*([own] if own else []), user_lexicon(home))
-
-
-def lexicon_hashes(config: Settings, home: Path) -> dict[str, str]:
-    """Fingerprints of the words that ``build_expander`` would expand with now."""
-    from soutu.query.expansion import word_hashes
-
-    return word_hashes(_user_rules(config, home), user_lexicon(home)) if config.expand else {}
-
-
-def _further(config: Settings, home: Path | None) -> Iterator[Expander]:
-    """What most have not set up is not imported either."""
-    if config.translator:
-        from soutu.query.translate import Translator
-
-        yield Translator(Path(config.translator).expanduser())
-    if config.llm:
-        from soutu.query.llm import KEY, Endpoint, LlmExpander
-
-        model, key = config.llm_model or "", os.environ.get(KEY, "")
-        endpoint = Endpoint(config.llm, model, config.llm_timeout, key)
-        yield LlmExpander(endpoint, home / LLM_CACHE if home else None)
-
-
-def load_tuned_params(config: Settings, space: str = "") -> TunedParams:
-    """What the file that the settings name says, or nothing tuned. BadConfig where it was tuned
-    for another ``space``."""
-    if not config.tuned:
-        return UNTUNED
-    tuned = read_tuned(Path(config.tuned).expanduser())
-    if space and tuned.space and tuned.space != space:
-        raise BadConfig("tuned-space", file=config.tuned, made=tuned.space, space=space)
-    return tuned
-
-
-def user_lexicon(home: Path | None) -> Path:
-    """Where words of one's own go: the gallery's file, or the user's where there is no gallery."""
-    from soutu.settings import user_settings_file
-
-    return (home or user_settings_file().parent) / OWN_WORDS
-
-
-def validate_words(file: Path) -> int:
-    """How many lines a file of words holds; BadConfig where it cannot be used."""
-    from soutu.query.lexicon import read_words
-
-    return len(read_words(file))
-
-
 def describe_model(name: str) -> tuple[ModelInfo | None, Path | None]:
-    """The card and folder of a model that is on this machine; nothing is fetched."""
-    there = is_path(name) or embedded_folder(name) or (models_folder() / name).is_dir()
-    bundle = open_model(name) if there else None
+    """Return info and folder of a model on this machine; nothing is fetched."""
+    installed = is_path(name) or embedded_folder(name) or (models_folder() / name).is_dir()
+    bundle = open_model(name) if installed else None
     return (bundle.info, bundle.folder) if bundle else (None, None)
 
 
 def precision(name: str) -> dict[str, str]:
-    """What a model's towers were exported in, "images" and "texts"; empty where nothing says so."""
+    """Return the precision of a model's towers, "images" and "texts"; empty where unknown."""
     from soutu.models.bundle import CARD_FILE, read_json
 
     folder = None if plugin_prefix(name) else describe_model(name)[1]
     if folder is None or not (folder / CARD_FILE).is_file():
         return {}
-    told = read_json(folder / CARD_FILE).get("precision")
-    return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
+    precisions = read_json(folder / CARD_FILE).get("precision")
+    return {str(k): str(v) for k, v in precisions.items()} if isinstance(precisions, dict) else {}
 
 
 def open_embeddings(
-    place: Path, form: str | None, asked: str | None
+    path: Path, form: str | None, model: str | None
 ) -> tuple[Embeddings, EmbeddingSource]:
-    """Embeddings in files, and the model that made them: the one ``asked`` for, else the one that
-    a file there names. BadInput where these are two, MissingModel where none is known, and what
-    ``formats.open_embeddings`` raises."""
+    """Open embeddings in files, and tell which model made them.
+
+    It is ``model``, else the one that a file there names.
+
+    Raises
+    ------
+    BadInput
+        Where these are two, and what ``formats.open_embeddings`` raises.
+    MissingModel
+        Where none is known.
+    """
     from soutu.exchange import formats
     from soutu.exchange.npy import EmbeddingSource
 
-    source = formats.open_embeddings(place, form)
-    said = source.described
-    name = asked or (said.model if said else None)
+    embeddings = formats.open_embeddings(path, form)
+    described = embeddings.described
+    name = model or (described.model if described else None)
     if name is None:
-        raise MissingModel("import-model-unnamed", path=place)
-    card = _card(name, said)
-    if said and said.info.space != card.space:
-        spaces = {"said": said.info.space, "space": card.space}
-        raise BadInput("import-model-differs", path=place, model=name, made=said.model, **spaces)
-    return source, EmbeddingSource(name, card)
+        raise MissingModel("import-model-unnamed", path=path)
+    info = _info_of(name, described)
+    if described and described.info.space != info.space:
+        raise BadInput(
+            "import-model-differs",
+            path=path,
+            model=name,
+            made=described.model,
+            said=described.info.space,
+            space=info.space,
+        )
+    return embeddings, EmbeddingSource(name, info)
 
 
-def _card(name: str, said: EmbeddingSource | None) -> ModelInfo:
-    """The card of the model ``name``: as it is installed, or as a file says. MissingModel."""
-    told = said.info if said and name in (said.model, said.info.name) else None
+def _info_of(name: str, described: EmbeddingSource | None) -> ModelInfo:
+    """Look a model up as it is installed, or as a file describes it."""
+    known = described and name in (described.model, described.info.name)
+    fallback = described.info if described and known else None
+    info: ModelInfo | None = None
     try:
-        card = None if plugin_prefix(name) else describe_model(name)[0]
+        info = None if plugin_prefix(name) else describe_model(name)[0]
     except MissingModel:
-        if told is None:
+        if fallback is None:
             raise
-        card = None
-    card = card or told
-    if card is None and plugin_prefix(name):
-        card = build_encoder(name).info
-    if card is None:
-        raise MissingModel("import-model-unknown", model=name)
-    return card
+    if info := info or fallback:
+        return info
+    if plugin_prefix(name):
+        return build_encoder(name).info
+    raise MissingModel("import-model-unknown", model=name)
 
 
 def installed_models() -> tuple[str, ...]:
+    """Return the names of the models on this machine."""
     from soutu.models.download import list_installed
 
     return (EMBEDDED, *list_installed())
@@ -390,16 +337,21 @@ def pull_model(
 
 
 def verify_model(name: str) -> Verification:
+    """Compare a model's files with the hashes taken when it was installed."""
     from soutu.models.download import verify
 
     return verify(name)
 
 
-SAMPLE_IMAGES = 64  # pictures that an export is measured with
+def remove_model(name: str) -> int:
+    """Remove an installed model; return the bytes freed."""
+    from soutu.models.download import remove
+
+    return remove(name)
 
 
 def sample_inputs(folder: Path | None = None) -> Samples:
-    """The demo's captions and queries, and the pictures of ``folder`` or of the demo."""
+    """Return the demo's captions and queries, and the pictures of ``folder`` or of the demo."""
     from soutu.images.captions import read_captions
     from soutu.images.decode import decode
     from soutu.images.scan import ImageFile, demo_data, sample_queries, walk
@@ -407,8 +359,8 @@ def sample_inputs(folder: Path | None = None) -> Samples:
 
     data = demo_data()
     home = folder or data / "images"
-    files = (found for found in walk(home) if isinstance(found, ImageFile))
-    paths = [home / found.path for found in islice(files, SAMPLE_IMAGES)]
+    files = (entry for entry in walk(home) if isinstance(entry, ImageFile))
+    paths = [home / file.path for file in islice(files, SAMPLE_IMAGES)]
     if len(paths) < 2:
         raise BadInput("export-samples", folder=home)
     captions = [row.text for row in read_captions(data / "captions.csv", data).rows]
@@ -428,7 +380,7 @@ def export_model(
 
 
 def compare_model(name: str, weights: str | None, folder: Path | None) -> Agreement:
-    """An installed model against open_clip's on PyTorch."""
+    """Compare an installed model with open_clip's on PyTorch."""
     from soutu.models.export import compare
     from soutu.models.open_clip import open_encoder
 
@@ -437,8 +389,103 @@ def compare_model(name: str, weights: str | None, folder: Path | None) -> Agreem
     )
 
 
-def remove_model(name: str) -> int:
-    """Returns the bytes freed."""
-    from soutu.models.download import remove
+# --- expanders and tuned parameters ---------------------------------------------------------
 
-    return remove(name)
+
+def build_expander(
+    settings: Settings,
+    home: Path | None = None,
+    *,
+    lexicon: bool = True,
+    weights: Weights | None = None,
+) -> Expander | None:
+    """Build the expander that the settings want; None for none.
+
+    Rules are in the file named there, else in ``expansions.yaml`` of the gallery's ``.soutu``
+    folder, over the built-in ones; the lexicon answers where no rule does, and translator, language
+    model and plug-ins that the settings name are run as well. What most have not set up is not
+    imported either.
+
+    Parameters
+    ----------
+    settings, home
+        Of a gallery; None: of none.
+    lexicon
+        False: rules alone.
+    weights
+        Of the lexicon's variants; None: as tuned.
+    """
+    if not settings.expand:
+        return None
+    file = _user_rules(settings, home)
+    rules = load_rules([file] if file and (settings.expansions or file.is_file()) else [])
+    if not lexicon:
+        return rules
+    words = user_lexicon(home)
+    weights = weights or load_tuned_params(settings).weights
+    own = load_lexicon(words) if words.is_file() else None
+    additional: list[Expander] = []
+    if settings.translator:
+        from soutu.query.translate import Translator
+
+        additional.append(Translator(Path(settings.translator).expanduser()))
+    if settings.llm:
+        from soutu.query.llm import KEY, Endpoint, LlmExpander
+
+        model, key = settings.llm_model or "", os.environ.get(KEY, "")
+        endpoint = Endpoint(settings.llm, model, settings.llm_timeout, key)
+        additional.append(LlmExpander(endpoint, home / LLM_CACHE_FILE if home else None))
+    for name in (settings.expanders or "").split(","):
+        if name.strip():
+            additional.append(load_plugin("expanders", name.strip())())
+    templates = Templates() if settings.templates else None
+    return ExpanderPipeline((rules, LexiconExpander(own, weights)), tuple(additional), templates)
+
+
+def lexicon_files(settings: Settings, home: Path) -> tuple[Path, ...]:
+    """Return the files whose words ``build_expander`` reads, whether or not they exist."""
+    rules = _user_rules(settings, home)
+    return (*([rules] if rules else []), user_lexicon(home))
+
+
+def lexicon_hashes(settings: Settings, home: Path) -> dict[str, str]:
+    """Return fingerprints of the words that ``build_expander`` would expand with now."""
+    from soutu.query.expansion import word_hashes
+
+    if not settings.expand:
+        return {}
+    return word_hashes(_user_rules(settings, home), user_lexicon(home))
+
+
+def _user_rules(settings: Settings, home: Path | None) -> Path | None:
+    if settings.expansions:
+        return Path(settings.expansions)
+    return home / RULES_FILE if home else None
+
+
+def user_lexicon(home: Path | None) -> Path:
+    """Return the file for words of one's own: the gallery's, or the user's without a gallery."""
+    return (home or user_settings_file().parent) / LEXICON_FILE
+
+
+def validate_words(file: Path) -> int:
+    """Return how many lines a file of words holds; raise BadConfig where it cannot be used."""
+    from soutu.query.lexicon import read_words
+
+    return len(read_words(file))
+
+
+def load_tuned_params(settings: Settings, space: str = "") -> TunedParams:
+    """Read the tuned parameters that the settings name, or return untuned ones.
+
+    Raises
+    ------
+    BadConfig
+        Where they were tuned for another ``space``.
+    """
+    if not settings.tuned:
+        return UNTUNED
+    tuned = read_tuned(Path(settings.tuned).expanduser())
+    if space and tuned.space and tuned.space != space:
+        raise BadConfig("tuned-space", file=settings.tuned, made=tuned.space, space=space)
+    return tuned

@@ -467,13 +467,9 @@ class Gallery:
         """Return a picture as RGB uint8 (h, w, 3), and the name that is logged for it."""
         if isinstance(image, Path):
             return self._open_image(str(image)), str(image)
-        if not isinstance(image, np.ndarray):
-            from PIL import ImageOps
+        from soutu.images.decode import load_rgb
 
-            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise BadQuery("query-array", shape=image.shape, dtype=image.dtype)
-        return image, ARRAY
+        return load_rgb(image, max_pixels=self.settings.max_pixels), ARRAY
 
     def _open_image(self, path: str) -> Rgb:
         from soutu.images.decode import decode
@@ -620,6 +616,56 @@ class Gallery:
             return report
         return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
 
+    def add(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> IndexReport:
+        """Index these pictures, without looking at the rest of the folder.
+
+        Parameters
+        ----------
+        paths
+            Absolute, or relative to the folder.
+        progress
+            Called with the pictures done and in all.
+
+        Raises
+        ------
+        BadInput
+            For a path outside the folder, or one that is no picture's.
+        """
+        from soutu.images.scan import ImageFile, walk
+        from soutu.indexing.indexer import index_folder
+        from soutu.indexing.pipeline import IndexOptions
+        from soutu.maintenance import refresh_derived
+
+        self._check_root()
+        only = self._relative_paths(paths)
+        pictures = {entry.path for entry in walk(self.root) if isinstance(entry, ImageFile)}
+        if missing := next((path for path in only if path not in pictures), None):
+            raise BadInput("add-no-picture", path=missing, folder=self.root)
+        store, settings = self._create_store(self.encoder.info), self.settings
+        self._save_settings(None, None)
+        options = IndexOptions(settings.workers or 0, settings.batch or 0, settings.max_pixels)
+        report = index_folder(
+            self.root, store, self.encoder, options=options, only=only, progress=progress
+        )
+        return replace(report, built=refresh_derived(store, self.encoder, settings))
+
+    def remove(self, paths: Sequence[str | Path]) -> int:
+        """Forget these pictures; return how many were indexed.
+
+        Files are left alone, and the next ``index`` finds those that are still there.
+        """
+        known = self.store.files()
+        indexed = [path for path in self._relative_paths(paths) if path in known]
+        if indexed:
+            with self.store.writer() as writer:
+                writer.detach(indexed)
+        return len(indexed)
+
     def watch(
         self,
         captions: str | Path | None = None,
@@ -718,6 +764,15 @@ class Gallery:
         with open_store(self.location, space) as store:
             source = EmbeddingSource(self.model, store.info)
             return export_embeddings(store, Path(folder), form, source)
+
+    def _relative_paths(self, paths: Sequence[str | Path]) -> list[str]:
+        relative = []
+        for path in paths:
+            file = absolute(self.root / path)
+            if not file.is_relative_to(self.root):
+                raise BadInput("add-no-picture", path=path, folder=self.root)
+            relative.append(file.relative_to(self.root).as_posix())
+        return relative
 
     def _create_store(self, info: ModelInfo) -> VectorStore:
         """Open the index for writing; an address that was asked for is remembered."""

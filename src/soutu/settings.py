@@ -18,52 +18,67 @@ PREFIX = "SOUTU_"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person can set. ``model`` None means the gallery's own, or the default for a
-    new one; ``expansions`` is a file of rules laid over the built-in ones. ``workers``
-    (threads that decode) and ``batch`` (pictures encoded at once) None: chosen from the machine.
-    ``recall`` is what fast searches of large galleries shall find of the exact ten best;
-    ``fusion`` how a query's variants become one (``soutu.search.searcher.Searcher``);
-    ``correction`` of hubs
-    (``soutu.search.calibration``); below ``min_confidence`` a search says that nothing matches.
-    ``templates`` adds prompts ("a photo of a cat"); ``translator`` is the folder of a translation
-    model, ``llm`` the address of a language model (``soutu.query.llm``) called ``llm_model``,
-    which has ``llm_timeout`` seconds to answer. ``hybrid``: whether captions have a say in what
-    a text finds (``soutu.search.fusion``); ``negatives``: what a minus does
-    (``soutu.search.searcher``). ``journal``: searches are logged, or "hashed": without
-    what was searched for, or "off"; beyond ``journal_bytes`` a new file is begun, and
-    ``journal_files`` older ones are kept. ``tuned`` is a file that ``soutu tune`` wrote; below its
-    ``min_confidence`` nothing matches where none is set here. ``store`` is the address of a store
-    elsewhere (``store/milvus/connection.py``), or "local"."""
+    """What a person can set; a field's name is its key in ``config.yaml``.
+
+    In the environment it is called ``SOUTU_`` and the name in capitals.
+    """
 
     model: str | None = None
+    """Name of a model or folder of a bundle; None: the gallery's own, or the default."""
     device: str = "auto"
+    """auto, cpu, cuda, mps or coreml."""
     k: int = 5
+    """Number of hits."""
     lang: str | None = None
+    """Language of messages, zh or en; None: of the locale."""
     expand: bool = True
+    """Whether queries are expanded."""
     expansions: str | None = None
+    """A file of expansion rules, laid over the built-in ones."""
     max_pixels: int = 178_000_000
+    """Larger pictures are not decoded."""
     workers: int | None = None
+    """Threads that decode; None: as many as suit the machine."""
     batch: int | None = None
+    """Pictures encoded at once; None: as many as suit the machine."""
     journal: str = "on"
+    """The search log: on, off, or hashed (without what was searched for)."""
     journal_bytes: int = 64_000_000
+    """Size at which a new log file is begun."""
     journal_files: int = 10
+    """Number of older log files that are kept."""
     recall: float = 0.99
+    """Share of the exact ten best that fast searches of large galleries find."""
     fusion: str = "auto"
+    """How variants become one vector: see ``soutu.search.searcher.FUSIONS``."""
     correction: str = "auto"
+    """Correction of hubs: auto, on or off."""
     min_confidence: float | None = None
+    """Below it a search finds nothing; None: as tuned, or 0."""
     templates: bool = False
+    """Whether prompts ("a photo of a cat") are added to variants."""
     translator: str | None = None
+    """Folder of a translation model that proposes variants."""
     llm: str | None = None
+    """Address of a language model that proposes variants."""
     llm_model: str | None = None
+    """Its name on that server."""
     llm_timeout: float = 5.0
+    """Seconds it has to answer."""
+    expanders: str | None = None
+    """Installed expanders to run as well: names of entry points, separated by commas."""
     hybrid: str = "auto"
+    """Whether captions that match a text boost their pictures: auto, on or off."""
     negatives: str = "penalise"
+    """What a minus does: penalise or subtract."""
     tuned: str | None = None
+    """A file that ``soutu tune`` wrote."""
     store: str | None = None
+    """Address of a store elsewhere, or local."""
 
 
 def user_settings_file() -> Path:
-    """The user's own settings, for all galleries."""
+    """Return the file of the user's own settings, for all galleries."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "soutu" / FILE
 
@@ -74,26 +89,50 @@ def load_settings(
     *,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The settings in force for the gallery whose ``.soutu`` folder is ``home``.
+    """Load the settings in force for the gallery whose ``.soutu`` folder is ``home``.
 
-    A flag that is None was not given. Raises BadConfig naming the place and the setting.
+    A flag that is None was not given.
+
+    Raises
+    ------
+    BadConfig
+        Naming the place and the setting.
     """
-    config = Settings()
+    settings = Settings()
     for file in (user_settings_file(), *([home / FILE] if home else [])):
         if file.is_file():
-            loaded = _read(file)
-            config = merge_settings(config, loaded, str(file))
+            values = _read(file)
+            settings = merge_settings(settings, values, str(file))
             if home and file == home / FILE:
-                _check_gallery(loaded, file)
+                _check_gallery(values, file)
     env = os.environ if environment is None else environment
-    from_env = {f.name: env[PREFIX + f.name.upper()] for f in fields(Settings) if _in(env, f.name)}
-    config = merge_settings(config, from_env, "environment")
+    names = [f.name for f in fields(Settings)]
+    from_env = {n: env[PREFIX + n.upper()] for n in names if env.get(PREFIX + n.upper())}
+    settings = merge_settings(settings, from_env, "environment")
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    return merge_settings(config, given, "flags")
+    return merge_settings(settings, given, "flags")
 
 
-def _in(env: Mapping[str, str], name: str) -> bool:
-    return bool(env.get(PREFIX + name.upper()))
+def merge_settings(settings: Settings, values: Mapping[str, object], source: str) -> Settings:
+    """Return ``settings`` with ``values`` over it; raise BadConfig naming ``source``."""
+    known = {f.name: str(f.type) for f in fields(Settings)}
+    changes: dict[str, object] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise BadConfig("config-unknown", source=source, name=name, known=", ".join(known))
+        changes[name] = _parse(name, value, known[name], source)
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def is_loopback_url(url: str) -> bool:
+    """Return whether ``url`` names a loopback address, by number or as localhost."""
+    from urllib.parse import urlsplit
+
+    try:
+        host = urlsplit(url.strip()).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read(file: Path) -> dict[str, object]:
@@ -101,8 +140,8 @@ def _read(file: Path) -> dict[str, object]:
 
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as fault:
-        raise BadConfig("config-yaml", file=file, fault=" ".join(str(fault).split())) from fault
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadConfig("config-yaml", file=file, fault=" ".join(str(error).split())) from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -115,35 +154,16 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _check_gallery(loaded: Mapping[str, object], file: Path) -> None:
-    """Galleries are passed on, and their settings with them: what is searched for, and the key,
-    must not go to a server that whoever made the gallery has chosen."""
-    asked = loaded.get("llm")
-    if isinstance(asked, str) and not is_loopback_url(asked):
+    """Refuse a gallery's settings that name a server.
+
+    Galleries are passed on, and their settings with them: queries and keys must not go to a server
+    that a stranger has chosen.
+    """
+    url = loaded.get("llm")
+    if isinstance(url, str) and not is_loopback_url(url):
         raise BadConfig("config-llm-gallery", file=file, user=user_settings_file())
     if "store" in loaded:
         raise BadConfig("config-store-gallery", file=file, user=user_settings_file())
-
-
-def is_loopback_url(url: str) -> bool:
-    """Whether ``url`` names a loopback address, by number or as localhost."""
-    from urllib.parse import urlsplit
-
-    try:
-        host = urlsplit(url.strip()).hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def merge_settings(config: Settings, values: Mapping[str, object], source: str) -> Settings:
-    """``config`` with ``values`` over it. Raises BadConfig naming ``source`` and the setting."""
-    known = {f.name: str(f.type) for f in fields(Settings)}
-    changes: dict[str, object] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise BadConfig("config-unknown", source=source, name=name, known=", ".join(known))
-        changes[name] = _typed(name, value, known[name], source)
-    return replace(config, **changes)  # type: ignore[arg-type]
 
 
 _CHOICES = {
@@ -170,8 +190,8 @@ _EXPECTED = {
 }
 
 
-def _typed(name: str, value: object, kind: str, source: str) -> object:
-    """``value`` as the field's type; the environment gives everything as text."""
+def _parse(name: str, value: object, kind: str, source: str) -> object:
+    """Convert a value to the field's type; the environment gives everything as text."""
     if name == "hybrid" and isinstance(value, bool):  # YAML's on and off
         value = "on" if value else "off"
     text = str(value).strip()

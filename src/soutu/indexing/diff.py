@@ -6,7 +6,7 @@ tells new pictures from renamed files and duplicates. An index run and ``--dry-r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,11 +99,12 @@ class FolderDiff:
         return content_hash(data), data
 
 
-def diff(root: Path, store: VectorStore | None) -> FolderDiff:
+def diff(root: Path, store: VectorStore | None, only: Collection[str] | None = None) -> FolderDiff:
     """Compare sizes and times of the files below ``root`` with those of ``store``.
 
     Raises BadInput for an unusable root, and for one that has lost all its pictures, which is more
-    likely a disk that is not there. ``store`` is None where there is no index yet.
+    likely a disk that is not there. ``store`` is None where there is no index yet; ``only`` limits
+    the comparison to these paths.
     """
     known = store.files() if store else {}
     files: dict[str, ImageFile] = {}
@@ -113,7 +114,10 @@ def diff(root: Path, store: VectorStore | None) -> FolderDiff:
             files[entry.path] = entry
         else:
             unreadable.append(entry)
-    if known and not files:
+    if only is not None:
+        known = {path: stored for path, stored in known.items() if path in only}
+        files = {path: file for path, file in files.items() if path in only}
+    elif known and not files:
         raise BadInput("index-empty", folder=root, count=len(known))
     # What lies in a folder that could not be listed, or at a path that is there but unusable, is
     # not removed.

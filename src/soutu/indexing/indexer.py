@@ -6,7 +6,7 @@ one goes on; nothing is forgotten before what replaces it is safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -64,6 +64,7 @@ def index_folder(
     *,
     captions: CaptionFile | None = None,
     options: IndexOptions | None = None,
+    only: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IndexReport:
     """Make ``store`` hold what ``root`` holds.
@@ -72,6 +73,8 @@ def index_folder(
     ----------
     captions
         All captions there are to be; None leaves those of the store as they are.
+    only
+        Look at these paths alone; None: at the whole folder.
     progress
         Called with the number of files done and of all.
 
@@ -84,7 +87,7 @@ def index_folder(
         When another process is writing.
     """
     with store.writer() as writer, EncodePipeline(encoder, options or IndexOptions()) as pipeline:
-        changes = diff(root, store)
+        changes = diff(root, store, only)
         run = _Run(
             writer, progress, len(changes.stale), len(changes.unreadable), changes.unreadable
         )
