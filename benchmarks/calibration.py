@@ -30,7 +30,7 @@ from benchmarks.scene_galleries import (
     galleries,
     scene_vectors,
 )
-from soutu.evaluation.absence import fit
+from soutu.evaluation.absence import fit_logistic
 from soutu.factory import build_encoder
 from soutu.models.base import Encoder
 from soutu.query.expansion import LexiconExpander, select_variants, variants
@@ -195,8 +195,10 @@ def main() -> None:
     sizes = np.array([observation.images for observation in develop])
     standing = np.array([observation.standing for observation in develop])
     fitted = {
-        "any": fit(standing, sizes, np.array([observation.present for observation in develop])),
-        "this": fit(*hits_of(develop)),
+        "any": fit_logistic(
+            standing, sizes, np.array([observation.present for observation in develop])
+        ),
+        "this": fit_logistic(*hits_of(develop)),
     }
     print("fitted", fitted, "in force", ANY, THIS)
     results: Figures = {

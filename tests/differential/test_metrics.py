@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
-from soutu.evaluation.evaluate import MICRO, ranked
-from soutu.evaluation.metrics import LIBRARY, measured
+from soutu.evaluation.evaluate import MICRO, rank_blocks
+from soutu.evaluation.metrics import LIBRARY, compute_metrics
 
 # Few different values, so that ties are everywhere; some closer than the six decimals that count.
 LEVELS = st.sampled_from([-1.0, -0.25, 0.0, 2e-7, 0.25, 0.2500001, 0.5, 0.750001, 0.75, 1.0])
@@ -64,8 +64,8 @@ def test_every_metric_is_its_definition(case):
     scores, right, depth = case
     # Columns as axes: the product of a query with the targets is its row of scores.
     targets = np.eye(len(scores[0]), dtype=np.float32)
-    (block,) = ranked(np.array(scores, np.float32), targets, right, depth)
-    table = measured(block.top, right)
+    (block,) = rank_blocks(np.array(scores, np.float32), targets, right, depth)
+    table = compute_metrics(block.top, right)
     for row, grades in enumerate(right):
         whole = order(scores[row], grades)
         assert block.top[row].tolist() == whole[:depth]
@@ -76,7 +76,7 @@ def test_every_metric_is_its_definition(case):
 
 def test_metrics_of_a_query_worked_out_on_paper():
     top = np.array([[3, 0, 2, 1]])
-    values = dict(zip(LIBRARY, measured(top, [{0: 1, 1: 2}])[0], strict=True))
+    values = dict(zip(LIBRARY, compute_metrics(top, [{0: 1, 1: 2}])[0], strict=True))
     assert values["MRR"] == 1 / 2
     assert values["mAP"] == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert values["precision@5"] == pytest.approx(2 / 5)
@@ -93,9 +93,9 @@ def test_blocks_are_one_ranking(monkeypatch):
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     targets /= np.linalg.norm(targets, axis=1, keepdims=True)
     right = [{int(c): 1 for c in rng.integers(500, size=1 + row % 3)} for row in range(30)]
-    (whole,) = ranked(queries, targets, right, 7)
+    (whole,) = rank_blocks(queries, targets, right, 7)
     monkeypatch.setattr("soutu.evaluation.evaluate._CELLS", 2000)
-    parts = list(ranked(queries, targets, right, 7))
+    parts = list(rank_blocks(queries, targets, right, 7))
     assert [part.start for part in parts] == list(range(0, 30, 4))
     assert np.concatenate([part.top for part in parts]).tolist() == whole.top.tolist()
     assert np.concatenate([part.first for part in parts]).tolist() == whole.first.tolist()

@@ -15,8 +15,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from soutu.evaluation.evaluate import ranked
-from soutu.evaluation.metrics import LIBRARY, measured
+from soutu.evaluation.evaluate import rank_blocks
+from soutu.evaluation.metrics import LIBRARY, compute_metrics
 from tests.differential.test_metrics import cases, order
 
 
@@ -52,8 +52,8 @@ def test_they_agree_to_1e_9(case):
     scores, right, depth = case
     assume(any(right))
     targets = np.eye(len(scores[0]), dtype=np.float32)
-    (block,) = ranked(np.array(scores, np.float32), targets, right, depth)
-    table = measured(block.top, right)
+    (block,) = rank_blocks(np.array(scores, np.float32), targets, right, depth)
+    table = compute_metrics(block.top, right)
     for row, grades in enumerate(right):
         ours = dict(zip(LIBRARY, table[row], strict=True))
         if not grades:

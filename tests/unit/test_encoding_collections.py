@@ -62,7 +62,7 @@ def test_what_was_encoded_is_kept(tiny, tmp_path):
     assert counting.asked > asked
     assert (mended.pictures == first.pictures).all()
     others = {path.name for path in (tmp_path / "w").iterdir()}
-    encode_dataset(few, counting, replace(how, pace=IndexOptions(batch=3)))
+    encode_dataset(few, counting, replace(how, indexing=IndexOptions(batch=3)))
     assert len({path.name for path in (tmp_path / "w").iterdir()} - others) == 2
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
 from soutu.errors import BadInput, MissingExtra
 from soutu.evaluation.dataset import Dataset, DatasetText, judgements
-from soutu.evaluation.evaluate import evaluate, safe
+from soutu.evaluation.evaluate import evaluate, quote_id
 from soutu.evaluation.loaders import open_dataset
 from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.results import compare, read_outcomes, result_folder, write_result
@@ -104,7 +104,7 @@ def test_two_runs_are_the_same_bytes(scenes, tiny, tmp_path, how):
 
 def test_other_threads_and_batches_agree(found, scenes, tiny, how):
     for pace in (IndexOptions(workers=1, batch=5), IndexOptions(workers=3, batch=64)):
-        other = evaluate(scenes, tiny, replace(how, pace=pace, work=None))
+        other = evaluate(scenes, tiny, replace(how, indexing=pace, work=None))
         for one, two in zip(found.outcomes, other.outcomes, strict=True):
             for name in set(METRICS) - {"rank"}:
                 assert one.figures[name].value == pytest.approx(two.figures[name].value, abs=0.002)
@@ -225,7 +225,7 @@ def test_without_the_library_it_is_said_before_anything_is_encoded(scenes, monke
 
 
 def test_ids_in_runs_are_single_words():
-    assert safe("my photos/100% 猫\t.jpg") == "my%20photos/100%25%20猫%09.jpg"
+    assert quote_id("my photos/100% 猫\t.jpg") == "my%20photos/100%25%20猫%09.jpg"
 
 
 @pytest.mark.parametrize("make", [made.chinese_clip, made.karpathy, made.crossmodal,
@@ -240,7 +240,7 @@ def test_collections_of_every_layout_are_judged(make, tiny, tmp_path):
 def test_large_collections_are_judged_in_blocks(found, scenes, tiny, how, monkeypatch, tmp_path):
     whole = kept(tmp_path / "a", scenes, tiny, how)
     monkeypatch.setattr("soutu.evaluation.evaluate._CELLS", 1500)
-    monkeypatch.setattr("soutu.evaluation.evaluate._AT_ONCE", 3)
+    monkeypatch.setattr("soutu.evaluation.evaluate._BATCH_QUERIES", 3)
     blocks = kept(tmp_path / "b", scenes, tiny, how)
     for one, two in zip(found.outcomes, read_outcomes(tmp_path / "b"), strict=True):
         assert one.queries == two.queries

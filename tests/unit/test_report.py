@@ -15,7 +15,15 @@ from soutu.evaluation.dataset import Dataset, DatasetText
 from soutu.evaluation.evaluate import Evaluation, QueryOutcomes, evaluate
 from soutu.evaluation.loaders import open_dataset
 from soutu.evaluation.metrics import METRICS
-from soutu.evaluation.report import Bar, Line, Report, bars, content, curves, rates, write_report
+from soutu.evaluation.report import (
+    Bar,
+    Report,
+    draw_bars,
+    draw_curves,
+    hit_rates,
+    worst_queries,
+    write_report,
+)
 from soutu.evaluation.vectors import EncodeOptions
 from soutu.factory import build_encoder
 
@@ -98,15 +106,15 @@ def test_the_worst_queries_are_those_with_the_latest_right_picture(judged):
         (int(row[rank]) for o in told.outcomes if o.direction == "text-to-image"
          for row in o.values if row[rank] > 1), reverse=True,
     )  # fmt: skip
-    worst = content(Report(scenes, {"tiny": told}, (), "en")).worst
+    worst = worst_queries(Report(scenes, {"tiny": told}, (), "en"))
     assert [query.ranks[0][1] for query in worst] == late[:20] != []
     texts = {text.text: text for text in scenes.texts}
     for query in worst:
         right = texts[query.text].right
         assert query.right[0].id in right
-        assert len(query.found) == 3
-        assert [is_right for _, is_right in query.found] == [p.id in right for p, _ in query.found]
-        assert not query.found[0][1], "the first was wrong"
+        assert len(query.hits) == 3
+        assert [is_right for _, is_right in query.hits] == [p.id in right for p, _ in query.hits]
+        assert not query.hits[0][1], "the first was wrong"
 
 
 def test_thumbnails_are_small_pictures(judged, tmp_path):
@@ -131,32 +139,57 @@ def test_rates_are_counted():
     one = QueryOutcomes(
         "text-to-image", "en", "w", ("a", "b", "c", "d", "e"), (1,) * 5, values, 500, 0
     )
-    found = rates(one)
+    found = hit_rates(one)
     assert len(found) == 100
     assert (found[0], found[1], found[2], found[98], found[99]) == (0.2, 0.2, 0.6, 0.6, 0.8)
-    assert len(rates(replace(one, targets=40))) == 40
-    assert rates(replace(one, queries=(), values=values[:0])) == []
+    assert len(hit_rates(replace(one, targets=40))) == 40
+    assert hit_rates(replace(one, queries=(), values=values[:0])) == []
+
+
+def drawn(svg, colour):
+    """The points of each path in that colour: (x, y) from the top left."""
+    paths = [
+        path.get("d")
+        for path in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")
+        if colour in path.get("style", "")
+    ]
+    numbers = [[float(n) for n in re.findall(r"-?[0-9.]+", path)] for path in paths]
+    return [list(zip(points[::2], points[1::2], strict=True)) for points in numbers]
 
 
 def test_curves_and_bars_stand_where_their_values_are():
-    plot = ET.fromstring(curves("a", "t", [Line("x", [0.0, 0.5, 1.0])], "K").inline())
-    points = plot.find("polyline").get("points").split()
-    heights = [float(point.split(",")[1]) for point in points]
-    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2])
-    across = [float(point.split(",")[0]) for point in points]
-    assert across[1] - across[0] > across[2] - across[1], "logarithmic"
-    drawn = ET.fromstring(bars("a", "t", [Bar("x", 0.5, 0.25, 0.75), Bar("y", 1, 1, 1)]).inline())
-    one, two = (float(rect.get("width")) for rect in drawn.findall("rect"))
-    assert one * 2 == pytest.approx(two)
+    points, *_ = drawn(draw_curves("t", {"x": [0.0, 0.5, 1.0]}, "K"), "stroke: #2563eb")
+    (x1, y1), (x2, y2), (x3, y3) = points
+    assert y1 - y2 == pytest.approx(y2 - y3)
+    assert y1 > y3, "higher is better"
+    assert x2 - x1 > x3 - x2, "logarithmic"
+    rows = [Bar("x", 0.5, 0.25, 0.75), Bar("y", 1, 1, 1)]
+    found = drawn(draw_bars("t", rows), "fill: #2563eb")
+    first, second = (max(x for x, _ in bar) - min(x for x, _ in bar) for bar in found)
+    assert first * 2 == pytest.approx(second, rel=1e-3)
 
 
-def test_what_does_not_fit_is_cut_and_told():
+def texts(svg):
+    return [text.text for text in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_what_does_not_fit_is_cut():
     name = "金毛寻回犬" * 20
-    drawn = ET.fromstring(bars("a", "t", [Bar(name, 0.5, 0.4, 0.6)]).inline())
-    (text,) = [one for one in drawn.iter("text") if (one.text or "").startswith("金毛")]
-    assert text.text.endswith("…")
-    assert len(text.text) <= 12
-    assert text.find("title").text == name
+    (text,) = [t for t in texts(draw_bars("t", [Bar(name, 0.5, 0.4, 0.6)])) if "金毛" in t]
+    assert text.endswith("…")
+    assert name.startswith(text[:-1])
+    assert 5 <= len(text) <= 12
+
+
+def test_texts_are_texts_of_the_page_and_nothing_is_read_as_a_formula():
+    found = texts(draw_curves("t", {"$x^2$ <b>": [0.5, 1.0], "灰猫": [0.5, 0.9]}, "前 K 个"))
+    assert {"$x^2$ <b>", "灰猫", "前 K 个"} <= {*found}
+
+
+def test_equal_evaluations_give_equal_bytes(judged, tmp_path):
+    scenes, told = judged
+    first, second = (written(tmp_path / n, scenes, {"a": told, "b": told}) for n in "12")
+    assert first == second
 
 
 def test_hostile_names_stay_letters(judged, tmp_path):

@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
 from soutu.errors import BadConfig, BadInput
-from soutu.evaluation.absence import CalibrationData, fit, refitted, threshold
+from soutu.evaluation.absence import CalibrationData, find_threshold, fit_logistic, refit
 from soutu.evaluation.evaluate import evaluate
 from soutu.evaluation.loaders import open_dataset
 from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.statistics import intervals, ratio
-from soutu.evaluation.tuning import ALPHAS, reciprocal, split_half, tune
+from soutu.evaluation.tuning import ALPHAS, reciprocal_ranks, split_half, tune
 from soutu.evaluation.vectors import EncodeOptions, encode_dataset
 from soutu.factory import build_encoder
 from soutu.query.expansion import LexiconExpander, Weights
@@ -122,7 +122,7 @@ def test_the_correction_in_force_is_the_one_that_was_best(found, parts):
     tuning, encoder, how = found
     asked = replace(how, expander=Doubtful(tuning.tuned.weights), correction="on")
     vectors = encode_dataset(parts[0], encoder, asked)
-    means = [np.mean([g.mean() for g in reciprocal(parts[0], vectors, a)]) for a in ALPHAS]
+    means = [np.mean([g.mean() for g in reciprocal_ranks(parts[0], vectors, a)]) for a in ALPHAS]
     assert (
         correction_alpha(vectors.reference, "auto", tuning.tuned.hubs) == ALPHAS[np.argmax(means)]
     )
@@ -132,7 +132,7 @@ def test_nothing_to_weigh_keeps_the_defaults(parts, found):
     _, encoder, how = found
     tuning = tune(*parts, encoder, how, lambda _: None, 0.9)
     assert tuning.tuned.weights == Weights()
-    assert len(reciprocal(parts[0], encode_dataset(parts[0], encoder, how), 0.0)) == 3
+    assert len(reciprocal_ranks(parts[0], encode_dataset(parts[0], encoder, how), 0.0)) == 3
 
 
 def test_too_little_is_refused(parts):
@@ -151,16 +151,16 @@ def test_a_fit_finds_what_the_answers_were_made_with():
     standing, images = rng.normal(0, 2, 20_000), rng.choice([50.0, 500.0, 5000.0], 20_000)
     p = np.array([truth.probability(s, int(n)) for s, n in zip(standing, images, strict=True)])
     right = rng.random(20_000) < p
-    made = fit(standing, images, right)
+    made = fit_logistic(standing, images, right)
     assert (made.scale, made.growth, made.offset) == (
         pytest.approx(1.5, abs=0.1), pytest.approx(0.6, abs=0.1), pytest.approx(-2, abs=0.25)
     )  # fmt: skip
-    assert refitted(CalibrationData(standing, images, right, np.arange(20_000)), truth) == made
+    assert refit(CalibrationData(standing, images, right, np.arange(20_000)), truth) == made
     near = images < 1000
     some = CalibrationData(
         standing[near], np.maximum(images[near], 100), right[near], np.flatnonzero(near)
     )
-    kept = refitted(some, truth)
+    kept = refit(some, truth)
     assert kept.growth == truth.growth, "two sizes so near each other tell nothing of growth"
     assert kept.scale == pytest.approx(1.5, abs=0.1)
 
@@ -170,11 +170,11 @@ def test_the_threshold_is_the_least_that_is_precise_enough():
     p = rng.random(500)
     right = rng.random(500) < p
     for wished in (0.5, 0.8, 0.95):
-        least = threshold(p, right, wished)
+        least = find_threshold(p, right, wished)
         fair = [t / 100 for t in range(1, 100)
                 if (p >= t / 100).sum() >= 10 and right[p >= t / 100].mean() >= wished]  # fmt: skip
         assert least == (fair[0] if fair else None)
-    assert threshold(p, np.zeros(500, bool), 0.5) is None
+    assert find_threshold(p, np.zeros(500, bool), 0.5) is None
 
 
 def test_a_file_reads_back(tmp_path):

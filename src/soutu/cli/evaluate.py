@@ -184,7 +184,7 @@ def _evaluate_variants(
                 fusion=config.fusion,
                 correction=config.correction,
                 hubs=load_tuned_params(config, encoders[model].info.space).hubs,
-                pace=IndexOptions(config.workers or 0, config.batch or 0, config.max_pixels),
+                indexing=IndexOptions(config.workers or 0, config.batch or 0, config.max_pixels),
                 device=config.device,
                 precision=precision(model),
                 work=work,

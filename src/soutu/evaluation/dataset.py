@@ -1,4 +1,4 @@
-"""A judged collection: pictures, texts, and which of them belong together."""
+"""A judged dataset: pictures, texts, and which of them belong together."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ class DatasetImage:
 
 @dataclass(frozen=True)
 class DatasetText:
-    """One text. ``kind`` says what it is: "word", "caption" …; ``right`` are the ids of the
-    pictures that it belongs to, each with a grade of 1 or more."""
+    """One text; ``kind`` says what it is: "word", "caption" …
+
+    ``right`` are the ids of the pictures that it belongs to, each with a grade of 1 or more.
+    """
 
     id: str
     text: str
@@ -55,24 +57,28 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over all ids, texts, judgements and the pictures' bytes; where the
-        collection lies and when it was written do not count."""
+        """sha256 (hex) over all ids, texts, judgements and the pictures' bytes.
+
+        Where the dataset lies and when it was written do not count.
+        """
         digest = hashlib.sha256(self.pictures_fingerprint.encode())
         for text in self.texts:
             right = sorted(text.right.items())
-            digest.update(_line([text.id, text.text, text.lang, text.kind, right]))
+            line = [text.id, text.text, text.lang, text.kind, right]
+            digest.update((json.dumps(line) + "\n").encode())
         return digest.hexdigest()
 
     @cached_property
     def pictures_fingerprint(self) -> str:
+        """sha256 (hex) over the pictures' ids and bytes."""
         digest = hashlib.sha256()
         for picture in self.pictures:
             content = hashlib.blake2b(picture.read(), digest_size=32)
-            digest.update(_line([picture.id, content.hexdigest()]))
+            digest.update((json.dumps([picture.id, content.hexdigest()]) + "\n").encode())
         return digest.hexdigest()
 
     def only(self, lang: str) -> Dataset:
-        """Without the texts of other languages; BadInput where none is left."""
+        """Leave out texts of other languages; raise BadInput where none is left."""
         texts = tuple(text for text in self.texts if text.lang == lang)
         if not texts:
             known = ", ".join(sorted({text.lang for text in self.texts}))
@@ -80,14 +86,16 @@ class Dataset:
         return replace(self, texts=texts)
 
     def first(self, count: int) -> Dataset:
-        """The first ``count`` pictures and the texts that belong to one of them: for a quick
-        look, among fewer pictures than there are."""
+        """Keep the first ``count`` pictures and the texts that belong to one of them.
+
+        A quick look: they are searched among fewer pictures than there are.
+        """
         pictures = self.pictures[:count]
-        there = {picture.id for picture in pictures}
+        ids = {picture.id for picture in pictures}
         texts = tuple(
             replace(text, right=right)
             for text in self.texts
-            if (right := {id: grade for id, grade in text.right.items() if id in there})
+            if (right := {id: grade for id, grade in text.right.items() if id in ids})
         )
         return replace(self, pictures=pictures, texts=texts)
 
@@ -96,10 +104,10 @@ class Dataset:
 class Judgement:
     """Queries of one kind, and what they are answered from.
 
-    ``rows`` and ``columns`` are the places of queries and targets among the collection's texts
-    and pictures; ``right`` gives for each query the columns (0 … len(columns) - 1) that answer
-    it, with their grades. ``unanswered`` counts the texts that nothing answers and that are
-    therefore no queries.
+    ``rows`` and ``columns`` are the indices of queries and targets among the dataset's texts and
+    pictures; ``right`` gives for each query the columns (0 … len(columns) - 1) that answer it,
+    with their grades. ``unanswered`` counts the texts that nothing answers and that are therefore
+    no queries.
     """
 
     direction: str
@@ -113,36 +121,46 @@ class Judgement:
     unanswered: int
 
 
-def judgements(collection: Dataset) -> Iterator[Judgement]:
-    """Both directions for each language and kind. Texts are answered by all pictures; a picture
-    is answered by the texts of one language and kind, and asked for where one of them fits."""
+def judgements(dataset: Dataset) -> Iterator[Judgement]:
+    """Yield both directions for each language and kind.
+
+    Texts are answered by all pictures; a picture is answered by the texts of one language and kind,
+    and is a query where one of them fits.
+    """
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row, text in enumerate(collection.texts):
+    for row, text in enumerate(dataset.texts):
         groups[text.lang, text.kind].append(row)
-    ids = tuple(picture.id for picture in collection.pictures)
-    column = {id: at for at, id in enumerate(ids)}
+    ids = tuple(picture.id for picture in dataset.pictures)
+    column = {id: index for index, id in enumerate(ids)}
     for (lang, kind), members in groups.items():
-        asked = [row for row in members if collection.texts[row].right]
-        texts = [collection.texts[row] for row in asked]
-        answers = tuple(
-            {column[id]: grade for id, grade in sorted(text.right.items())} for text in texts
-        )
+        queries = [row for row in members if dataset.texts[row].right]
+        texts = [dataset.texts[row] for row in queries]
         yield Judgement(
-            TEXT_TO_IMAGE, lang, kind, tuple(text.id for text in texts), ids,
-            np.array(asked, np.int64), np.arange(len(ids)), answers, len(members) - len(asked),
-        )  # fmt: skip
+            direction=TEXT_TO_IMAGE,
+            lang=lang,
+            kind=kind,
+            queries=tuple(text.id for text in texts),
+            targets=ids,
+            rows=np.array(queries, np.int64),
+            columns=np.arange(len(ids)),
+            right=tuple(
+                {column[id]: grade for id, grade in sorted(text.right.items())} for text in texts
+            ),
+            unanswered=len(members) - len(queries),
+        )
         fitting: dict[int, dict[int, int]] = defaultdict(dict)
-        for at, row in enumerate(members):
-            for id, grade in collection.texts[row].right.items():
-                fitting[column[id]][at] = grade
+        for index, row in enumerate(members):
+            for id, grade in dataset.texts[row].right.items():
+                fitting[column[id]][index] = grade
         rows = sorted(fitting)
         yield Judgement(
-            IMAGE_TO_TEXT, lang, kind, tuple(f"{lang}/{kind}/{ids[row]}" for row in rows),
-            tuple(collection.texts[row].id for row in members),
-            np.array(rows, np.int64), np.array(members, np.int64),
-            tuple(fitting[row] for row in rows), 0,
-        )  # fmt: skip
-
-
-def _line(value: object) -> bytes:
-    return (json.dumps(value) + "\n").encode()
+            direction=IMAGE_TO_TEXT,
+            lang=lang,
+            kind=kind,
+            queries=tuple(f"{lang}/{kind}/{ids[row]}" for row in rows),
+            targets=tuple(dataset.texts[row].id for row in members),
+            rows=np.array(rows, np.int64),
+            columns=np.array(members, np.int64),
+            right=tuple(fitting[row] for row in rows),
+            unanswered=0,
+        )

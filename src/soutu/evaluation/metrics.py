@@ -1,4 +1,4 @@
-"""Each query's figures: by ``ir-measures`` (trec_eval's definitions) what it has, the rank by us.
+"""Each query's figures, by ``ir-measures`` (trec_eval's definitions) but for the rank.
 
 The library is given rankings without ties, for ours are broken already. Without any right target
 all figures are 0.
@@ -7,6 +7,7 @@ all figures are 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 
     from soutu.types import Ids
 
-JUDGED = 1000
+MAX_RANK = 1000
 """How deep rankings are judged, as at TREC: what stands below counts as not found."""
-
 RANK = "rank"
 """The first right target's, among all; its median over the queries is what is shown."""
-
 LIBRARY: Mapping[str, str] = {
     "hit@1": "Success@1",
     "hit@5": "Success@5",
@@ -40,42 +39,41 @@ LIBRARY: Mapping[str, str] = {
     "nDCG@10": "nDCG@10",
 }
 """Our names, and the library's. ``hit@K`` is what CLIP papers call R@K."""
-
 METRICS = (*LIBRARY, RANK)
 
 
-def check_library() -> None:
-    """MissingExtra where ir-measures is not installed."""
-    try:
-        import ir_measures
-        import pytrec_eval  # noqa: F401
-    except ImportError as fault:
-        raise MissingExtra("extra-eval", fault=fault) from fault
-    assert ir_measures
+def check_extra() -> None:
+    """Raise MissingExtra unless all of the extra ``eval`` is installed."""
+    for package in ("ir_measures", "pytrec_eval", "scipy", "jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtra("extra-eval", fault=f"No module named {package!r}")
 
 
-def measured(top: Ids, right: Sequence[Mapping[int, int]]) -> NDArray[np.float64]:
-    """The figures of ``LIBRARY``, (q, len(LIBRARY)). ``top`` (q, depth) are the columns that each
-    query found, best first; ``right`` its right ones with their grades."""
-    check_library()
+def compute_metrics(top: Ids, right: Sequence[Mapping[int, int]]) -> NDArray[np.float64]:
+    """Compute the figures of ``LIBRARY``, (q, len(LIBRARY)).
+
+    ``top`` (q, depth) are the columns that each query found, best first; ``right`` its right ones
+    with their grades. Raises MissingExtra.
+    """
+    check_extra()
     import ir_measures
 
     measures: dict[Any, int] = {
-        ir_measures.parse_measure(name): at for at, name in enumerate(LIBRARY.values())
+        ir_measures.parse_measure(name): column for column, name in enumerate(LIBRARY.values())
     }
     falling = [float(score) for score in range(top.shape[1], 0, -1)]
     run = {
-        str(row): dict(zip(map(str, found), falling, strict=True))
-        for row, found in enumerate(top.tolist())
+        str(row): dict(zip(map(str, columns), falling, strict=True))
+        for row, columns in enumerate(top.tolist())
     }
-    judged = {
+    qrels = {
         str(row): {str(column): grade for column, grade in grades.items()}
         for row, grades in enumerate(right)
         if grades
     }
     table = np.zeros((len(top), len(measures)))
-    if judged:
-        evaluator = ir_measures.pytrec_eval.evaluator([*measures], judged)
-        for one in evaluator.iter_calc(run):
-            table[int(one.query_id), measures[one.measure]] = one.value
+    if qrels:
+        evaluator = ir_measures.pytrec_eval.evaluator([*measures], qrels)
+        for result in evaluator.iter_calc(run):
+            table[int(result.query_id), measures[result.measure]] = result.value
     return table
