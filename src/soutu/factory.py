@@ -284,7 +284,7 @@ def open_embeddings(
     from soutu.exchange.npy import EmbeddingSource
 
     embeddings = formats.open_embeddings(path, form)
-    described = embeddings.described
+    described = embeddings.source
     name = model or (described.model if described else None)
     if name is None:
         raise MissingModel("import-model-unnamed", path=path)

@@ -118,7 +118,7 @@ def test_lists_of_texts_are_read_in_every_protocol(tmp_path, protocol, kind):
 def test_the_second_lock_holds_alone(tmp_path, monkeypatch):
     from soutu.exchange import npy
 
-    monkeypatch.setattr(npy, "_check", lambda data: None)
+    monkeypatch.setattr(npy, "_check_pickle", lambda data: None)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps([Call(os.system, "true")]))
     with pytest.raises(BadInput, match="system"):
         read_pickled_texts(tmp_path / "x.pkl")

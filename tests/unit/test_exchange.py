@@ -28,7 +28,7 @@ def read(place, form=None, size=2, dim=DIM):
     for rows in source.batches(size):
         assert len(rows.paths) <= size
         rows = validate_batch(rows, dim)
-        texts.update({len(paths) + r: t for r, t in zip(rows.worded, rows.texts, strict=True)})
+        texts.update({len(paths) + r: t for r, t in zip(rows.text_rows, rows.texts, strict=True)})
         paths += rows.paths
         captions += rows.captions
         images += list(rows.images)
@@ -190,7 +190,7 @@ def test_a_blank_captions_vector_does_not_matter():
     texts[0] = np.nan
     assert validate_batch(
         rows(unit(2, 4), captions=[" ", "b"], texts=texts), 4
-    ).worded.tolist() == [1]
+    ).text_rows.tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_parallel_files_have_a_row_for_each_caption(store, tmp_path, form):
     report = write(store, tmp_path / "out", form)
     assert (report.rows, report.uncaptioned, report.not_encoded) == (3, 3, 0)
     source, rows = read(tmp_path / "out", form)
-    assert source.described == EmbeddingSource("tiny", card())
+    assert source.source == EmbeddingSource("tiny", card())
     assert rows.paths == ["图/0000.jpg", "图/0000.jpg", "图/0001.jpg"]
     assert rows.captions == ["一", "one", "二"]
     np.testing.assert_array_equal(rows.images, unit(4, DIM)[[0, 0, 1]])
@@ -83,7 +83,7 @@ def test_parquet_has_all_rows(store, tmp_path):
         "图/0000.jpg", "图/0000.jpg", "图/0001.jpg", "图/0002.jpg", "copy.jpg", "图/0003.jpg",
     ]  # fmt: skip
     assert rows.captions == ["一", "one", "二", "三", "", ""]
-    assert rows.worded.tolist() == [0, 1, 2]
+    assert rows.text_rows.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(rows.images, unit(4, DIM)[[0, 0, 1, 2, 3, 3]])
     np.testing.assert_array_equal(rows.texts, unit(3, DIM, seed=1)[[0, 2, 1]])
     import pyarrow.parquet as pq
@@ -97,7 +97,7 @@ def test_parquet_has_all_rows(store, tmp_path):
 def test_many_batches_are_as_one(store, tmp_path, form, monkeypatch):
     need(form)
     write(store, tmp_path / "whole", form)
-    monkeypatch.setattr(export, "ROWS", 2)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
     write(store, tmp_path / "parts", form)
     one, many = (read(tmp_path / name, form)[1] for name in ("whole", "parts"))
     assert (one.paths, one.captions) == (many.paths, many.captions)

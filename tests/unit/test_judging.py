@@ -68,7 +68,7 @@ def test_a_trained_model_finds_and_a_shuffled_one_does_not(found, scenes, tiny, 
     assert value(found, "rank", "text-to-image", "en", "word") == 1
     whole = encode_dataset(scenes, tiny, how)
     wrong = replace(whole, pictures=np.roll(whole.pictures, 100, axis=0))
-    monkeypatch.setattr("soutu.evaluation.vectors.encode_dataset", lambda *_: wrong)
+    monkeypatch.setattr("soutu.evaluation.evaluate.encode_dataset", lambda *_: wrong)
     assert value(evaluate(scenes, tiny, how), "hit@1", "text-to-image", "zh", "sentence") < 0.2
 
 

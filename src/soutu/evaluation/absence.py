@@ -66,7 +66,7 @@ def calibration_data(
     ``benchmarks/calibration.py``; ``bank`` are the probe texts' vectors.
     """
     rng = np.random.default_rng(0)
-    asked = [
+    query_rows = [
         (row, np.array([*grades]))
         for group in judgements(dataset)
         if group.direction == TEXT_TO_IMAGE
@@ -80,7 +80,7 @@ def calibration_data(
             inside = rng.permutation(count)[:size]
             pictures = vectors.pictures[inside]
             standing = measure_baseline(pictures, bank, images=size, texts="").z_score
-            for row, columns in _draw_queries(asked, inside, count, rng):
+            for row, columns in _draw_queries(query_rows, inside, count, rng):
                 scores = pictures @ vectors.texts[row]
                 best = np.argsort(-scores, kind="stable")[:HITS].tolist()
                 right = np.isin(inside, columns)
@@ -92,16 +92,16 @@ def calibration_data(
 
 
 def _draw_queries(
-    asked: Sequence[tuple[int, Ids]], inside: Ids, count: int, rng: np.random.Generator
+    queries: Sequence[tuple[int, Ids]], inside: Ids, count: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, Ids]]:
     """Draw from those that the pictures ``inside`` answer and the others, one to two."""
     is_inside = np.zeros(count, bool)
     is_inside[inside] = True
-    answered = np.array([bool(is_inside[columns].any()) for _, columns in asked], bool)
+    answered = np.array([bool(is_inside[columns].any()) for _, columns in queries], bool)
     present, absent = np.flatnonzero(answered), np.flatnonzero(~answered)
     limit = min(len(present), len(absent) // 2)
     chosen = [*rng.permutation(present)[:limit], *rng.permutation(absent)[: 2 * limit]]
-    return (asked[i] for i in chosen)
+    return (queries[i] for i in chosen)
 
 
 def _to_data(rows: Sequence[_Row]) -> CalibrationData:

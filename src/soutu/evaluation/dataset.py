@@ -33,9 +33,10 @@ class DatasetImage:
 
 @dataclass(frozen=True)
 class DatasetText:
-    """One text; ``kind`` says what it is: "word", "caption" …
+    """One text.
 
-    ``right`` are the ids of the pictures that it belongs to, each with a grade of 1 or more.
+    ``kind`` says what it is: "word", "caption" …; ``right`` are the ids of the pictures that it
+    belongs to, each with a grade of 1 or more.
     """
 
     id: str

@@ -195,7 +195,7 @@ def _load_karpathy(folder: Path, split: str | None, lang: str | None) -> Loaded:
     try:
         loaded = json.loads(file.read_text("utf-8-sig"), object_hook=without_tokens)
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput("eval-json", place=file, fault=error) from error
+        raise BadInput("eval-json", place=file, error=error) from error
     images = _Record.of(str(file), loaded if isinstance(loaded, dict) else {}).records(
         "images", ": "
     )
@@ -338,7 +338,7 @@ def _list_shards(folder: Path) -> list[Path]:
     if count.is_file():
         for place, text in _read_lines(count):
             if not text.strip().isdecimal() or int(text) != len(tars):
-                raise BadInput("eval-shards", place=place, told=text[:20], found=len(tars))
+                raise BadInput("eval-shards", place=place, expected=text[:20], found=len(tars))
     return tars
 
 
@@ -353,7 +353,7 @@ def _tar_pairs(tar: Path) -> Iterator[tuple[DatasetImage, list[str]]]:
                 if member.isreg() and stem:
                     files[f"{folder}/{stem}".lstrip("/")][suffix.lower()] = member
     except (OSError, tarfile.TarError) as error:
-        raise BadInput("eval-tar", file=tar, fault=error) from error
+        raise BadInput("eval-tar", file=tar, error=error) from error
     for key, members in files.items():
         picture = next((members[suffix] for suffix in TAR_SUFFIXES if suffix in members), None)
         captions = members.get("txt")
@@ -385,7 +385,7 @@ class _Record:
     @classmethod
     def of(cls, place: str, value: object) -> _Record:
         if not isinstance(value, dict):
-            raise BadInput("eval-json", place=place, fault=type(value).__name__)
+            raise BadInput("eval-json", place=place, error=type(value).__name__)
         return cls(place, value)
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -437,7 +437,7 @@ def _json_lines(file: Path) -> Iterator[_Record]:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise BadInput("eval-json", place=place, fault=error) from error
+            raise BadInput("eval-json", place=place, error=error) from error
         yield _Record.of(place, value)
 
 
@@ -459,12 +459,12 @@ def _csv_or_json(
         try:
             cells = next(csv.reader([text], strict=True))
         except csv.Error as error:
-            raise BadInput("eval-quote", place=place, fault=error) from error
+            raise BadInput("eval-quote", place=place, error=error) from error
         if not header:
             known = cells[:count] == [*required] and {*cells[count:]} <= {*optional}
             if not known or len({*cells}) != len(cells):
-                wanted = ",".join(required)
-                raise BadInput("eval-header", place=place, found=text[:200], wanted=wanted)
+                expected = ",".join(required)
+                raise BadInput("eval-header", place=place, found=text[:200], expected=expected)
             header = cells
             continue
         if len(cells) != len(header):

@@ -46,16 +46,15 @@ def check_extra() -> None:
     """Raise MissingExtra unless all of the extra ``eval`` is installed."""
     for package in ("ir_measures", "pytrec_eval", "scipy", "jinja2", "matplotlib"):
         if find_spec(package) is None:
-            raise MissingExtra("extra-eval", fault=f"No module named {package!r}")
+            raise MissingExtra("extra-eval", error=f"No module named {package!r}")
 
 
 def compute_metrics(top: Ids, right: Sequence[Mapping[int, int]]) -> NDArray[np.float64]:
     """Compute the figures of ``LIBRARY``, (q, len(LIBRARY)).
 
     ``top`` (q, depth) are the columns that each query found, best first; ``right`` its right ones
-    with their grades. Raises MissingExtra.
+    with their grades.
     """
-    check_extra()
     import ir_measures
 
     measures: dict[Any, int] = {

@@ -195,7 +195,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _flatten(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested settings as lines: model.name …"""
+    """Yield nested settings as lines, such as model.name."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flatten(inner, f"{name}.{key}" if name else str(key))

@@ -235,5 +235,5 @@ def read_outcomes(folder: Path) -> tuple[QueryOutcomes, ...]:
                 )
             )
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise BadInput("eval-damaged", file=folder / QUERIES, fault=error) from error
+        raise BadInput("eval-damaged", file=folder / QUERIES, error=error) from error
     return tuple(outcomes)

@@ -93,7 +93,7 @@ def import_bootstrap() -> Callable[..., Any]:
     try:
         from scipy import stats
     except ImportError as error:
-        raise MissingExtra("extra-eval", fault=error) from error
+        raise MissingExtra("extra-eval", error=error) from error
     bootstrap: Callable[..., Any] = stats.bootstrap
     return bootstrap
 

@@ -29,7 +29,7 @@ class Rows:
     """Consecutive rows of ``file``, from its row ``first`` on (counted from 0).
 
     ``captions`` has "" where a row has none. ``images`` is (n, dim), ``texts`` (m, dim), float16,
-    float32 or float64; text vector j belongs to row ``worded[j]`` of these.
+    float32 or float64; text vector j belongs to row ``text_rows[j]`` of these.
     """
 
     file: str
@@ -38,7 +38,7 @@ class Rows:
     captions: Sequence[str]
     images: AnyFloats
     texts: AnyFloats
-    worded: Ids
+    text_rows: Ids
 
 
 class Embeddings(Protocol):
@@ -50,37 +50,39 @@ class Embeddings(Protocol):
         ...
 
     @property
-    def described(self) -> EmbeddingSource | None:
+    def source(self) -> EmbeddingSource | None:
         """The model that made them, where a file says it."""
         ...
 
     def batches(self, size: int) -> Iterator[Rows]:
-        """All rows, at most ``size`` at once, unchecked. Raises BadInput."""
+        """Yield all rows, at most ``size`` at once, unchecked. Raises BadInput."""
         ...
 
 
 def validate_batch(rows: Rows, dim: int) -> Rows:
-    """``rows`` with float32 unit vectors of ``dim`` numbers; vectors of blank captions are left
-    out. BadInput, naming file and row, for a vector that is zero, not finite or of another
-    length, and for a path or caption that no index can hold."""
+    """Return ``rows`` with float32 unit vectors of ``dim`` numbers, none for blank captions.
+
+    Raises BadInput, naming file and row, for a vector that is zero, not finite or of another
+    length, and for a path or caption that no index can hold.
+    """
     for row, (path, caption) in enumerate(zip(rows.paths, rows.captions, strict=True), rows.first):
-        if not path or "\0" in path or not _is_name(path):
+        if not path or "\0" in path or not _is_file_name(path):
             raise BadInput("import-path", file=rows.file, row=row, path=ascii(path))
         if not is_unicode(caption):
             raise BadInput("import-caption", file=rows.file, row=row, caption=ascii(caption))
     numbers = rows.first + np.arange(len(rows.paths))
-    kept = np.array([bool(rows.captions[row].strip()) for row in rows.worded], bool)
-    worded = rows.worded[kept]
+    has_caption = np.array([bool(rows.captions[row].strip()) for row in rows.text_rows], bool)
+    text_rows = rows.text_rows[has_caption]
     return replace(
         rows,
         captions=[caption if caption.strip() else "" for caption in rows.captions],
-        images=_unit(rows.images, dim, rows.file, numbers),
-        texts=_unit(rows.texts[kept], dim, rows.file, numbers[worded]),
-        worded=worded,
+        images=_normalize(rows.images, dim, rows.file, numbers),
+        texts=_normalize(rows.texts[has_caption], dim, rows.file, numbers[text_rows]),
+        text_rows=text_rows,
     )
 
 
-def _is_name(path: str) -> bool:
+def _is_file_name(path: str) -> bool:
     """Whether a file system could hold it; bytes that are no text are kept as surrogates."""
     try:
         os.fsencode(path)
@@ -98,8 +100,8 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _unit(vectors: AnyFloats, dim: int, file: str, numbers: Ids) -> Floats:
-    """``vectors`` (n, dim) at length 1, float32; ``numbers`` (n,) are their rows, for messages."""
+def _normalize(vectors: AnyFloats, dim: int, file: str, numbers: Ids) -> Floats:
+    """Bring ``vectors`` (n, dim) to length 1; ``numbers`` (n,) are their rows, for messages."""
     if vectors.shape[1] != dim:
         raise BadInput("import-dim", file=file, found=vectors.shape[1], dim=dim)
     wide = vectors.astype(np.float64)
@@ -111,5 +113,5 @@ def _unit(vectors: AnyFloats, dim: int, file: str, numbers: Ids) -> Floats:
     scaled = wide / peaks
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
     with np.errstate(over="ignore"):
-        kept = np.abs(peaks * lengths - 1) <= ROUNDING
-    return np.where(kept, wide, scaled / lengths).astype(np.float32)
+        is_unit = np.abs(peaks * lengths - 1) <= ROUNDING
+    return np.where(is_unit, wide, scaled / lengths).astype(np.float32)

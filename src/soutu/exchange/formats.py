@@ -1,4 +1,4 @@
-"""Which layout of embeddings lies somewhere."""
+"""Open embeddings in whatever layout they lie there."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from soutu.exchange.npy import FeatureFolder
 from soutu.exchange.parquet import ParquetRows
 
 
-def open_embeddings(place: Path, form: str | None = None) -> Embeddings:
-    """The embeddings in the folder or file ``place``, in the format ``form`` or the one found
-    there. BadInput where there is none, or what is there does not fit together; MissingExtra
-    where reading them needs a package that is not installed."""
-    if not place.exists():
-        raise BadInput("import-missing", path=place)
-    form = form or _recognised(place)
+def open_embeddings(path: Path, form: str | None = None) -> Embeddings:
+    """Open the embeddings in a folder or file, in the format ``form`` or the one found there.
+
+    Raises BadInput where there is none, or what is there does not fit together; MissingExtra where
+    reading them needs a package that is not installed.
+    """
+    if not path.exists():
+        raise BadInput("import-missing", path=path)
+    form = form or _recognise(path)
     if form == "parquet":
-        return ParquetRows(place)
+        return ParquetRows(path)
     if form == "clip-retrieval":
-        return ClipRetrieval(place)
-    return FeatureFolder(place, form)
+        return ClipRetrieval(path)
+    return FeatureFolder(path, form)
 
 
-def _recognised(place: Path) -> str:
-    if place.is_file():
-        if place.suffix == ".parquet":
+def _recognise(path: Path) -> str:
+    if path.is_file():
+        if path.suffix == ".parquet":
             return "parquet"
-    elif (place / IMAGES).is_dir():
+    elif (path / IMAGES).is_dir():
         return "clip-retrieval"
-    elif (place / "image_features.npy").exists():
+    elif (path / "image_features.npy").exists():
         return "npy"
-    elif (place / "image_features.pt").exists():
+    elif (path / "image_features.pt").exists():
         return "pt"
-    elif any(place.glob("*.parquet")):
+    elif any(path.glob("*.parquet")):
         return "parquet"
-    raise BadInput("import-nothing", path=place)
+    raise BadInput("import-nothing", path=path)

@@ -1,4 +1,4 @@
-"""Embeddings as Parquet: a row for each picture and caption."""
+"""Read and write embeddings as Parquet: a row for each picture and caption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from soutu.errors import BadInput, MissingExtra
 from soutu.exchange.embeddings import AnyFloats, Rows, is_unicode
-from soutu.exchange.npy import damaged, described_in, present
+from soutu.exchange.npy import damaged_file, read_source, require_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,27 +21,32 @@ if TYPE_CHECKING:
 
 PATH, CAPTION = "image_path", "caption"
 IMAGE, TEXT = "image_embedding", "text_embedding"
-PARQUET_SUFFIX = "embeddings.parquet"
+PARQUET_FILE = "embeddings.parquet"
 
 
 class ParquetRows:
-    """One file, or all ``*.parquet`` of a folder in the order of their names; implements
-    ``Embeddings``. ``caption`` and ``text_embedding`` may be null or absent."""
+    """Implements ``Embeddings`` for one file, or all of a folder in the order of their names.
 
-    def __init__(self, place: Path) -> None:
-        self._files = sorted(place.glob("*.parquet")) if place.is_dir() else [present(place)]
-        self.described = described_in(place if place.is_dir() else place.parent)
+    ``caption`` and ``text_embedding`` may be null or absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._files = sorted(path.glob("*.parquet")) if path.is_dir() else [require_file(path)]
+        self.source = read_source(path if path.is_dir() else path.parent)
         self.count = 0
         for file in self._files:
             with open_parquet(file) as parquet:
                 self.count += parquet.metadata.num_rows
                 for column in (PATH, IMAGE):
-                    choose(file, parquet, (column,))
+                    choose_column(file, parquet, (column,))
 
     def batches(self, size: int) -> Iterator[Rows]:
+        """Yield all rows, at most ``size`` at once."""
         for file in self._files:
             with open_parquet(file) as parquet:
-                columns = [c for c in (PATH, CAPTION, IMAGE, TEXT) if c in names(parquet)]
+                columns = [
+                    c for c in (PATH, CAPTION, IMAGE, TEXT) if c in parquet.schema_arrow.names
+                ]
                 start = 0
                 for batch in parquet.iter_batches(size, columns=columns):
                     yield _rows(file, start, batch)
@@ -49,55 +54,53 @@ class ParquetRows:
 
 
 def import_pyarrow() -> None:
-    """MissingExtra where pyarrow is not installed."""
+    """Raise MissingExtra where pyarrow is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
-    except ImportError as fault:
-        raise MissingExtra("extra-parquet", fault=fault) from fault
+    except ImportError as error:
+        raise MissingExtra("extra-parquet", error=error) from error
 
 
 @contextmanager
 def open_parquet(file: Path) -> Iterator[ParquetFile]:
-    """A Parquet file; what the library says of it becomes BadInput. MissingExtra without it."""
+    """Open a Parquet file; what the library raises becomes BadInput. MissingExtra without it."""
     import_pyarrow()
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     try:
-        with ParquetFile(present(file)) as parquet:
+        with ParquetFile(require_file(file)) as parquet:
             yield parquet
-    except (pa.ArrowException, OSError, ValueError, KeyError) as fault:
-        raise damaged(file, fault) from fault
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise damaged_file(file, error) from error
 
 
-def names(parquet: ParquetFile) -> list[str]:
-    return list(parquet.schema_arrow.names)
-
-
-def choose(file: Path, parquet: ParquetFile, wanted: tuple[str, ...]) -> str:
-    """The first of ``wanted`` that is a column; BadInput where none is."""
-    there = names(parquet)
-    for column in wanted:
-        if column in there:
+def choose_column(file: Path, parquet: ParquetFile, columns: tuple[str, ...]) -> str:
+    """Return the first of ``columns`` that the file has; raise BadInput where it has none."""
+    names = list(parquet.schema_arrow.names)
+    for column in columns:
+        if column in names:
             return column
-    known = ", ".join(there) or "-"
-    raise BadInput("import-column", file=file, column=" / ".join(wanted), known=known)
+    known = ", ".join(names) or "-"
+    raise BadInput("import-column", file=file, column=" / ".join(columns), known=known)
 
 
-def texts_of(file: Path, batch: pyarrow.RecordBatch, column: str) -> list[str]:
-    """A column of texts (or numbers, as their digits); "" for null."""
+def read_texts(file: Path, batch: pyarrow.RecordBatch, column: str) -> list[str]:
+    """Read a column of texts (or numbers, as their digits); "" for null."""
     import pyarrow as pa
 
     try:
-        found = batch.column(column).cast(pa.string()).to_pylist()
-    except pa.ArrowException as fault:
-        raise _wrong_type(file, batch, column) from fault
-    return [one or "" for one in found]
+        texts = batch.column(column).cast(pa.string()).to_pylist()
+    except pa.ArrowException as error:
+        raise _wrong_type(file, batch, column) from error
+    return [text or "" for text in texts]
 
 
 def write_parquet(file: Path, batches: Iterable[Rows]) -> None:
-    """Write the rows as one file; null for the text vectors that there are not, and for the
-    captions. BadInput for a path that is no valid Unicode, which Parquet cannot hold."""
+    """Write the rows as one file, with null for captions and text vectors that there are not.
+
+    Raises BadInput for a path that is no valid Unicode, which Parquet cannot hold.
+    """
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -108,70 +111,70 @@ def write_parquet(file: Path, batches: Iterable[Rows]) -> None:
             for path in rows.paths:
                 if not is_unicode(path):
                     raise BadInput("export-path", path=ascii(path))
-            everywhere = np.arange(len(rows.paths))
+            all_rows = np.arange(len(rows.paths))
             columns = [
                 pa.array(rows.paths, kinds[PATH]),
                 pa.array([text or None for text in rows.captions], kinds[CAPTION]),
-                _lists(rows.images, everywhere, len(rows.paths)),
-                _lists(rows.texts, rows.worded, len(rows.paths)),
+                _to_lists(rows.images, all_rows, len(rows.paths)),
+                _to_lists(rows.texts, rows.text_rows, len(rows.paths)),
             ]
             writer.write_batch(pa.record_batch(columns, schema=writer.schema))
 
 
-def _lists(vectors: AnyFloats, told: Ids, count: int) -> pyarrow.ListArray:
-    """``count`` lists, of which those ``told`` (m,) hold the ``vectors`` (m, dim), others null."""
+def _to_lists(vectors: AnyFloats, rows: Ids, count: int) -> pyarrow.ListArray:
+    """Make ``count`` lists: ``rows`` (m,) hold the ``vectors`` (m, dim), the others are null."""
     import pyarrow as pa
 
-    there = np.zeros(count + 1, bool)
-    there[told] = True
-    ends = np.concatenate([[0], np.cumsum(there[:-1])]) * vectors.shape[1]
-    null = ~there
+    has_vector = np.zeros(count + 1, bool)
+    has_vector[rows] = True
+    ends = np.concatenate([[0], np.cumsum(has_vector[:-1])]) * vectors.shape[1]
+    null = ~has_vector
     null[-1] = False  # the last offset is where the last list ends
     offsets = pa.array(ends.astype(np.int32), mask=null)
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(vectors).reshape(-1)))
 
 
 def _rows(file: Path, start: int, batch: pyarrow.RecordBatch) -> Rows:
-    there = batch.schema.names
-    captions = texts_of(file, batch, CAPTION) if CAPTION in there else [""] * batch.num_rows
-    images, told = _vectors(file, start, batch, IMAGE)
-    if len(told) < batch.num_rows:
-        missing = int(np.setdiff1d(np.arange(batch.num_rows), told)[0])
+    names = batch.schema.names
+    captions = read_texts(file, batch, CAPTION) if CAPTION in names else [""] * batch.num_rows
+    images, image_rows = _vectors(file, start, batch, IMAGE)
+    if len(image_rows) < batch.num_rows:
+        missing = int(np.setdiff1d(np.arange(batch.num_rows), image_rows)[0])
         raise BadInput("import-null", file=file, row=start + missing)
-    texts, worded = images[:0], told[:0]
-    if TEXT in there:
-        texts, worded = _vectors(file, start, batch, TEXT)
-        texts = texts if len(worded) else images[:0]
-    paths = texts_of(file, batch, PATH)
-    return Rows(str(file), start, paths, captions, images, texts, worded)
+    texts, text_rows = images[:0], image_rows[:0]
+    if TEXT in names:
+        texts, text_rows = _vectors(file, start, batch, TEXT)
+        texts = texts if len(text_rows) else images[:0]
+    paths = read_texts(file, batch, PATH)
+    return Rows(str(file), start, paths, captions, images, texts, text_rows)
 
 
 def _vectors(
     file: Path, start: int, batch: pyarrow.RecordBatch, column: str
 ) -> tuple[AnyFloats, Ids]:
-    """The vectors (n, dim) that are not null, and their rows (n,)."""
+    """Return the vectors (n, dim) that are not null, and their rows (n,)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = batch.column(column)
+    lists = batch.column(column)
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if not any(kind(found.type) for kind in kinds):
+    if not any(kind(lists.type) for kind in kinds):
         raise _wrong_type(file, batch, column)
-    if not pa.types.is_floating(found.type.value_type):
+    if not pa.types.is_floating(lists.type.value_type):
         raise _wrong_type(file, batch, column)
-    told = np.flatnonzero(found.is_valid().to_numpy(zero_copy_only=False))
-    vectors = found.drop_null()
+    rows = np.flatnonzero(lists.is_valid().to_numpy(zero_copy_only=False))
+    vectors = lists.drop_null()
     lengths = pc.list_value_length(vectors).to_numpy(zero_copy_only=False)
-    for row in np.flatnonzero(lengths != lengths[:1])[:1]:
-        told_row = start + int(told[row])
-        raise BadInput("import-ragged", file=file, row=told_row, found=lengths[row], dim=lengths[0])
+    for i in np.flatnonzero(lengths != lengths[:1])[:1]:
+        row = start + int(rows[i])
+        raise BadInput("import-ragged", file=file, row=row, found=lengths[i], dim=lengths[0])
     values = vectors.flatten()
     if values.null_count:
-        where = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
-        raise BadInput("import-not-finite", file=file, row=start + int(told[where // lengths[0]]))
+        i = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+        raise BadInput("import-not-finite", file=file, row=start + int(rows[i // lengths[0]]))
     width = int(lengths[0]) if len(lengths) else 0
     flat: Any = values.to_numpy(zero_copy_only=False)
-    return flat.reshape(len(vectors), width), told
+    return flat.reshape(len(vectors), width), rows
 
 
 def _wrong_type(file: Path, batch: pyarrow.RecordBatch, column: str) -> BadInput:

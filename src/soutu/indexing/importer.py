@@ -214,7 +214,7 @@ class _Import:
             for batch in source.batches(BATCH_ROWS):
                 rows = validate_batch(batch, dim)
                 vectors: dict[int, int] = {}  # row of rows.texts by caption id
-                for number, row in enumerate(rows.worded.tolist()):
+                for number, row in enumerate(rows.text_rows.tolist()):
                     key = self.image_ids[rows.paths[row]], rows.captions[row]
                     if key in waiting:
                         vectors[waiting.pop(key)] = number

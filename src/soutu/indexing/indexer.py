@@ -243,7 +243,7 @@ def watch_changes(
     try:
         from watchfiles import Change, watch
     except ImportError as error:
-        raise MissingExtra("extra-watch", fault=error) from error
+        raise MissingExtra("extra-watch", error=error) from error
 
     def counts(_: Change, name: str) -> bool:
         path = Path(name)

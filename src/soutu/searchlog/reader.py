@@ -91,7 +91,7 @@ def read_records(files: Sequence[Path]) -> Iterator[LogRecord | BadLine]:
             try:
                 file: BinaryIO = stack.enter_context(path.open("rb"))
             except OSError as error:
-                raise BadInput("log-unreadable", file=path, fault=error.strerror) from error
+                raise BadInput("log-unreadable", file=path, error=error.strerror) from error
             status = os.fstat(file.fileno())
             if (status.st_dev, status.st_ino) not in seen:
                 opened.insert(0, (path, file))

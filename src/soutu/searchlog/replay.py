@@ -133,7 +133,7 @@ def replay(
             try:
                 search = replay_record(logged, searcher(logged), current, k)
             except SoutuError as error:
-                search = _failed(logged, error)
+                search = _failed_search(logged, error)
             tally.add(search)
             circumstances = (
                 logged.index,
@@ -170,7 +170,7 @@ def compare(
                 count = k or logged.k or len(logged.hits) or 1
                 results = [rerun(logged, create(logged), count) for create in (first, second)]
             except SoutuError as error:
-                tally.add(_failed(logged, error))
+                tally.add(_failed_search(logged, error))
             else:
                 search = ReplayedSearch(logged.place, logged.query.raw, logged.target)
                 ids = [[hit.id for hit in result.hits] for result in results]
@@ -188,7 +188,7 @@ def compare(
     return tally.report()
 
 
-def _failed(logged: LogRecord, error: SoutuError) -> ReplayedSearch:
+def _failed_search(logged: LogRecord, error: SoutuError) -> ReplayedSearch:
     search = ReplayedSearch(logged.place, logged.query.raw, logged.target)
     return replace(search, left_out=FAILED, error=str(error))
 
