@@ -2,7 +2,7 @@
 
 A variant is written as parts joined by plus signs, ``raw`` or ``expand`` first:
 
-    raw,expand,expand+nnn,expand+templates,expand+fusion=mean
+    raw,expand,expand+nnn,expand+templates,expand+fusion=balanced
 
 ``nnn`` corrects hubs (``search/calibration.py``). A grid file is every combination of its lists,
 in YAML:
