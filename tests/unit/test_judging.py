@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,8 +219,9 @@ def test_what_fails_leaves_the_earlier_result(scenes, tiny, how, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
-def test_without_the_library_it_is_said_before_anything_is_encoded(scenes, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ir_measures", None)
+@pytest.mark.parametrize("package", ["ir_measures", "scipy", "jinja2", "matplotlib"])
+def test_without_a_package_it_is_said_before_anything_is_encoded(scenes, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=r"soutu\[eval\]"):
         evaluate(scenes, None, EncodeOptions())
 
