@@ -83,7 +83,7 @@ def visit(browser: Browser, url: str) -> dict[str, Any]:
     results: dict[str, Any] = page.evaluate(MEASURED)
     page.fill("#q", "灰猫")
     page.press("#q", "Enter")
-    page.wait_for_selector(".tile.there")
+    page.wait_for_selector(".card.loaded")
     results["search"] = page.evaluate(ANSWERED)
     context.close()
     return results

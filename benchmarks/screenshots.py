@@ -38,7 +38,7 @@ def nothing_more(page: Page) -> None:
 
 
 def open_first(page: Page) -> None:
-    page.locator(".tile .open").first.click()
+    page.locator(".card .open").first.click()
     page.wait_for_selector("#viewer .stage img")
 
 
@@ -57,14 +57,14 @@ class Shot:
     theme: str
     address: str = "/?q=灰猫"
     then: Callable[[Page], None] = nothing_more
-    wait: str = ".tile.there"
+    wait: str = ".card.loaded"
 
 
 SHOTS = (
     *(Shot("search", width, theme) for width in HEIGHTS for theme in (LIGHT, DARK)),
     Shot("viewer", 1280, DARK, then=open_first),
     Shot("filters", 1280, LIGHT, then=set_filter),
-    Shot("no-match", 1280, LIGHT, "/?q=火箭&sure=0.5", wait="#nothing h2"),
+    Shot("no-match", 1280, LIGHT, "/?q=火箭&sure=0.5", wait="#empty h2"),
     Shot("terms", PHONE, DARK, "/?q=2:灰猫 %2B 雪地 - 水"),
 )
 

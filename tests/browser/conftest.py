@@ -91,14 +91,14 @@ def hurried(page):
 
 def found(page):
     """How many results the list has, seen or not."""
-    page.wait_for_selector(".tile .open img")
-    return int(page.get_attribute(".tile", "aria-setsize"))
+    page.wait_for_selector(".card .open img")
+    return int(page.get_attribute(".card", "aria-setsize"))
 
 
 def shown(page):
     """Captions of the tiles that are near the window, best first."""
-    page.wait_for_selector(".tile .open img")
-    return page.eval_on_selector_all(".tile .words", "all => all.map(one => one.textContent)")
+    page.wait_for_selector(".card .open img")
+    return page.eval_on_selector_all(".card .caption", "all => all.map(one => one.textContent)")
 
 
 def settled(page, change):
@@ -106,5 +106,5 @@ def settled(page, change):
     with page.expect_response(lambda answer: "/api/v1/search" in answer.url) as found:
         change()
     assert found.value.ok
-    until(page, "!document.querySelector('.ghost')")
+    until(page, "!document.querySelector('.skeleton')")
     return found.value.json()

@@ -23,10 +23,10 @@ def test_all_of_it_by_keyboard(visit, site):
     assert focused(page).startswith("8. ")  # six in a row
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Space")
-    assert "1 selected" in page.text_content("#picked")
+    assert "1 selected" in page.text_content("#selection")
     assert page.locator("#viewer[open]").count() == 0
     page.keyboard.press("x")
-    assert page.locator("#picked").is_hidden()
+    assert page.locator("#selection").is_hidden()
     page.keyboard.press("x")
     page.keyboard.press("Enter")
     page.wait_for_selector("#viewer[open]")
@@ -90,6 +90,6 @@ def test_on_a_phone_what_is_touched_is_large_and_nothing_overflows(visit, site):
 
 def test_who_wants_no_motion_gets_none(visit, site):
     page = visit(site, reduced_motion="reduce")
-    page.evaluate("document.querySelector('#grid').innerHTML = '<div class=\"tile ghost\"></div>'")
-    moving = "getComputedStyle(document.querySelector('.ghost'), '::before').animationName"
+    page.evaluate("document.querySelector('#grid').innerHTML = '<div class=\"card skeleton\"></div>'")
+    moving = "getComputedStyle(document.querySelector('.skeleton'), '::before').animationName"
     assert page.evaluate(moving) == "none"

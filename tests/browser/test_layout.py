@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 
 LAID = """async ([shapes, width]) => {
-  const { laid, wanted, rowAt, beside } = await import('/static/layout.js');
+  const { layOut, rowHeight, rowAt, adjacent } = await import('/static/layout.js');
   const hits = shapes.map(([w, h]) => ({ width: w, height: h }));
-  const found = laid(hits, { width, gap: 10, foot: 28 });
+  const found = layOut(hits, { width, gap: 10, foot: 28 });
   const middles = found.rows.map((row) => rowAt(found.rows, row.y + row.height / 2));
-  const down = hits.map((_, at) => beside(found, at, 1));
-  return { ...found, target: wanted(width), middles, down };
+  const down = hits.map((_, at) => adjacent(found, at, 1));
+  return { ...found, target: rowHeight(width), middles, down };
 }"""
 
 

@@ -36,18 +36,18 @@ def test_names_are_text(visit, hostile):
     assert NAMES[0] in words
     assert NAMES[6] in words
     assert not any("\u202e" in one for one in words)
-    until(page, "[...document.querySelectorAll('.tile img')].every(one => one.complete)")
-    assert page.locator(".tile.gone").count() == 0
-    broken = "[...document.querySelectorAll('.tile img')].filter(one => !one.naturalWidth).length"
+    until(page, "[...document.querySelectorAll('.card img')].every(one => one.complete)")
+    assert page.locator(".card.failed").count() == 0
+    broken = "[...document.querySelectorAll('.card img')].filter(one => !one.naturalWidth).length"
     assert page.evaluate(broken) == 0
     for place in range(len(NAMES)):
-        page.locator(".tile .open").nth(place).click()
+        page.locator(".card .open").nth(place).click()
         page.wait_for_selector("#viewer[open] .stage img")
         page.keyboard.press("Escape")
     assert page.title() == "cat · 搜图 Soutu"
     assert page.evaluate("document.scripts.length") == 1
     for place in range(len(NAMES)):
-        page.locator(".tile .open").nth(place).focus()
+        page.locator(".card .open").nth(place).focus()
         page.keyboard.press("x")
     with page.expect_download() as saved:
         page.get_by_role("button", name="CSV").click()
@@ -59,12 +59,12 @@ def test_each_can_be_downloaded_and_searched_by(visit, hostile):
     page = visit(f"{hostile}/?q=cat")
     shown(page)
     for place in range(len(NAMES)):
-        page.locator(".tile .open").nth(place).click()
+        page.locator(".card .open").nth(place).click()
         with page.expect_download() as saved:
             page.locator("#viewer").get_by_role("link", name="Download").click()
         assert saved.value.path().read_bytes().startswith(b"\xff\xd8")
         page.keyboard.press("Escape")
-    settled(page, lambda: (page.locator(".tile .open").nth(13).focus(), page.keyboard.press("s")))
+    settled(page, lambda: (page.locator(".card .open").nth(13).focus(), page.keyboard.press("s")))
     assert found(page) == len(NAMES)
 
 
@@ -92,15 +92,15 @@ def test_twenty_thousand(visit, many):
     shown(page)
     assert "of 20,000" in page.text_content("#status")
     scrolled(page, 1500)
-    assert page.locator(".tile").count() <= 300, "tiles far away are in the document"
+    assert page.locator(".card").count() <= 300, "tiles far away are in the document"
     page.evaluate("scrollTo(0, 0)")
     until(
         page,
-        "document.querySelectorAll('.tile')[30]?.getAttribute('aria-posinset') === '31'",
+        "document.querySelectorAll('.card')[30]?.getAttribute('aria-posinset') === '31'",
     )
-    seen = [int(one.get_attribute("aria-posinset")) for one in page.query_selector_all(".tile")]
+    seen = [int(one.get_attribute("aria-posinset")) for one in page.query_selector_all(".card")]
     assert seen == sorted(seen)
-    assert page.get_attribute(".tile", "aria-setsize") == "-1"  # more than is known
+    assert page.get_attribute(".card", "aria-setsize") == "-1"  # more than is known
 
 
 def test_the_last_of_twenty_thousand_can_be_reached(visit, many):
@@ -108,6 +108,6 @@ def test_the_last_of_twenty_thousand_can_be_reached(visit, many):
     shown(page)
     scrolled(page, 500)
     until(page, "document.querySelector('#status').textContent.startsWith('500 of')")
-    page.locator(".tile .open").last.focus()
+    page.locator(".card .open").last.focus()
     page.keyboard.press("End")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("500. ")

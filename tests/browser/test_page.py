@@ -19,7 +19,7 @@ def test_a_grey_cat_comes_first(visit, site):
     assert set(shown(page)[:2]) == set(GRAY)
     assert "q=%E7%81%B0%E7%8C%AB" in page.url
     assert "50 of 50" in page.text_content("#status")
-    assert "sure" in page.text_content("#sureness")
+    assert "sure" in page.text_content("#confidence")
 
 
 def test_a_chip_is_switched_off_weighed_and_reset(visit, site):
@@ -52,19 +52,19 @@ def test_what_is_not_searched_for_says_why(visit, site):
 
 def test_nothing_here_matches(visit, site):
     page = visit(f"{site}/?q=火箭&sure=0.5")
-    page.wait_for_selector("#nothing h2")
-    assert page.text_content("#nothing h2") == "Nothing here matches “火箭”"
-    assert page.locator(".tile").count() == 0
+    page.wait_for_selector("#empty h2")
+    assert page.text_content("#empty h2") == "Nothing here matches “火箭”"
+    assert page.locator(".card").count() == 0
     settled(page, page.get_by_role("button", name="Show the nearest anyway").click)
     assert found(page) == 50
-    assert "Probably nothing here matches" in page.text_content("#sureness")
+    assert "Probably nothing here matches" in page.text_content("#confidence")
 
 
 def test_similar_pictures_have_an_address_and_there_is_a_way_back(visit, site):
     page = visit(f"{site}/?q=灰猫")
     first = shown(page)[0]
-    page.hover(".tile >> nth=0")
-    settled(page, page.locator(".tile >> nth=0").get_by_role("button", name="Similar").click)
+    page.hover(".card >> nth=0")
+    settled(page, page.locator(".card >> nth=0").get_by_role("button", name="Similar").click)
     assert shown(page)[0] == first
     assert re.search(r"\?image=\d+$", page.url)
     assert page.locator("#like img").is_visible()
@@ -78,7 +78,7 @@ def test_similar_pictures_have_an_address_and_there_is_a_way_back(visit, site):
 
 def test_an_id_may_be_as_long_as_a_store_elsewhere_makes_it(visit, site):
     page = visit(f"{site}/?image={2**53 - 1}", allowed=["status of 404"])
-    until(page, "document.querySelector('#status').classList.contains('fault')")
+    until(page, "document.querySelector('#status').classList.contains('error')")
     assert str(2**53 - 1) in page.text_content("#status")
 
 
@@ -149,13 +149,13 @@ def test_filters_write_the_filter(visit, site):
     page.fill("#f-folder", "it's")
     settled(page, lambda: page.press("#f-folder", "Enter"))
     assert page.input_value("#f-where") == "folder = 'it''s'"
-    assert "No picture passes the filter" in page.text_content("#nothing")
+    assert "No picture passes the filter" in page.text_content("#empty")
     page.fill("#f-where", "name = '005.jpg' or name = '016.jpg'")
     asked = settled(page, lambda: page.press("#f-where", "Enter"))
     assert {hit["path"] for hit in asked["hits"]} == {"images/005.jpg", "images/016.jpg"}
     page.fill("#f-where", "wide > 3")
     page.press("#f-where", "Enter")
-    until(page, "document.querySelector('#f-fault').textContent.includes('wide')")
+    until(page, "document.querySelector('#f-error').textContent.includes('wide')")
     settled(page, page.get_by_role("button", name="Clear").click)
     assert "where" not in page.url
 
@@ -180,9 +180,9 @@ def test_history_and_selection(visit, site):
     settled(page, lambda: (page.fill("#q", "灰猫"), page.press("#q", "Enter")))
     shown(page)
     for place in (0, 1):
-        page.hover(f".tile >> nth={place}")
-        page.locator(f".tile >> nth={place}").get_by_role("button", name="Select").click()
-    assert "2 selected" in page.text_content("#picked")
+        page.hover(f".card >> nth={place}")
+        page.locator(f".card >> nth={place}").get_by_role("button", name="Select").click()
+    assert "2 selected" in page.text_content("#selection")
     with page.expect_download() as saved:
         page.get_by_role("button", name="CSV").click()
     lines = saved.value.path().read_text("utf-8-sig").splitlines()
@@ -190,22 +190,22 @@ def test_history_and_selection(visit, site):
     assert len(lines) == 3
     assert lines[1].startswith("images/")
     page.click("#home")
-    page.click("#past")
+    page.click("#history")
     settled(page, page.get_by_role("link", name="灰猫").click)
     assert page.input_value("#q") == "灰猫"
-    page.click("#past")
-    page.locator("#history").get_by_role("button", name="Clear").click()
-    assert "Nothing yet" in page.text_content("#history")
+    page.click("#history")
+    page.locator("#history-dialog").get_by_role("button", name="Clear").click()
+    assert "Nothing yet" in page.text_content("#history-dialog")
 
 
 def test_paths_are_copied_or_saved(visit, site):
     page = visit(f"{site}/?q=灰猫", permissions=["clipboard-read", "clipboard-write"])
     shown(page)
-    page.locator(".tile .open").first.focus()
+    page.locator(".card .open").first.focus()
     page.keyboard.press("x")
-    copy = page.locator("#picked").get_by_role("button").first
+    copy = page.locator("#selection").get_by_role("button").first
     copy.click()
-    page.wait_for_selector("#picked >> text=Copied")
+    page.wait_for_selector("#selection >> text=Copied")
     assert page.evaluate("navigator.clipboard.readText()") == "images/001.jpg\n"
     # As where there is no TLS:
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
@@ -238,4 +238,4 @@ def test_without_storage_it_works_as_well(visit, site):
     page.goto(f"{site}/?q=灰猫")
     assert set(shown(page)[:2]) == set(GRAY)
     page.click("#theme")
-    page.click("#past")
+    page.click("#history")

@@ -56,11 +56,11 @@ def test_chosen_and_gone_back_to(visit, site, file):
 def test_a_large_picture_is_made_smaller_before_it_is_sent(visit, site):
     page = visit(site)
     sizes = page.evaluate("""async () => {
-      const { prepared } = await import('/static/picture.js');
+      const { prepare } = await import('/static/upload.js');
       const canvas = document.createElement('canvas');
       [canvas.width, canvas.height] = [3000, 1500];
       const whole = await new Promise((done) => canvas.toBlob(done, 'image/png'));
-      const { blob } = await prepared(new File([whole], 'a.png', { type: 'image/png' }));
+      const { blob } = await prepare(new File([whole], 'a.png', { type: 'image/png' }));
       const sent = await createImageBitmap(blob);
       return [sent.width, sent.height, blob.type];
     }""")

@@ -24,7 +24,7 @@ def test_nothing_is_wider_than_the_window(visit, site, width, locale):
     settled(page, lambda: page.fill("#q", "2:灰猫 + 雪地 - 水"))
     shown(page)
     page.click("#filter")
-    page.locator(".tile .open").first.focus()
+    page.locator(".card .open").first.focus()
     page.keyboard.press("x")
     fits(page)
     page.keyboard.press("Enter")
@@ -41,8 +41,8 @@ def test_another_width_keeps_the_place(visit, site):
     page.evaluate("scrollTo(0, 900)")
     top = """(() => {
         const line = document.querySelector('header').getBoundingClientRect().bottom;
-        return [...document.querySelectorAll('.tile')]
-            .filter(one => one.getBoundingClientRect().bottom > line)[0]?.dataset.at;
+        return [...document.querySelectorAll('.card')]
+            .filter(one => one.getBoundingClientRect().bottom > line)[0]?.dataset.index;
     })()"""
     until(page, "scrollY === 900")
     before = int(page.evaluate(top))
@@ -58,13 +58,13 @@ def test_nothing_jumps_while_pictures_load(visit, site):
     page = visit(site)
     page.route("**/thumbnails/**", lambda route: None)  # none ever comes
     settled(page, lambda: page.fill("#q", "灰猫"))
-    page.wait_for_selector(".tile .open img")
-    places = """[...document.querySelectorAll('.tile')].slice(0, 20).map((one) => {
+    page.wait_for_selector(".card .open img")
+    places = """[...document.querySelectorAll('.card')].slice(0, 20).map((one) => {
         const box = one.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; })"""
     before = page.evaluate(places)
     page.unroute("**/thumbnails/**")
     settled(page, lambda: page.fill("#q", "灰猫 "))
-    page.wait_for_selector(".tile.there")
+    page.wait_for_selector(".card.loaded")
     assert page.evaluate(places) == before
 
 
@@ -75,5 +75,5 @@ def test_thumbnails_are_as_large_as_the_screen_can_show(visit, site, factor, sid
     page.on("request", lambda one: "/thumbnails/" in one.url and asked.append(one.url))
     settled(page, lambda: page.fill("#q", "灰猫"))
     shown(page)
-    page.wait_for_selector(".tile.there")
+    page.wait_for_selector(".card.loaded")
     assert {one.split("size=")[1] for one in asked} == {f"{side}&v=1"}

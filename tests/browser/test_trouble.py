@@ -26,12 +26,12 @@ def test_signing_in(visit, locked):
     page.wait_for_selector("#signin[open]")
     page.fill("#signin input", "a-wrong-token-of-some-length")
     page.keyboard.press("Enter")
-    until(page, "document.querySelector('#signin .fault').textContent.includes('token')")
+    until(page, "document.querySelector('#signin .error').textContent.includes('token')")
     page.fill("#signin input", TOKEN)
     page.keyboard.press("Enter")
     assert found(page) == 50
     assert page.locator("#signin[open]").count() == 0
-    until(page, "[...document.querySelectorAll('.tile img')].some(one => one.naturalWidth)")
+    until(page, "[...document.querySelectorAll('.card img')].some(one => one.naturalWidth)")
     cookie = next(one for one in page.context.cookies() if one["name"] == "soutu_session")
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
@@ -100,10 +100,10 @@ def test_without_a_network_it_waits_for_one(visit, site):
 def test_what_is_no_query_is_said_and_the_next_is_answered(visit, site):
     page = visit(site, allowed=["status of 400"])
     page.fill("#q", "- cat")
-    until(page, "document.querySelector('#status.fault')?.textContent.includes('cat')")
+    until(page, "document.querySelector('#status.error')?.textContent.includes('cat')")
     settled(page, lambda: page.fill("#q", "cat"))
     assert found(page) == 50
-    assert page.locator("#status.fault").count() == 0
+    assert page.locator("#status.error").count() == 0
 
 
 def test_a_picture_that_did_not_come_is_asked_for_again(visit, site):
@@ -119,7 +119,7 @@ def test_a_picture_that_did_not_come_is_asked_for_again(visit, site):
     hurried(page)
     page.route("**/thumbnails/**", busy)
     settled(page, lambda: page.fill("#q", "灰猫"))
-    page.wait_for_selector(".tile.there")
+    page.wait_for_selector(".card.loaded")
     assert lost
 
 
@@ -128,7 +128,7 @@ def test_a_picture_that_is_gone(visit, site):
     hurried(page)
     page.route("**/thumbnails/**", lambda route: route.fulfill(status=404, body=""))
     settled(page, lambda: page.fill("#q", "灰猫"))
-    page.wait_for_selector(".tile.gone")
-    assert "cannot be shown" in page.locator(".tile.gone").first.text_content()
-    page.locator(".tile.gone .open").first.click()
-    page.wait_for_selector("#viewer .lost")
+    page.wait_for_selector(".card.failed")
+    assert "cannot be shown" in page.locator(".card.failed").first.text_content()
+    page.locator(".card.failed .open").first.click()
+    page.wait_for_selector("#viewer .unavailable")

@@ -17,7 +17,7 @@ def opened(visit, site):
     def at(**how):
         page = visit(f"{site}/?q=灰猫", **how)
         words = shown(page)
-        page.locator(".tile .open").first.click()
+        page.locator(".card .open").first.click()
         page.wait_for_selector("#viewer[open] .stage img")
         return page, words
 
@@ -51,7 +51,7 @@ def test_going_back_leaves_it(opened, site):
     page, _ = opened()
     page.keyboard.press("Escape")
     settled(page, lambda: (page.fill("#q", "red car"), page.press("#q", "Enter")))
-    page.locator(".tile .open").first.click()
+    page.locator(".card .open").first.click()
     page.wait_for_selector("#viewer[open]")
     settled(page, page.go_back)
     assert page.locator("#viewer[open]").count() == 0
@@ -62,7 +62,7 @@ def test_similar_pictures_from_it_have_the_focus(opened):
     page, words = opened()
     settled(page, lambda: page.keyboard.press("s"))
     assert page.locator("#viewer[open]").count() == 0
-    until(page, "document.activeElement.closest('.tile')?.dataset.at === '0'")
+    until(page, "document.activeElement.closest('.card')?.dataset.index === '0'")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == f"1. {words[0]}"
 
 
@@ -80,5 +80,5 @@ def test_a_large_picture_is_loaded_whole_where_the_window_is_larger_than_its_thu
     page.fill("#q", "灰猫")
     shown(page)
     with page.expect_request("**/api/v1/images/1"):
-        page.locator(".tile .open").first.click()
+        page.locator(".card .open").first.click()
     until(page, "document.querySelector('#viewer .stage img').src.endsWith('/images/1')")

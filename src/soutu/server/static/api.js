@@ -1,10 +1,12 @@
-/** Asking the server: one fault shape, signing in, waiting where it is busy. */
+/** Send requests to the server: one kind of error, sign-in, retries while it is busy. */
 
 export const BASE = "/api/v1";
-const AGAIN = [429, 503];
+const RETRY_STATUSES = [429, 503];
+const MAX_RETRIES = 20;
+const MAX_RETRY_SECONDS = 30;
 
-/** What the server refuses, in its own words. */
-export class Fault extends Error {
+/** An error that the server answered, in its own words. */
+export class ApiError extends Error {
   constructor(error) {
     super(error.message);
     this.code = error.code;
@@ -13,56 +15,56 @@ export class Fault extends Error {
 }
 
 let signIn = async () => {};
-let told = () => {};
+let onWaiting = () => {};
 
-/** `ask` is called where a token is needed, `waiting` with what is being waited for, "" for nothing. */
-export function connect({ ask, waiting }) {
-  signIn = ask;
-  told = waiting;
+/** Set what is called to sign in, and with what is being waited for. */
+export function connect(handlers) {
+  signIn = handlers.signIn;
+  onWaiting = handlers.onWaiting;
 }
 
-/** Resolved after `ms`, or as soon as there is a network again. */
+/** Resolve after `ms`, or as soon as there is a network again. */
 const pause = (ms, signal) =>
-  new Promise((done, fail) => {
-    const timer = setTimeout(done, ms);
-    addEventListener("online", done, { once: true });
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    addEventListener("online", resolve, { once: true });
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
-      fail(new DOMException("", "AbortError"));
+      reject(new DOMException("", "AbortError"));
     });
   });
 
-/** JSON of `path`; goes on asking while the server is away or busy, until `signal` ends it. */
-export async function ask(path, { body, lang, signal } = {}) {
-  const sent = { signal, headers: { "Accept-Language": lang ?? "en" } };
-  if (body instanceof FormData) Object.assign(sent, { method: "POST", body });
+/** Fetch the JSON at `path`; retry while the server is away or busy, until `signal` aborts. */
+export async function request(path, { body, lang, signal } = {}) {
+  const options = { signal, headers: { "Accept-Language": lang ?? "en" } };
+  if (body instanceof FormData) Object.assign(options, { method: "POST", body });
   else if (body) {
-    sent.headers["Content-Type"] = "application/json";
-    Object.assign(sent, { method: "POST", body: JSON.stringify(body) });
+    options.headers["Content-Type"] = "application/json";
+    Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   }
-  for (let tries = 0; ; tries++) {
-    let answer;
+  for (let attempt = 0; ; attempt++) {
+    let response;
     try {
-      answer = await fetch(BASE + path, sent);
-    } catch (fault) {
-      if (fault.name === "AbortError") throw fault;
-      told(navigator.onLine ? "gone" : "offline");
-      await pause(Math.min(500 * 2 ** tries, 8000), signal);
+      response = await fetch(BASE + path, options);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      onWaiting(navigator.onLine ? "gone" : "offline");
+      await pause(Math.min(500 * 2 ** attempt, 8000), signal);
       continue;
     }
-    if (tries) told("");
-    if (answer.ok) return answer.status === 204 ? null : answer.json();
-    const said = await answer.json().catch(() => null);
-    const error = said?.error ?? { status: answer.status, code: "", message: answer.statusText };
-    if (answer.status === 401 && path !== "/session") {
+    if (attempt) onWaiting("");
+    if (response.ok) return response.status === 204 ? null : response.json();
+    const body = await response.json().catch(() => null);
+    const error = body?.error ?? { status: response.status, code: "", message: response.statusText };
+    if (response.status === 401 && path !== "/session") {
       await signIn(error.message);
-    } else if (AGAIN.includes(answer.status) && answer.headers.has("Retry-After") && tries < 20) {
-      const seconds = Math.min(Number(answer.headers.get("Retry-After")) || 1, 30);
-      told(error.code === "server-starting" ? "loading" : "busy", seconds);
+    } else if (RETRY_STATUSES.includes(response.status) && response.headers.has("Retry-After") && attempt < MAX_RETRIES) {
+      const seconds = Math.min(Number(response.headers.get("Retry-After")) || 1, MAX_RETRY_SECONDS);
+      onWaiting(error.code === "server-starting" ? "loading" : "busy", seconds);
       await pause(seconds * 1000, signal);
-    } else throw new Fault(error);
+    } else throw new ApiError(error);
   }
 }
 
-export const thumbnail = (id, side, generation) => `${BASE}/thumbnails/${id}?size=${side}&v=${generation}`;
-export const image = (id) => `${BASE}/images/${id}`;
+export const thumbnailUrl = (id, side, generation) => `${BASE}/thumbnails/${id}?size=${side}&v=${generation}`;
+export const imageUrl = (id) => `${BASE}/images/${id}`;

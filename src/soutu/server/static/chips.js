@@ -1,91 +1,91 @@
-/** What was searched for: each variant a chip, to be switched off or weighed; and how sure it is. */
+/** Variants as chips, to switch off or weight; and the confidence. */
 
-import { $, make, plain } from "./dom.js";
+import { $, button, h, plain } from "./dom.js";
 import { percent, t } from "./i18n.js";
 
 const WEIGHTS = [0.25, 0.5, 1, 1.5, 2, 3];
-const LIKELY = 0.6;
+const LIKELY = 0.6; // confidence from which it is
 const UNLIKELY = 0.25;
-const AGREE = 0.6;
+const LOW_AGREEMENT = 0.6;
 
-const name = (source) => {
+const sourceName = (source) => {
   const [kind, sense] = source.split(":");
   return (t("source")[kind] ?? kind) + (sense ? ` (${sense})` : "");
 };
 
-function step(weight, by) {
-  const near = WEIGHTS.reduce((a, b) => (Math.abs(b - weight) < Math.abs(a - weight) ? b : a));
-  return WEIGHTS[Math.min(Math.max(WEIGHTS.indexOf(near) + by, 0), WEIGHTS.length - 1)];
+function nextWeight(weight, by) {
+  const nearest = WEIGHTS.reduce((a, b) => (Math.abs(b - weight) < Math.abs(a - weight) ? b : a));
+  return WEIGHTS[Math.min(Math.max(WEIGHTS.indexOf(nearest) + by, 0), WEIGHTS.length - 1)];
 }
 
-const times = (weight) => `×${+weight.toFixed(2)}`;
-const called = (button) => button.getAttribute("aria-label") ?? button.textContent;
+const factor = (weight) => `×${+weight.toFixed(2)}`;
+const accessibleName = (button) => button.getAttribute("aria-label") ?? button.textContent;
 const same = (a, b) => a.text === b.text && a.term === b.term;
 
-/** Show the variants of `answer`; `choose` is called with those that a person wants instead (null:
- * as proposed). */
-export function show(answer, state, choose) {
-  const focused = $("chips").contains(document.activeElement) && called(document.activeElement);
+/** Render the variants of `answer`; call `choose(variants)` with those that a person picks instead
+ * (null: as proposed). */
+export function render(answer, state, choose) {
+  const focused = $("chips").contains(document.activeElement) && accessibleName(document.activeElement);
   const { terms } = answer.query;
-  const groups = terms.map((term, place) => {
-    const chips = answer.variants.filter((one) => one.term === place).map((one) => chip(one, answer.variants, choose));
-    if (!chips.length) chips.push(make("span", { class: "chip on", dir: "auto" }, make("span", { class: "name" }, plain(term.value))));
-    return make("span", { class: "term" }, terms.length > 1 && sign(term.weight, place), ...chips);
+  const groups = terms.map((term, index) => {
+    const chips = answer.variants.filter((variant) => variant.term === index).map((variant) => chip(variant, answer.variants, choose));
+    if (!chips.length) chips.push(h("span", { class: "chip on", dir: "auto" }, h("span", { class: "name" }, plain(term.value))));
+    return h("span", { class: "term" }, terms.length > 1 && sign(term.weight, index), ...chips);
   });
   if (state.variants) {
-    groups.push(make("button", { type: "button", class: "reset", onclick: () => choose(null) }, t("reset")));
+    groups.push(button({ class: "reset", onclick: () => choose(null) }, t("reset")));
   }
   $("chips").replaceChildren(...groups);
   if (focused) {
     const buttons = [...$("chips").querySelectorAll("button:not(:disabled)")];
-    (buttons.find((one) => called(one) === focused) ?? buttons[0])?.focus();
+    (buttons.find((button) => accessibleName(button) === focused) ?? buttons[0])?.focus();
   }
-  sureness(answer);
-  $("said").hidden = !answer.variants.length;
+  renderConfidence(answer);
+  $("expansion").hidden = !answer.variants.length;
 }
 
-/** What joins a term to those before it: + or −, and its weight where it has one. */
-function sign(weight, place) {
-  const mark = weight < 0 ? "−" : place ? "+" : "";
-  return make("span", { class: "sign" }, mark + (Math.abs(weight) === 1 ? "" : `${+Math.abs(weight).toFixed(2)} ×`));
+/** What joins a term to those before it: + or −, and its weight. */
+function sign(weight, index) {
+  const mark = weight < 0 ? "−" : index ? "+" : "";
+  return h("span", { class: "sign" }, mark + (Math.abs(weight) === 1 ? "" : `${+Math.abs(weight).toFixed(2)} ×`));
 }
 
-function chip(one, said, choose) {
-  const on = !one.unused;
-  const chosen = (change) =>
-    said.filter((v) => !v.unused).map(({ text, weight, term }) => ({ text, weight, term })).flatMap(change);
-  const last = on && said.filter((v) => v.term === one.term && !v.unused).length === 1;
-  const words = [name(one.source), t("unused")[one.unused]].filter(Boolean).join(" · ");
+function chip(variant, variants, choose) {
+  const on = !variant.unused;
+  const changed = (change) =>
+    variants.filter((v) => !v.unused).map(({ text, weight, term }) => ({ text, weight, term })).flatMap(change);
+  const last = on && variants.filter((v) => v.term === variant.term && !v.unused).length === 1;
+  const title = [sourceName(variant.source), t("unused")[variant.unused]].filter(Boolean).join(" · ");
   const toggle = () =>
-    choose(on ? chosen((v) => (same(v, one) ? [] : [v]))
-      : [...chosen((v) => [v]), { text: one.text, weight: one.weight || 1, term: one.term }]);
-  const weigh = (by) => () => choose(chosen((v) => [same(v, one) ? { ...v, weight: step(v.weight, by) } : v]));
-  const shown = plain(one.text);
-  const scale = (by, mark, code) =>
-    make("button", { type: "button", class: "weigh", onclick: weigh(by), disabled: step(one.weight, by) === one.weight,
-      "aria-label": t(code, { t: shown }) }, mark);
-  const many = on && said.length > 1;
-  return make("span", { class: on ? "chip on" : "chip" },
-    make("button", { type: "button", class: "name", "aria-pressed": String(on), "aria-disabled": String(last), title: words,
-      dir: "auto", onclick: () => last || toggle() }, shown),
-    many && scale(-1, "−", "less"),
-    on && one.weight !== 1 && make("span", { class: "times" }, times(one.weight)),
-    many && scale(1, "+", "morew"));
+    choose(on ? changed((v) => (same(v, variant) ? [] : [v]))
+      : [...changed((v) => [v]), { text: variant.text, weight: variant.weight || 1, term: variant.term }]);
+  const reweight = (by) => () => choose(changed((v) => [same(v, variant) ? { ...v, weight: nextWeight(v.weight, by) } : v]));
+  const text = plain(variant.text);
+  const weightButton = (by, mark, code) =>
+    button({ class: "weigh", onclick: reweight(by), disabled: nextWeight(variant.weight, by) === variant.weight,
+      "aria-label": t(code, { t: text }) }, mark);
+  const adjustable = on && variants.length > 1;
+  return h("span", { class: on ? "chip on" : "chip" },
+    button({ class: "name", "aria-pressed": String(on), "aria-disabled": String(last), title,
+      dir: "auto", onclick: () => last || toggle() }, text),
+    adjustable && weightButton(-1, "−", "less"),
+    on && variant.weight !== 1 && h("span", { class: "times" }, factor(variant.weight)),
+    adjustable && weightButton(1, "+", "morew"));
 }
 
-function sureness(answer) {
-  const { confidence: sure, agreement, variants } = answer;
+function renderConfidence(answer) {
+  const { confidence, agreement, variants } = answer;
   const parts = [];
-  if (sure !== null && answer.hits.length) {
-    const code = sure >= LIKELY ? "likely" : sure >= UNLIKELY ? "perhaps" : "unlikely";
-    const full = make("i");
-    full.style.width = `${Math.round(sure * 100)}%`;
-    parts.push(make("span", { class: `sure ${code}` },
-      make("span", { class: "gauge", "aria-hidden": "true" }, full), t(code, { p: percent(sure) })));
+  if (confidence !== null && answer.hits.length) {
+    const code = confidence >= LIKELY ? "likely" : confidence >= UNLIKELY ? "perhaps" : "unlikely";
+    const level = h("i");
+    level.style.width = `${Math.round(confidence * 100)}%`;
+    parts.push(h("span", { class: `confidence ${code}` },
+      h("span", { class: "gauge", "aria-hidden": "true" }, level), t(code, { p: percent(confidence) })));
   }
-  if (variants.filter((one) => !one.unused).length > 1) {
-    const low = agreement < AGREE;
-    parts.push(make("span", { class: low ? "low" : "" }, t(low ? "disagree" : "agree", { a: agreement.toFixed(2) })));
+  if (variants.filter((v) => !v.unused).length > 1) {
+    const low = agreement < LOW_AGREEMENT;
+    parts.push(h("span", { class: low ? "low" : "" }, t(low ? "disagree" : "agree", { a: agreement.toFixed(2) })));
   }
-  $("sureness").replaceChildren(...parts);
+  $("confidence").replaceChildren(...parts);
 }

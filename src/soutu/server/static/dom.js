@@ -1,30 +1,40 @@
-/** Elements. Text always goes in as text: nothing that a file is called can become markup. */
+/** Make elements. Text always goes in as text: no file name can become markup. */
 
 export const $ = (id) => document.getElementById(id);
 
-/** Characters that command a line's direction, or stand for nothing, are shown as �. */
+/** Show characters that change a line's direction, or print nothing, as �. */
 export function plain(text) {
-  const found = String(text).replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
-  return found.toWellFormed?.() ?? found;
+  const printable = String(text).replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  return printable.toWellFormed?.() ?? printable;
 }
 
-/** @param {string} tag @param {Object} props @param {...(Node|string)} inside */
-export function make(tag, props = {}, ...inside) {
-  const found = document.createElement(tag);
+/** Make an element (hyperscript); children are nodes or strings. */
+export function h(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
     if (value === undefined || value === null || value === false) continue;
-    if (name.startsWith("on")) found.addEventListener(name.slice(2), value);
-    else if (name === "class") found.className = value;
-    else if (name in found && name !== "list" && name !== "form") found[name] = value;
-    else found.setAttribute(name, value === true ? "" : value);
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.className = value;
+    else if (name in element && name !== "list" && name !== "form") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
   }
-  found.append(...inside.filter((one) => one !== null && one !== undefined && one !== false));
-  return found;
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
 }
+
+export const button = (props, ...children) => h("button", { type: "button", ...props }, ...children);
+
+export function label(element, text) {
+  element.setAttribute("aria-label", text);
+  element.title = text;
+  return element;
+}
+
+export const iconButton = (path, text, onclick, props = {}) =>
+  label(button({ class: "icon", onclick, ...props }, icon(path)), text);
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A line drawing on 24 × 24. */
 export function icon(path) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 24 24");

@@ -1,15 +1,15 @@
-/** Narrowing a search: a form that writes the filter's text, which can be written by hand too. */
+/** The filter form: it writes the filter's text, which can be written by hand too. */
 
 import { $ } from "./dom.js";
 import { onLanguage, percent, t } from "./i18n.js";
 
 const FIELDS = ["f-folder", "f-after", "f-before", "f-shape", "f-width"];
-const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
+const quote = (text) => `'${text.replaceAll("'", "''")}'`;
 
-function written() {
+function filterText() {
   const [folder, after, before, shape, width] = FIELDS.map((id) => $(id).value.trim());
   return [
-    folder && `folder = ${quoted(folder)}`,
+    folder && `folder = ${quote(folder)}`,
     after && `taken >= ${after}`,
     before && `taken <= ${before}`,
     shape && `orientation = ${shape}`,
@@ -17,10 +17,10 @@ function written() {
   ].filter(Boolean).join(" and ");
 }
 
-export function fault(words) {
-  $("f-fault").textContent = words;
-  $("f-where").toggleAttribute("aria-invalid", Boolean(words));
-  if (words) open(true);
+export function showError(message) {
+  $("f-error").textContent = message;
+  $("f-where").toggleAttribute("aria-invalid", Boolean(message));
+  if (message) open(true);
 }
 
 export function open(on) {
@@ -28,47 +28,46 @@ export function open(on) {
   $("filter").setAttribute("aria-expanded", String(on));
 }
 
-/** Show what `state` says, where it was not said here. */
-export function show(state) {
+export function render(state) {
   if ($("f-where").value !== state.where) {
     $("f-where").value = state.where;
-    if (state.where !== written()) for (const id of FIELDS) $(id).value = "";
+    if (state.where !== filterText()) for (const id of FIELDS) $(id).value = "";
   }
-  $("f-sure").value = state.sure;
-  shown();
-  $("filter").classList.toggle("active", Boolean(state.where || state.sure));
+  $("f-confidence").value = state.minConfidence;
+  renderConfidence();
+  $("filter").classList.toggle("active", Boolean(state.where || state.minConfidence));
   if (state.where) open(true);
 }
 
-function shown() {
-  const sure = Number($("f-sure").value);
-  $("f-sure-is").textContent = sure ? percent(sure) : t("sureAny");
+function renderConfidence() {
+  const confidence = Number($("f-confidence").value);
+  $("f-confidence-value").textContent = confidence ? percent(confidence) : t("sureAny");
 }
 
-/** `changed` is called with the filter's text and the least confidence. */
-export function listen(changed) {
-  const tell = () => changed({ where: $("f-where").value.trim(), sure: Number($("f-sure").value) });
+/** Call `onChange` with the filter's text and the least confidence. */
+export function listen(onChange) {
+  const notify = () => onChange({ where: $("f-where").value.trim(), minConfidence: Number($("f-confidence").value) });
   $("filter").addEventListener("click", () => {
     open($("filters").hidden);
     if (!$("filters").hidden) $("f-folder").focus();
   });
   for (const id of FIELDS) {
     $(id).addEventListener("change", () => {
-      $("f-where").value = written();
-      tell();
+      $("f-where").value = filterText();
+      notify();
     });
   }
-  $("f-sure").addEventListener("input", shown);
-  for (const id of ["f-where", "f-sure"]) $(id).addEventListener("change", tell);
+  $("f-confidence").addEventListener("input", renderConfidence);
+  for (const id of ["f-where", "f-confidence"]) $(id).addEventListener("change", notify);
   $("filters").addEventListener("submit", (event) => {
     event.preventDefault();
-    tell();
+    notify();
   });
   $("f-clear").addEventListener("click", () => {
     for (const id of [...FIELDS, "f-where"]) $(id).value = "";
-    $("f-sure").value = 0;
-    shown();
-    tell();
+    $("f-confidence").value = 0;
+    renderConfidence();
+    notify();
   });
-  onLanguage(shown);
+  onLanguage(renderConfidence);
 }

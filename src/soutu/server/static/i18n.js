@@ -1,7 +1,7 @@
-/** The page's words, in English and Chinese. */
+/** The page's texts, in English and Chinese. */
 
-import { $ } from "./dom.js";
-import { kept, keep } from "./state.js";
+import { $, label } from "./dom.js";
+import { load, save } from "./state.js";
 
 const WORDS = {
   skip: ["Skip to results", "跳到结果"],
@@ -10,7 +10,6 @@ const WORDS = {
   search: ["Search", "搜索"],
   pick: ["Search by a picture", "以图搜图"],
   filter: ["Filters", "筛选"],
-  past: ["Earlier searches", "搜索历史"],
   keys: ["Help and keys", "帮助与快捷键"],
   keysTitle: ["Keys", "快捷键"],
   theme: ["Light or dark", "浅色或深色"],
@@ -58,7 +57,6 @@ const WORDS = {
   selected: ["{n} selected", "已选 {n} 张"],
   copy: ["Copy paths", "复制路径"],
   copied: ["Copied", "已复制"],
-  csv: ["CSV", "CSV"],
   txt: ["Text", "文本"],
   open: ["Open", "打开"],
   close: ["Close", "关闭"],
@@ -83,7 +81,7 @@ const WORDS = {
   offline: ["There is no network. Trying again as soon as there is.", "网络已断开，恢复后自动重试。"],
   gone: ["The server does not answer. Trying again …", "服务器没有响应，正在重试……"],
   busy: ["The server is busy. Trying again in {s} s …", "服务器繁忙，{s} 秒后重试……"],
-  fault: ["That went wrong: {m}", "出错了：{m}"],
+  error: ["That went wrong: {m}", "出错了：{m}"],
   notPicture: ["That is no picture that can be read here.", "无法读取该图片。"],
   examples: [["灰猫", "a red car", "雪地里的狗", "2:butterfly + flower", "cat - tree"], ["灰猫", "雪地里的狗", "红色汽车", "2:蝴蝶 + 花", "猫 - 树"]],
   help: [
@@ -97,38 +95,31 @@ const WORDS = {
 };
 
 const listeners = [];
-export let lang = kept("lang") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+export let lang = load("lang") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 
-/** The words for `code`, with {names} filled in; "" for one that there is not. */
+/** The text for `code`, with {names} filled in; "" where there is none. */
 export function t(code, fields = {}) {
-  const found = WORDS[code]?.[lang === "zh" ? 1 : 0] ?? "";
-  if (typeof found !== "string") return found;
-  return found.replace(/\{(\w+)\}/g, (_, name) => fields[name] ?? "");
+  const text = WORDS[code]?.[lang === "zh" ? 1 : 0] ?? "";
+  if (typeof text !== "string") return text;
+  return text.replace(/\{(\w+)\}/g, (_, name) => fields[name] ?? "");
 }
 
 export const onLanguage = (listener) => listeners.push(listener);
 export const percent = (p) => `${Math.round(p * 100)} %`;
-/** Of a file, in the unit that people count in. */
-export const bytes = (n) => (n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`);
-export const count = (n) => n.toLocaleString(lang === "zh" ? "zh-CN" : "en");
+export const fileSize = (n) => (n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`);
+export const formatCount = (n) => n.toLocaleString(lang === "zh" ? "zh-CN" : "en");
 
-export function speak(next) {
+export function setLanguage(next) {
   lang = next;
-  keep("lang", next);
+  save("lang", next);
   document.documentElement.lang = lang === "zh" ? "zh-CN" : "en";
-  for (const one of document.querySelectorAll("[data-t]")) one.textContent = t(one.dataset.t);
-  for (const id of ["pick", "filter", "past", "keys"]) label($(id), t(id));
+  for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+  for (const id of ["pick", "filter", "history", "keys", "home"]) label($(id), t(id));
   label($("go"), t("search"));
-  label($("home"), t("home"));
   $("q").placeholder = t("placeholder");
   $("q").setAttribute("aria-label", t("query"));
   $("chips").setAttribute("aria-label", t("variants"));
   $("lang").textContent = t("lang") === "English" ? "EN" : "中";
   label($("lang"), t("lang"));
   for (const listener of listeners) listener();
-}
-
-export function label(element, words) {
-  element.setAttribute("aria-label", words);
-  element.title = words;
 }

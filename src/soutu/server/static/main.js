@@ -1,267 +1,276 @@
-/** From what is looked for to what is shown. */
+/** The page: from its state to a search, and from the answer to what is shown. */
 
-import { Fault, ask, connect, thumbnail } from "./api.js";
-import * as box from "./box.js";
-import * as boxes from "./boxes.js";
+import { ApiError, connect, request, thumbnailUrl } from "./api.js";
+import * as searchbox from "./searchbox.js";
+import * as dialogs from "./dialogs.js";
 import * as chips from "./chips.js";
-import { $, CROSS, icon, make, plain } from "./dom.js";
+import { $, button, CROSS, h, iconButton, label, plain } from "./dom.js";
 import * as filters from "./filters.js";
 import * as grid from "./grid.js";
-import { count, label, lang, onLanguage, percent, speak, t } from "./i18n.js";
-import * as picture from "./picture.js";
-import { EMPTY, fromAddress, remember, show } from "./state.js";
-import * as theme from "./theme.js";
+import { formatCount, lang, onLanguage, percent, setLanguage, t } from "./i18n.js";
+import * as upload from "./upload.js";
+import { EMPTY, load, pushState, remember, save, stateFromUrl } from "./state.js";
 import * as viewer from "./viewer.js";
 
-const DEEP = 240; // pictures of a page far down
-const SETTLED = 2500; // ms that a search stands
-let state = fromAddress();
+const MAX_PAGE_SIZE = 240; // hits of a page far down
+const REMEMBER_AFTER = 2500; // ms that a search stays before it goes into the history
+const NEXT_THEME = { auto: "light", light: "dark", dark: "auto" };
+let state = stateFromUrl();
 let answer = null; // the first page of what is shown
 let stats = null;
-let running = null; // what can be aborted
-let loading = null; // the next page, on its way
-let settled = 0;
+let running = null; // AbortController of the search
+let loading = null; // Promise of the next page
+let rememberTimer = 0;
+let theme = load("theme");
+if (!(theme in NEXT_THEME)) theme = "auto";
 
-function status(words, bad = false) {
-  $("status").textContent = words;
-  $("status").classList.toggle("fault", bad);
+function setStatus(text, isError = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("error", isError);
 }
 
-/** What keeps the page from answering, at its top, until it is over. */
-function banner(code, s) {
+/** Show at the top what the page is waiting for; "" for nothing. */
+function setBanner(code, s) {
   $("banner").textContent = code && t(code, { s });
   $("banner").hidden = !code;
 }
 
-const searching = () => Boolean(state.q.trim() || state.image !== null || state.picture);
+const hasQuery = () => Boolean(state.q.trim() || state.image !== null || state.picture);
 
-function body(offset) {
-  // Who has come far goes on.
-  const k = Math.min(Math.max(offset, grid.PAGE), DEEP);
-  const asked = { k, offset };
-  if (state.where) asked.where = state.where;
-  if (state.sure) asked.min_confidence = state.sure;
+function requestBody(offset) {
+  // Whoever has scrolled far will scroll on.
+  const k = Math.min(Math.max(offset, grid.PAGE_SIZE), MAX_PAGE_SIZE);
+  const params = { k, offset };
+  if (state.where) params.where = state.where;
+  if (state.minConfidence) params.min_confidence = state.minConfidence;
   if (state.picture) {
     const form = new FormData();
     form.append("image", state.picture.blob, "picture");
-    form.append("request", JSON.stringify(asked));
+    form.append("request", JSON.stringify(params));
     return form;
   }
-  if (state.image !== null) return { ...asked, image_id: state.image };
-  return state.variants ? { ...asked, text: state.q, variants: state.variants } : { ...asked, text: state.q };
+  if (state.image !== null) return { ...params, image_id: state.image };
+  return state.variants ? { ...params, text: state.q, variants: state.variants } : { ...params, text: state.q };
 }
 
-/** Change what is looked for, and look for it. */
-function look(change, replace = false) {
-  const typed = box.pending();
-  const all = typed === null || "q" in change ? change : { ...change, q: typed, variants: null };
-  state = { ...state, ...all };
-  box.taken();
-  show(state, replace);
+/** Change the state, with what was typed meanwhile, and search. */
+function setState(change, replace = false) {
+  const typed = searchbox.pendingText();
+  const changes = typed === null || "q" in change ? change : { ...change, q: typed, variants: null };
+  state = { ...state, ...changes };
+  searchbox.commitInput();
+  pushState(state, replace);
   search();
 }
 
 async function search() {
-  clearTimeout(settled);
+  clearTimeout(rememberTimer);
   running?.abort();
-  banner("");
+  setBanner("");
   loading = null;
-  drawn();
-  filters.fault("");
-  $("nothing").hidden = true;
-  if (!searching()) {
+  renderChrome();
+  filters.showError("");
+  $("empty").hidden = true;
+  if (!hasQuery()) {
     answer = null;
     running = null;
-    grid.waited();
+    grid.endLoading();
     grid.clear();
-    status("");
+    setStatus("");
     return;
   }
-  const mine = (running = new AbortController());
+  const controller = (running = new AbortController());
   const slow = setTimeout(() => {
-    grid.waiting();
-    status(t("searching"));
+    grid.showLoading();
+    setStatus(t("searching"));
   }, 150);
   try {
-    const found = await ask("/search", { body: body(0), lang, signal: mine.signal });
-    if (mine.signal.aborted) return;
-    answer = found;
-    // Half a word on the way to the whole is nothing to remember.
-    settled = setTimeout(() => mine === running && remember(state), SETTLED);
-    shown();
-    fill();
-  } catch (fault) {
-    if (fault.name !== "AbortError" && !mine.signal.aborted) failed(fault);
+    const result = await request("/search", { body: requestBody(0), lang, signal: controller.signal });
+    if (controller.signal.aborted) return;
+    answer = result;
+    // What was only typed on the way to a query is not remembered.
+    rememberTimer = setTimeout(() => controller === running && remember(state), REMEMBER_AFTER);
+    renderResults();
+    loadMoreIfNear();
+  } catch (error) {
+    if (error.name !== "AbortError" && !controller.signal.aborted) renderError(error);
   } finally {
     clearTimeout(slow);
-    if (mine === running) grid.waited();
+    if (controller === running) grid.endLoading();
   }
 }
 
-function shown() {
-  const among = $("grid").contains(document.activeElement);
+function renderResults() {
+  const hadFocus = $("grid").contains(document.activeElement);
   grid.clear();
   grid.add(answer);
-  if (among) grid.focus(0);
-  chips.show(answer, state, (variants) => look({ variants }, false));
-  told();
+  if (hadFocus) grid.focus(0);
+  chips.render(answer, state, (variants) => setState({ variants }, false));
+  renderStatus();
 }
 
-/** How much there is, or that there is nothing, and why. */
-function told() {
+function renderStatus() {
   if (!answer) return;
-  const { hits, confidence: sure, index } = answer;
-  const box = $("nothing");
-  box.hidden = hits.length > 0;
+  const { hits, confidence, index } = answer;
+  const empty = $("empty");
+  empty.hidden = hits.length > 0;
   if (hits.length) {
-    status(t("found", { n: count(grid.all().length), all: count(index.images) }));
+    setStatus(t("found", { n: formatCount(grid.all().length), all: formatCount(index.images) }));
     return;
   }
-  const unsure = sure !== null && sure < answer.min_confidence;
-  const words = unsure ? t("nothing", { q: plain(state.q) }) : index.images ? t("none") : t("empty");
-  status(words);
-  box.replaceChildren(make("h2", {}, words), ...(unsure ? [
-    make("p", {}, t("nothingWhy", { p: percent(sure) })),
-    make("button", { type: "button", class: "primary", onclick: () => look({ sure: 0 }) }, t("nearest")),
+  const unlikely = confidence !== null && confidence < answer.min_confidence;
+  const text = unlikely ? t("nothing", { q: plain(state.q) }) : index.images ? t("none") : t("empty");
+  setStatus(text);
+  empty.replaceChildren(h("h2", {}, text), ...(unlikely ? [
+    h("p", {}, t("nothingWhy", { p: percent(confidence) })),
+    button({ class: "primary", onclick: () => setState({ minConfidence: 0 }) }, t("nearest")),
   ] : []));
 }
 
-function failed(fault) {
+function renderError(error) {
   grid.clear();
   answer = null;
-  $("said").hidden = true;
-  if (!(fault instanceof Fault)) throw fault;
-  status(fault.code.startsWith("where-") ? "" : fault.code.startsWith("image-") ? t("notPicture") : fault.message, true);
-  if (fault.code.startsWith("where-")) filters.fault(fault.message);
+  $("expansion").hidden = true;
+  if (!(error instanceof ApiError)) throw error;
+  setStatus(error.code.startsWith("where-") ? "" : error.code.startsWith("image-") ? t("notPicture") : error.message, true);
+  if (error.code.startsWith("where-")) filters.showError(error.message);
 }
 
-/** The next page, once; again where it is not enough to scroll. */
-function more() {
+/** Load the next page once; again where it is not enough to scroll. */
+function loadMore() {
   if (!answer?.more || loading || !running) return loading ?? Promise.resolve();
-  const [of, offset] = [running, grid.all().length];
-  loading = ask("/search", { body: body(offset), lang, signal: of.signal }).then(
+  const [controller, offset] = [running, grid.all().length];
+  loading = request("/search", { body: requestBody(offset), lang, signal: controller.signal }).then(
     (page) => {
-      if (of !== running) return;
+      if (controller !== running) return;
       loading = null;
       answer.more = page.more && page.hits.length > 0;
       if (page.hits.length) grid.add(page);
-      told();
-      fill();
+      renderStatus();
+      loadMoreIfNear();
     },
-    (fault) => {
-      if (of === running) loading = null;
-      if (fault.name !== "AbortError") status(t("fault", { m: fault.message }), true);
+    (error) => {
+      if (controller === running) loading = null;
+      if (error.name !== "AbortError") setStatus(t("error", { m: error.message }), true);
     },
   );
   return loading;
 }
 
-function fill() {
+function loadMoreIfNear() {
   requestAnimationFrame(() => {
-    if ($("more").getBoundingClientRect().top < innerHeight + 1200) more();
+    if ($("more").getBoundingClientRect().top < innerHeight + 1200) loadMore();
   });
 }
 
-/** What does not wait for the answer. */
-function drawn() {
-  const start = !searching();
+function renderChrome() {
+  const start = !hasQuery();
   document.body.classList.toggle("start", start);
   $("start").hidden = !start;
-  if (start || state.picture || state.image !== null) $("said").hidden = true;
-  box.show(state.q);
+  if (start || state.picture || state.image !== null) $("expansion").hidden = true;
+  searchbox.render(state.q);
   document.title = [state.q.trim(), "搜图 Soutu"].filter(Boolean).join(" · ");
-  const like = $("like");
-  like.hidden = !(state.picture || state.image !== null);
-  if (!like.hidden) {
-    const end = make("button", { type: "button", class: "icon", onclick: () => look({ picture: null, image: null }) }, icon(CROSS));
-    label(end, t("remove"));
-    const src = state.picture?.url ?? thumbnail(state.image, 256, stats?.index.generation ?? 0);
-    like.replaceChildren(make("img", { src, alt: t("likeThis") }), make("span", {}, t("likeThis")), end);
+  const chip = $("like");
+  chip.hidden = !(state.picture || state.image !== null);
+  if (!chip.hidden) {
+    const remove = iconButton(CROSS, t("remove"), () => setState({ picture: null, image: null }));
+    const src = state.picture?.url ?? thumbnailUrl(state.image, 256, stats?.index.generation ?? 0);
+    chip.replaceChildren(h("img", { src, alt: t("likeThis") }), h("span", {}, t("likeThis")), remove);
   }
-  filters.show(state);
-  $("welcome").textContent = stats ? t("welcome", { n: count(stats.index.images) }) : "";
-  $("examples").replaceChildren(...t("examples").map((words) => make("li", {}, make("button", { type: "button",
-    onclick: () => look({ ...EMPTY, q: words }) }, words))));
+  filters.render(state);
+  $("welcome").textContent = stats ? t("welcome", { n: formatCount(stats.index.images) }) : "";
+  $("examples").replaceChildren(...t("examples").map((text) => h("li", {}, button({
+    onclick: () => setState({ ...EMPTY, q: text }) }, text))));
 }
 
-const typed = (q, replace) => look({ q, image: null, picture: null, variants: null }, replace);
+function renderTheme() {
+  document.documentElement.dataset.theme = theme;
+  label($("theme"), `${t("theme")}: ${t("themeIs")[theme]}`);
+}
+
+const searchText = (q, replace) => setState({ q, image: null, picture: null, variants: null }, replace);
 
 function listen() {
-  box.listen({
+  searchbox.listen({
     // The first letter begins a new search to go back from; the rest go on with it.
-    typed: (text) => typed(text, Boolean(state.q)),
-    entered: (text) => {
-      if (text !== state.q || !answer) typed(text, false);
+    onType: (text) => searchText(text, Boolean(state.q)),
+    onEnter: (text) => {
+      if (text !== state.q || !answer) searchText(text, false);
       else grid.focus(0);
       remember(state);
     },
-    down: () => grid.all().length > 0 && (grid.focus(0), true),
+    onDown: () => grid.all().length > 0 && (grid.focus(0), true),
   });
-  theme.listen();
+  $("theme").addEventListener("click", () => {
+    theme = NEXT_THEME[theme];
+    save("theme", theme);
+    renderTheme();
+  });
   $("home").addEventListener("click", (event) => {
     event.preventDefault();
-    look({ ...EMPTY });
-    box.focus();
+    setState({ ...EMPTY });
+    searchbox.focus();
   });
-  picture.listen(async (file) => look({ ...EMPTY, where: state.where, picture: await picture.prepared(file) }));
-  filters.listen((change) => look(change));
-  $("past").addEventListener("click", () => boxes.history((address) => {
-    history.pushState(null, "", address);
-    arrived();
+  upload.listen(async (file) => setState({ ...EMPTY, where: state.where, picture: await upload.prepare(file) }));
+  filters.listen((change) => setState(change));
+  $("history").addEventListener("click", () => dialogs.history((url) => {
+    history.pushState(null, "", url);
+    onPopState();
   }));
-  $("keys").addEventListener("click", boxes.help);
-  $("lang").addEventListener("click", () => speak(lang === "zh" ? "en" : "zh"));
+  $("keys").addEventListener("click", dialogs.help);
+  $("lang").addEventListener("click", () => setLanguage(lang === "zh" ? "en" : "zh"));
   onLanguage(() => {
-    drawn();
-    if (answer) chips.show(answer, state, (variants) => look({ variants }, false));
-    told();
+    renderTheme();
+    renderChrome();
+    if (answer) chips.render(answer, state, (variants) => setState({ variants }, false));
+    renderStatus();
   });
-  addEventListener("popstate", arrived);
-  addEventListener("scroll", fill, { passive: true });
-  addEventListener("resize", fill);
+  addEventListener("popstate", onPopState);
+  addEventListener("scroll", loadMoreIfNear, { passive: true });
+  addEventListener("resize", loadMoreIfNear);
   addEventListener("keydown", (event) => {
-    const writing = event.target.closest?.("input, select, textarea, dialog[open]");
-    if (writing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const editing = event.target.closest?.("input, select, textarea, dialog[open]");
+    if (editing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/") {
       event.preventDefault();
-      box.focus();
-    } else if (event.key === "?") boxes.help();
+      searchbox.focus();
+    } else if (event.key === "?") dialogs.help();
   });
 }
 
-function arrived() {
-  box.taken();
+function onPopState() {
+  searchbox.commitInput();
   viewer.leave();
-  state = fromAddress();
+  state = stateFromUrl();
   search();
 }
 
-function begin() {
+function start() {
   connect({
-    ask: boxes.signIn,
-    waiting: banner,
+    signIn: dialogs.signIn,
+    onWaiting: setBanner,
   });
   const similar = (hit) => {
-    look({ ...EMPTY, where: state.where, image: hit.id });
+    setState({ ...EMPTY, where: state.where, image: hit.id });
     scrollTo(0, 0);
   };
   grid.listen({
-    open: (at) => {
+    open: (index) => {
       remember(state);
-      viewer.open(at, answer.index.generation);
+      viewer.open(index, answer.index.generation);
     },
     similar,
   });
-  viewer.listen({ all: grid.all, more, focus: grid.focus, similar });
+  viewer.listen({ all: grid.all, more: loadMore, focus: grid.focus, similar });
   listen();
-  speak(lang);
-  if (!searching()) box.focus();
+  setLanguage(lang);
+  if (!hasQuery()) searchbox.focus();
   search();
-  ask("/stats", { lang }).then((found) => {
-    stats = found;
-    drawn();
+  request("/stats", { lang }).then((body) => {
+    stats = body;
+    renderChrome();
   }, () => {});
   performance.mark("soutu-usable");
 }
 
-begin();
+start();

@@ -1,31 +1,31 @@
-/** Pictures that a person has picked out, and taking them along as a list. */
+/** The selected pictures, and copying or saving them as a list. */
 
-import { $, CROSS, icon, make } from "./dom.js";
-import { count, label, onLanguage, t } from "./i18n.js";
+import { $, button, CROSS, h, iconButton } from "./dom.js";
+import { formatCount, onLanguage, t } from "./i18n.js";
 
-const picked = new Map();
+const selected = new Map();
 const listeners = [];
 
 export const onChange = (listener) => listeners.push(listener);
-export const has = (hit) => picked.has(hit?.id);
+export const has = (hit) => selected.has(hit?.id);
 
 export function toggle(hit) {
   if (!hit) return;
-  if (!picked.delete(hit.id)) picked.set(hit.id, hit);
-  changed();
+  if (!selected.delete(hit.id)) selected.set(hit.id, hit);
+  notify();
 }
 
 function clear() {
-  picked.clear();
-  changed();
+  selected.clear();
+  notify();
 }
 
-function changed() {
-  show();
+function notify() {
+  render();
   for (const listener of listeners) listener();
 }
 
-// A spreadsheet runs what begins so; a quote before it is what they all take for text.
+// A spreadsheet runs a cell that begins like this; a quote before it makes it text.
 const cell = (value) => {
   const text = String(value);
   const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
@@ -33,45 +33,42 @@ const cell = (value) => {
 };
 
 function csv() {
-  const rows = [...picked.values()].map((hit) => [hit.path, hit.caption, hit.score]);
+  const rows = [...selected.values()].map((hit) => [hit.path, hit.caption, hit.score]);
   return [["image_path", "caption", "score"], ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
-const paths = () => [...picked.values()].map((hit) => hit.path).join("\n") + "\n";
+const paths = () => [...selected.values()].map((hit) => hit.path).join("\n") + "\n";
 
-function save(name, kind, text) {
+function download(name, kind, text) {
   const url = URL.createObjectURL(new Blob([text], { type: `${kind};charset=utf-8` }));
-  make("a", { href: url, download: name }).click();
+  h("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
 async function copy(event) {
   const button = event.currentTarget;
   try {
-    await navigator.clipboard.writeText(paths()); // there is none without TLS
+    await navigator.clipboard.writeText(paths()); // undefined without TLS
   } catch {
-    return save("soutu.txt", "text/plain", paths());
+    return download("soutu.txt", "text/plain", paths());
   }
   button.textContent = t("copied");
   setTimeout(() => (button.textContent = t("copy")), 1500);
 }
 
-function show() {
-  const bar = $("picked");
-  bar.hidden = !picked.size;
-  document.body.classList.toggle("picking", picked.size > 0);
-  if (!picked.size) return bar.replaceChildren();
-  const button = (words, onclick) => make("button", { type: "button", onclick }, words);
-  const end = make("button", { type: "button", class: "icon", onclick: clear }, icon(CROSS));
-  label(end, t("clear"));
-  bar.setAttribute("aria-label", t("selected", { n: count(picked.size) }));
+function render() {
+  const bar = $("selection");
+  bar.hidden = !selected.size;
+  document.body.classList.toggle("selecting", selected.size > 0);
+  if (!selected.size) return bar.replaceChildren();
+  bar.setAttribute("aria-label", t("selected", { n: formatCount(selected.size) }));
   bar.replaceChildren(
-    make("strong", { role: "status" }, t("selected", { n: count(picked.size) })),
-    button(t("copy"), copy),
-    button(t("csv"), () => save("soutu.csv", "text/csv", "\ufeff" + csv())),
-    button(t("txt"), () => save("soutu.txt", "text/plain", paths())),
-    end,
+    h("strong", { role: "status" }, t("selected", { n: formatCount(selected.size) })),
+    button({ onclick: copy }, t("copy")),
+    button({ onclick: () => download("soutu.csv", "text/csv", "\ufeff" + csv()) }, "CSV"),
+    button({ onclick: () => download("soutu.txt", "text/plain", paths()) }, t("txt")),
+    iconButton(CROSS, t("clear"), clear),
   );
 }
 
-onLanguage(show);
+onLanguage(render);

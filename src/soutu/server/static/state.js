@@ -1,13 +1,13 @@
-/** What is being looked at. It lives in the address, so that it can be shared and gone back to. */
+/** The state of the page. It lives in the URL, so that it can be shared and gone back to. */
 
-/** @typedef {{text: string, weight: number, term: number}} Chosen */
+/** @typedef {{text: string, weight: number, term: number}} Variant */
 
-export const EMPTY = { q: "", image: null, picture: null, where: "", sure: 0, variants: null };
+export const EMPTY = { q: "", image: null, picture: null, where: "", minConfidence: 0, variants: null };
 
-/** Uploaded pictures cannot be part of an address; those of this visit are kept beside it. */
+/** Uploaded pictures, which no URL can hold, by their keys. */
 const pictures = new Map();
 
-export function kept(name) {
+export function load(name) {
   try {
     return localStorage.getItem(`soutu-${name}`);
   } catch {
@@ -15,64 +15,64 @@ export function kept(name) {
   }
 }
 
-export function keep(name, value) {
+export function save(name, value) {
   try {
     localStorage.setItem(`soutu-${name}`, value);
   } catch {
-    /* then it is not remembered */
+    /* then it is not saved */
   }
 }
 
-export function fromAddress() {
-  const said = new URLSearchParams(location.search);
-  const image = said.get("image");
-  const sure = Number(said.get("sure"));
+export function stateFromUrl() {
+  const params = new URLSearchParams(location.search);
+  const image = params.get("image");
+  const minConfidence = Number(params.get("sure"));
   return {
-    q: said.get("q") ?? "",
+    q: params.get("q") ?? "",
     image: /^\d{1,16}$/.test(image ?? "") ? Number(image) : null,
     picture: pictures.get(history.state?.picture) ?? null,
-    where: said.get("where") ?? "",
-    sure: sure > 0 && sure <= 1 ? sure : 0,
-    variants: said.has("v") ? said.getAll("v").map(fromText).filter(Boolean) : null,
+    where: params.get("where") ?? "",
+    minConfidence: minConfidence > 0 && minConfidence <= 1 ? minConfidence : 0,
+    variants: params.has("v") ? params.getAll("v").map(parseVariant).filter(Boolean) : null,
   };
 }
 
-function fromText(text) {
-  const found = /^(\d{1,2}):(\d{1,3}(?:\.\d{1,3})?):(.+)$/s.exec(text);
-  return found && Number(found[2]) > 0
-    ? { term: Number(found[1]), weight: Number(found[2]), text: found[3] }
+function parseVariant(text) {
+  const match = /^(\d{1,2}):(\d{1,3}(?:\.\d{1,3})?):(.+)$/s.exec(text);
+  return match && Number(match[2]) > 0
+    ? { term: Number(match[1]), weight: Number(match[2]), text: match[3] }
     : null;
 }
 
-export function toAddress(state) {
-  const said = new URLSearchParams();
-  if (state.q) said.set("q", state.q);
-  if (state.image !== null) said.set("image", state.image);
-  if (state.where) said.set("where", state.where);
-  if (state.sure) said.set("sure", state.sure);
-  for (const one of state.variants ?? []) said.append("v", `${one.term}:${one.weight}:${one.text}`);
-  const text = said.toString();
-  return text ? `/?${text}` : "/";
+export function urlOf(state) {
+  const params = new URLSearchParams();
+  if (state.q) params.set("q", state.q);
+  if (state.image !== null) params.set("image", state.image);
+  if (state.where) params.set("where", state.where);
+  if (state.minConfidence) params.set("sure", state.minConfidence);
+  for (const { term, weight, text } of state.variants ?? []) params.append("v", `${term}:${weight}:${text}`);
+  const query = params.toString();
+  return query ? `/?${query}` : "/";
 }
 
-/** Put `state` into the address; `replace` where it only goes on what is there (typing). */
-export function show(state, replace) {
-  let known = null;
+/** Put `state` into the URL; `replace` where it continues what is there (typing). */
+export function pushState(state, replace) {
+  let entry = null;
   if (state.picture) {
-    known = { picture: state.picture.key };
+    entry = { picture: state.picture.key };
     pictures.set(state.picture.key, state.picture);
   }
-  const address = toAddress(state);
-  const same = address === location.pathname + location.search && known?.picture === history.state?.picture;
-  history[replace || same ? "replaceState" : "pushState"](known, "", address);
+  const url = urlOf(state);
+  const same = url === location.pathname + location.search && entry?.picture === history.state?.picture;
+  history[replace || same ? "replaceState" : "pushState"](entry, "", url);
 }
 
-const MOST = 50;
+const MAX_HISTORY = 50;
 
-export function past() {
+export function searchHistory() {
   try {
-    const found = JSON.parse(kept("history") ?? "[]");
-    return Array.isArray(found) ? found.filter((one) => typeof one === "string").slice(0, MOST) : [];
+    const urls = JSON.parse(load("history") ?? "[]");
+    return Array.isArray(urls) ? urls.filter((url) => typeof url === "string").slice(0, MAX_HISTORY) : [];
   } catch {
     return [];
   }
@@ -80,8 +80,8 @@ export function past() {
 
 export function remember(state) {
   if (!state.q.trim()) return;
-  const address = toAddress({ ...state, variants: null });
-  keep("history", JSON.stringify([address, ...past().filter((one) => one !== address)].slice(0, MOST)));
+  const url = urlOf({ ...state, variants: null });
+  save("history", JSON.stringify([url, ...searchHistory().filter((other) => other !== url)].slice(0, MAX_HISTORY)));
 }
 
-export const forget = () => keep("history", "[]");
+export const clearHistory = () => save("history", "[]");

@@ -1,133 +1,126 @@
-/** One picture, large, with all that is known of it. */
+/** The viewer: one picture, large, with all that is known of it. */
 
-import { ask, image, thumbnail } from "./api.js";
-import { $, CROSS, DOWN, LEFT, LIKE, RIGHT, TICK, icon, make, plain } from "./dom.js";
-import { bytes, label, lang, percent, t } from "./i18n.js";
+import { imageUrl, request, thumbnailUrl } from "./api.js";
+import { $, CROSS, DOWN, h, icon, iconButton, label, LEFT, LIKE, plain, RIGHT, TICK } from "./dom.js";
+import { fileSize, lang, percent, t } from "./i18n.js";
 import * as selection from "./selection.js";
 
 const SIDE = 1024; // the largest thumbnail
-const MOST = 50e6; // pixels of a picture that is loaded whole
-const SWIPE = 60; // pixels of a finger's way to the next picture
+const MAX_PIXELS = 50e6; // of a picture that is loaded in full
+const SWIPE = 60; // pixels that a finger moves to the next picture
 
-let list = { all: () => [], more: () => {}, focus: () => {}, similar: () => {} };
-let at = 0;
+let grid = { all: () => [], more: () => {}, focus: () => {}, similar: () => {} };
+let current = 0;
 let generation = 0;
-const box = () => $("viewer");
+const dialog = () => $("viewer");
 
-/** `actions`: all() the hits, more() loads the next, focus(at), similar(hit). */
-export function listen(actions) {
-  list = actions;
-  box().addEventListener("close", () => {
-    box().replaceChildren();
-    if (at >= 0) list.focus(at);
+/** Set what the viewer calls: all(), more(), focus(index), similar(hit). */
+export function listen(handlers) {
+  grid = handlers;
+  dialog().addEventListener("close", () => {
+    dialog().replaceChildren();
+    if (current >= 0) grid.focus(current);
   });
-  box().addEventListener("click", (event) => event.target === box() && box().close());
-  box().addEventListener("keydown", (event) => {
+  dialog().addEventListener("click", (event) => event.target === dialog() && dialog().close());
+  dialog().addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const done = { ArrowLeft: () => move(-1), ArrowRight: () => move(1), s: similar, x: pick }[event.key];
-    if (!done) return;
+    const action = { ArrowLeft: () => move(-1), ArrowRight: () => move(1), s: similar, x: toggleSelected }[event.key];
+    if (!action) return;
     event.preventDefault();
-    done();
+    action();
   });
   let from = null;
-  box().addEventListener("touchstart", (event) => (from = event.touches.length === 1 ? event.touches[0] : null), { passive: true });
-  box().addEventListener("touchend", (event) => {
+  dialog().addEventListener("touchstart", (event) => (from = event.touches.length === 1 ? event.touches[0] : null), { passive: true });
+  dialog().addEventListener("touchend", (event) => {
     const to = event.changedTouches[0];
     const [x, y] = from ? [to.clientX - from.clientX, to.clientY - from.clientY] : [0, 0];
     if (Math.abs(x) > SWIPE && Math.abs(x) > 2 * Math.abs(y)) move(x < 0 ? 1 : -1);
   }, { passive: true });
 }
 
-export function open(place, known) {
-  at = place;
-  generation = known;
-  show();
-  box().showModal();
+export function open(index, indexGeneration) {
+  current = index;
+  generation = indexGeneration;
+  render();
+  dialog().showModal();
 }
 
-/** The list is another now. */
+/** Close without going back to the grid, whose results are others now. */
 export function leave() {
-  at = -1;
-  if (box().open) box().close();
+  current = -1;
+  if (dialog().open) dialog().close();
 }
 
 function similar() {
-  const hit = list.all()[at];
-  box().close();
-  list.similar(hit);
+  const hit = grid.all()[current];
+  dialog().close();
+  grid.similar(hit);
 }
 
-function pick() {
-  selection.toggle(list.all()[at]);
-  box().querySelector(".pick")?.setAttribute("aria-pressed", String(selection.has(list.all()[at])));
+function toggleSelected() {
+  selection.toggle(grid.all()[current]);
+  dialog().querySelector(".select")?.setAttribute("aria-pressed", String(selection.has(grid.all()[current])));
 }
 
 async function move(by) {
-  if (at + by >= list.all().length) await list.more();
-  if (at + by < 0 || at + by >= list.all().length) return;
-  at += by;
-  show(by);
+  if (current + by >= grid.all().length) await grid.more();
+  if (current + by < 0 || current + by >= grid.all().length) return;
+  current += by;
+  render(by);
 }
 
-function show(moved) {
-  const hit = list.all()[at];
-  const words = plain(hit.caption || hit.path);
-  const button = (code, path, onclick, more = "") => {
-    const found = make("button", { type: "button", class: `icon ${more}`, onclick }, icon(path));
-    label(found, t(code));
-    return found;
-  };
-  const get = make("a", { class: "icon", href: `${image(hit.id)}?download=true`, download: hit.path.split("/").pop() }, icon(DOWN));
-  label(get, t("download"));
-  const tick = button("select", TICK, pick, "pick");
-  tick.setAttribute("aria-pressed", String(selection.has(hit)));
-  const picture = large(hit, words);
-  const facts = make("dl", {});
-  const fact = (code, value) => value && facts.append(make("dt", {}, t(code)), make("dd", { dir: "auto" }, plain(value)));
+function render(moved) {
+  const hit = grid.all()[current];
+  const caption = plain(hit.caption || hit.path);
+  const download = label(h("a", { class: "icon", href: `${imageUrl(hit.id)}?download=true`, download: hit.path.split("/").pop() }, icon(DOWN)), t("download"));
+  const select = iconButton(TICK, t("select"), toggleSelected, { class: "icon select" });
+  select.setAttribute("aria-pressed", String(selection.has(hit)));
+  const picture = largePicture(hit, caption);
+  const facts = h("dl", {});
+  const fact = (code, value) => value && facts.append(h("dt", {}, t(code)), h("dd", { dir: "auto" }, plain(value)));
   fact("path", hit.path);
   fact("also", hit.also.join(" · "));
   fact("size", hit.width ? `${hit.width} × ${hit.height}` : "");
   fact("confidence", hit.confidence === null ? "" : percent(hit.confidence));
   fact("score", hit.score.toFixed(4));
   fact("cosine", hit.cosine.toFixed(4));
-  const captions = make("div", { class: "captions" }, make("p", { dir: "auto" }, words));
-  const before = button("prev", LEFT, () => move(-1), "prev");
-  const after = button("next", RIGHT, () => move(1), "next");
-  before.disabled = at === 0;
-  box().setAttribute("aria-label", words);
-  box().replaceChildren(
-    make("div", { class: "bar" }, make("span", { class: "rank" }, `${hit.rank}`), button("similar", LIKE, similar, "sim"), tick, get,
-      button("close", CROSS, () => box().close())),
-    make("div", { class: "stage" }, before, make("a", { href: image(hit.id), target: "_blank", rel: "noopener", title: t("open") }, picture), after),
-    make("div", { class: "about" }, captions, facts),
+  const captions = h("div", { class: "captions" }, h("p", { dir: "auto" }, caption));
+  const previous = iconButton(LEFT, t("prev"), () => move(-1), { class: "icon prev" });
+  const next = iconButton(RIGHT, t("next"), () => move(1), { class: "icon next" });
+  previous.disabled = current === 0;
+  dialog().setAttribute("aria-label", caption);
+  dialog().replaceChildren(
+    h("div", { class: "bar" }, h("span", { class: "rank" }, `${hit.rank}`), iconButton(LIKE, t("similar"), similar, { class: "icon sim" }), select, download,
+      iconButton(CROSS, t("close"), () => dialog().close())),
+    h("div", { class: "stage" }, previous, h("a", { href: imageUrl(hit.id), target: "_blank", rel: "noopener", title: t("open") }, picture), next),
+    h("div", { class: "about" }, captions, facts),
   );
-  if (moved) (moved < 0 && at > 0 ? before : after).focus();
-  ready(at + 1);
-  ready(at - 1);
-  ask(`/images/${hit.id}/info`, { lang }).then((info) => {
-    if (list.all()[at] !== hit || !box().open) return;
-    if (info.captions.length > 1) captions.replaceChildren(...info.captions.map((one) => make("p", { dir: "auto" }, plain(one))));
-    fact("file", info.size && bytes(info.size));
+  if (moved) (moved < 0 && current > 0 ? previous : next).focus();
+  preload(current + 1);
+  preload(current - 1);
+  request(`/images/${hit.id}/info`, { lang }).then((info) => {
+    if (grid.all()[current] !== hit || !dialog().open) return;
+    if (info.captions.length > 1) captions.replaceChildren(...info.captions.map((text) => h("p", { dir: "auto" }, plain(text))));
+    fact("file", info.size && fileSize(info.size));
     fact("taken", info.taken.replace("T", " "));
   }, () => {});
 }
 
-/** The thumbnail, and where that is too small for the window, the picture itself after it. */
-function large(hit, words) {
-  const picture = make("img", { alt: words, src: thumbnail(hit.id, SIDE, generation),
+/** Show the thumbnail; where that is too small, the picture itself after it. */
+function largePicture(hit, caption) {
+  const picture = h("img", { alt: caption, src: thumbnailUrl(hit.id, SIDE, generation),
     width: hit.width || undefined, height: hit.height || undefined,
-    onerror: () => picture.replaceWith(make("p", { class: "lost" }, t("noImage"))) });
+    onerror: () => picture.replaceWith(h("p", { class: "unavailable" }, t("noImage"))) });
   picture.addEventListener("load", () => {
-    const shown = Math.max(picture.clientWidth, picture.clientHeight) * devicePixelRatio;
-    if (Math.max(hit.width, hit.height) <= SIDE || shown <= SIDE || hit.width * hit.height > MOST) return;
-    const whole = make("img", { src: image(hit.id) });
-    whole.decode().then(() => picture.isConnected && (picture.src = whole.src), () => {});
+    const side = Math.max(picture.clientWidth, picture.clientHeight) * devicePixelRatio;
+    if (Math.max(hit.width, hit.height) <= SIDE || side <= SIDE || hit.width * hit.height > MAX_PIXELS) return;
+    const full = h("img", { src: imageUrl(hit.id) });
+    full.decode().then(() => picture.isConnected && (picture.src = full.src), () => {});
   }, { once: true });
   return picture;
 }
 
-/** The browser has the picture at `place` before it is asked for. */
-function ready(place) {
-  const hit = list.all()[place];
-  if (hit) new Image().src = thumbnail(hit.id, SIDE, generation);
+function preload(index) {
+  const hit = grid.all()[index];
+  if (hit) new Image().src = thumbnailUrl(hit.id, SIDE, generation);
 }
