@@ -27,7 +27,7 @@ from training.captions import Kind
 from training.collections import KINDS, SPLITS, scenes_of
 from training.colours import COLOURS
 from training.conditions import TIMES, WEATHERS
-from training.facts import Said, Wanted
+from training.facts import CaptionSpec, ObjectSpec
 from training.scenes import LAYOUTS, Scene
 from training.things import keys_of
 
@@ -58,7 +58,7 @@ class Query:
     kind: Kind
     zh: str
     en: str
-    meanings: tuple[Said, ...]
+    meanings: tuple[CaptionSpec, ...]
 
     def fits(self, scene: Scene) -> bool:
         """Whether the scene answers the query."""
@@ -119,10 +119,10 @@ def everyday_words(path: Path = EVERYDAY_WORDS) -> tuple[Word, ...]:
     return tuple(parsed.values())
 
 
-def read_meaning(meaning: str, text: str = "") -> tuple[Said, ...]:
+def read_meaning(meaning: str, text: str = "") -> tuple[CaptionSpec, ...]:
     """Parse a meaning into its alternatives, each with ``text``. Raises ValueError with the cause,
     MissingArtwork where the things that can be drawn are not known."""
-    slots: list[list[Wanted]] = []
+    slots: list[list[ObjectSpec]] = []
     settings: dict[str, list[str]] = {}
     for part in (part.strip() for part in meaning.split(";")):
         key, equals, value = part.partition("=")
@@ -140,13 +140,13 @@ def read_meaning(meaning: str, text: str = "") -> tuple[Said, ...]:
         raise ValueError(f"a relation is that of two things, here are {len(slots)}")
     values = [settings.get(key, [None]) for key in SETTINGS]
     return tuple(
-        Said(text, objects, background, relation, tuple(c for c in conditions if c))
+        CaptionSpec(text, objects, background, relation, tuple(c for c in conditions if c))
         for objects in product(*slots)
         for background, relation, *conditions in product(*values)
     )
 
 
-def _parse_object(text: str) -> Wanted:
+def _parse_object(text: str) -> ObjectSpec:
     """Parse one thing, such as ``cat:gray x2``."""
     read = OBJECT.fullmatch(text.strip())
     if read is None:
@@ -158,7 +158,7 @@ def _parse_object(text: str) -> Wanted:
         raise ValueError(f"{colour!r} is no colour of the generator")
     if count is not None and int(count) not in COUNTS:
         raise ValueError(f"no scene has {count} of a thing: {COUNTS[0]} to {COUNTS[-1]}")
-    return Wanted(name, colour, int(count) if count else None)
+    return ObjectSpec(name, colour, int(count) if count else None)
 
 
 def _setting(key: str, value: str) -> str:

@@ -19,7 +19,7 @@ from soutu.models.base import Encoder
 from soutu.types import Floats, Rgb
 from training.captions import Kind, say
 from training.collections import KINDS, LANGS, SPLITS, Split, scenes_of
-from training.facts import Said
+from training.facts import CaptionSpec
 from training.nouns import Lang
 from training.scenes import Scene, render
 from training.styles import TRAINING
@@ -37,7 +37,7 @@ PRESENT, COLOUR, NEAR, ABSENT = "present", "other colour", "near miss", "absent"
 class LabelledQuery:
     lang: Lang
     kind: Kind
-    caption: Said
+    caption: CaptionSpec
     label: str
 
 
@@ -100,8 +100,8 @@ def _sample_queries(
             yield LabelledQuery(lang, kind, caption, COLOUR if other_colour else source)
 
 
-def _without_colours(caption: Said) -> Said:
-    return replace(caption, wanted=tuple(replace(item, colour=None) for item in caption.wanted))
+def _without_colours(caption: CaptionSpec) -> CaptionSpec:
+    return replace(caption, objects=tuple(replace(item, colour=None) for item in caption.objects))
 
 
 def scene_vectors(encoder: Encoder, split: Split, work: Path) -> Floats:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from training.colours import own_colour, recolour
 from training.styles import NOTO, draw_svg
-from training.things import Thing, things
+from training.things import Concept, things
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 STRIKE = 109  # the one size at which the font's bitmaps can be read
@@ -37,7 +37,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=8_000)
 def draw(glyph: str, style: str = NOTO) -> Image.Image | None:
-    """The glyph as RGBA, cropped to its ink; None if the style has no single drawing of it."""
+    """Draw the glyph as RGBA, cropped to its ink; None if the style has no single drawing of it."""
     drawn = _draw_noto(glyph) if style == NOTO else draw_svg(glyph, style)
     box = drawn.getchannel("A").getbbox() if drawn else None
     return drawn.crop(box) if drawn and box else None
@@ -53,8 +53,8 @@ def _draw_noto(glyph: str) -> Image.Image | None:
 
 
 @cache
-def drawable() -> tuple[Thing, ...]:
-    """The things whose every glyph the font draws."""
+def drawable() -> tuple[Concept, ...]:
+    """Return the things whose every glyph the font draws."""
     blank = draw("\U0010fffd")
     missing = blank.tobytes() if blank else b""
 
@@ -67,7 +67,7 @@ def drawable() -> tuple[Thing, ...]:
 
 @lru_cache(maxsize=40_000)
 def artwork(glyph: str, colour: str | None, longest: int, style: str = NOTO) -> Image.Image:
-    """The glyph in ``colour`` (None: its own), its longer side ``longest`` px, premultiplied.
+    """Draw the glyph in ``colour`` (None: its own), its longer side ``longest`` px, premultiplied.
     A thing that a style lacks is drawn as Noto has it."""
     drawn = draw(glyph, style) or draw(glyph)
     if drawn is None:
@@ -81,6 +81,6 @@ def artwork(glyph: str, colour: str | None, longest: int, style: str = NOTO) -> 
 
 @cache
 def colour_of(glyph: str, style: str = NOTO) -> str | None:
-    """The colour word for the drawing as it is, or None."""
+    """Return the colour word for the drawing as it is, or None."""
     drawn = draw(glyph, style) or draw(glyph)
     return own_colour(np.asarray(drawn)) if drawn is not None else None

@@ -114,7 +114,7 @@ class _Brush:
         self.draw.rectangle((x0 * s, y0 * s, x1 * s, y1 * s), fill=rgb)
 
     def ridge(self, base: float, height: float, rgb: Rgb) -> None:
-        """A rolling horizon filled down to the bottom edge."""
+        """Fill a rolling horizon down to the bottom edge."""
         phase, waves = self.rng.random() * 6, self.rng.uniform(1, 3)
         line = [
             (i / 16, base - height * math.sin(phase + waves * i / 16 * math.pi)) for i in range(17)
@@ -282,7 +282,7 @@ PAINTERS: dict[str, Callable[[_Brush], None]] = {
 
 
 def paint(background: Background, size: int) -> Image.Image:
-    """The background as an RGB image of ``size`` px squared."""
+    """Paint the background as an RGB image of ``size`` px squared."""
     brush = _Brush(size, random.Random(background.seed))
     if background.kind in PAINTERS:
         PAINTERS[background.kind](brush)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Literal
 
 from training.backgrounds import PLACES
-from training.facts import Said, place_of
-from training.nouns import Lang, counted, name, where
+from training.facts import CaptionSpec, place_of
+from training.nouns import Lang, count_phrase, name, where
 from training.scenes import Scene
 
 Kind = Literal["word", "phrase", "sentence"]
@@ -27,91 +27,90 @@ def caption(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> str:
     return say(scene, lang, kind, rng).text
 
 
-def say(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> Said:
+def say(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> CaptionSpec:
     """One way to say it, with the facts it tells. ``word`` names one thing (or the place),
     ``phrase`` adds one fact, ``sentence`` tells things, colours, counts, relation and place."""
     if kind == "word":
         return _word(scene, lang, rng)
     if kind == "phrase":
         return _phrase(scene, lang, rng)
-    said = _sentence(scene, lang, rng)
-    return _with_conditions(said, scene, lang, rng)
+    return _add_conditions(_sentence(scene, lang, rng), scene, lang, rng)
 
 
-def _with_conditions(said: Said, scene: Scene, lang: Lang, rng: random.Random) -> Said:
+def _add_conditions(spec: CaptionSpec, scene: Scene, lang: Lang, rng: random.Random) -> CaptionSpec:
     """Half of the sentences tell the weather and the time of day, if there is any."""
     facts = tuple(f for f in (scene.conditions.weather, scene.conditions.time) if f)
     if not facts or rng.random() < 0.5:
-        return said
+        return spec
     when = [rng.choice(CONDITIONS[fact][0 if lang == "zh" else 1]) for fact in facts]
-    text = "，".join([*when, said.text]) if lang == "zh" else " ".join([said.text, *when])
-    return replace(said, text=text, conditions=facts)
+    text = "，".join([*when, spec.text]) if lang == "zh" else " ".join([spec.text, *when])
+    return replace(spec, text=text, conditions=facts)
 
 
-def _word(scene: Scene, lang: Lang, rng: random.Random) -> Said:
+def _word(scene: Scene, lang: Lang, rng: random.Random) -> CaptionSpec:
     place = PLACES.get(scene.background.kind)
     if place and rng.random() < 0.12:
-        return Said(rng.choice(place.zh if lang == "zh" else place.en), place=place.key)
+        return CaptionSpec(rng.choice(place.zh if lang == "zh" else place.en), place=place.key)
     group = rng.choice(scene.groups)
     coloured = group.colour is not None and rng.random() < 0.6
-    text, wanted = name(group, lang, rng, colour=coloured, broad=0.12)
-    return Said(text, (wanted,))
+    text, item = name(group, lang, rng, colour=coloured, broad=0.12)
+    return CaptionSpec(text, (item,))
 
 
-def _phrase(scene: Scene, lang: Lang, rng: random.Random) -> Said:
+def _phrase(scene: Scene, lang: Lang, rng: random.Random) -> CaptionSpec:
     if scene.relation == "on" and rng.random() < 0.6:
         upper, lower = scene.groups[0], scene.groups[1]
         first, above = name(upper, lang, rng, colour=rng.random() < 0.4)
         if lang == "zh":
             second, below = name(lower, lang, rng, colour=rng.random() < 0.3)
-            return Said(f"{second}上的{first}", (above, below), relation="on")
-        second, below = counted(lower, lang, rng, colour=rng.random() < 0.3)
-        return Said(f"{first} on {second}", (above, below), relation="on")
+            return CaptionSpec(f"{second}上的{first}", (above, below), relation="on")
+        second, below = count_phrase(lower, lang, rng, colour=rng.random() < 0.3)
+        return CaptionSpec(f"{first} on {second}", (above, below), relation="on")
     group = rng.choice(scene.groups)
     if group.count > 1 and rng.random() < 0.4:
-        text, wanted = counted(group, lang, rng, colour=rng.random() < 0.5)
-        return Said(text, (wanted,))
+        text, item = count_phrase(group, lang, rng, colour=rng.random() < 0.5)
+        return CaptionSpec(text, (item,))
     if group.colour is not None and rng.random() < 0.3:
-        text, wanted = name(group, lang, rng, colour=True)
-        return Said(text, (wanted,))
-    text, wanted = name(group, lang, rng, colour=rng.random() < 0.55, broad=0.06)
-    there = where(scene, lang, rng)
-    text = f"{there}的{text}" if lang == "zh" else f"{text} {there}"
-    return Said(text, (wanted,), place_of(scene))
+        text, item = name(group, lang, rng, colour=True)
+        return CaptionSpec(text, (item,))
+    text, item = name(group, lang, rng, colour=rng.random() < 0.55, broad=0.06)
+    setting = where(scene, lang, rng)
+    text = f"{setting}的{text}" if lang == "zh" else f"{text} {setting}"
+    return CaptionSpec(text, (item,), place_of(scene))
 
 
-def _sentence(scene: Scene, lang: Lang, rng: random.Random) -> Said:
-    there = where(scene, lang, rng)
-    things = [counted(group, lang, rng) for group in scene.groups]
-    said = [text for text, _ in things]
+def _sentence(scene: Scene, lang: Lang, rng: random.Random) -> CaptionSpec:
+    setting = where(scene, lang, rng)
+    pairs = [count_phrase(group, lang, rng) for group in scene.groups]
+    nouns = [text for text, _ in pairs]
     build = _zh_sentence if lang == "zh" else _en_sentence
-    text = build(scene, there, said, rng)
-    return Said(text, tuple(wanted for _, wanted in things), place_of(scene), scene.relation)
+    text = build(scene, setting, nouns, rng)
+    return CaptionSpec(text, tuple(item for _, item in pairs), place_of(scene), scene.relation)
 
 
-def _zh_sentence(scene: Scene, there: str, said: list[str], rng: random.Random) -> str:
-    if len(said) == 1:
+def _zh_sentence(scene: Scene, place: str, nouns: list[str], rng: random.Random) -> str:
+    if len(nouns) == 1:
         verbs = ["在"]
         if scene.groups[0].thing.is_animal:
             verbs = ["在", "站在", "蹲在", "坐在", "趴在"]
         return rng.choice(
             [
-                f"{said[0]}{rng.choice(verbs)}{there}",
-                f"{said[0]}{rng.choice(verbs)}{there}",
-                f"{there}有{said[0]}",
-                f"{there}的{said[0]}",
+                f"{nouns[0]}{rng.choice(verbs)}{place}",
+                f"{nouns[0]}{rng.choice(verbs)}{place}",
+                f"{place}有{nouns[0]}",
+                f"{place}的{nouns[0]}",
             ]
         )
-    if len(said) == 3:
-        listed = f"{said[0]}、{said[1]}和{said[2]}"
-        return rng.choice([f"{listed}在{there}", f"{there}有{listed}"])
-    first, second = said
+    if len(nouns) == 3:
+        enumeration = f"{nouns[0]}、{nouns[1]}和{nouns[2]}"
+        return rng.choice([f"{enumeration}在{place}", f"{place}有{enumeration}"])
+    first, second = nouns
     if scene.relation is None:
         return rng.choice(
             [
-                f"{first}和{second}在{there}",
-                f"{there}有{first}和{second}",
-                f"{there}的{first}和{second}",
+                f"{first}和{second}在{place}",
+                f"{place}有{first}和{second}",
+                f"{place}的{first}和{second}",
             ]
         )
     side, other = {"left": ("左边", "右边"), "above": ("上面", "下面"), "on": ("上", "下面")}[
@@ -120,23 +119,23 @@ def _zh_sentence(scene: Scene, there: str, said: list[str], rng: random.Random) 
     ways = [f"{first}在{second}{side}", f"{second}{side}有{first}"]
     if scene.relation != "on":
         ways += [f"{second}在{first}{other}", f"{side}是{first}，{other}是{second}"]
-    return f"{there}，{rng.choice(ways)}" if rng.random() < 0.5 else f"{rng.choice(ways)}，{there}"
+    return f"{place}，{rng.choice(ways)}" if rng.random() < 0.5 else f"{rng.choice(ways)}，{place}"
 
 
-def _en_sentence(scene: Scene, there: str, said: list[str], rng: random.Random) -> str:
-    if len(said) == 1:
+def _en_sentence(scene: Scene, place: str, nouns: list[str], rng: random.Random) -> str:
+    if len(nouns) == 1:
         verbs = ["", ""]
         if scene.groups[0].thing.is_animal:
             verbs = ["", " sitting", " standing", " resting"]
         lead = rng.choice(["", "", "a picture of ", "there is "])
         if lead == "there is " and scene.groups[0].count > 1:
             lead = "there are "
-        return f"{lead}{said[0]}{rng.choice(verbs)} {there}"
-    if len(said) == 3:
-        return f"{said[0]}, {said[1]} and {said[2]} {there}"
-    first, second = said
+        return f"{lead}{nouns[0]}{rng.choice(verbs)} {place}"
+    if len(nouns) == 3:
+        return f"{nouns[0]}, {nouns[1]} and {nouns[2]} {place}"
+    first, second = nouns
     if scene.relation is None:
-        return f"{first} and {second} {there}"
+        return f"{first} and {second} {place}"
     ways = {
         "left": [
             f"{first} to the left of {second}",
@@ -146,4 +145,4 @@ def _en_sentence(scene: Scene, there: str, said: list[str], rng: random.Random) 
         "above": [f"{first} above {second}", f"{second} below {first}"],
         "on": [f"{first} on {second}", f"{first} on top of {second}"],
     }[scene.relation]
-    return f"{rng.choice(ways)} {there}" if rng.random() < 0.75 else f"{there}, {rng.choice(ways)}"
+    return f"{rng.choice(ways)} {place}" if rng.random() < 0.75 else f"{place}, {rng.choice(ways)}"

@@ -9,15 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from training.things import CLDR, GROUPS, LEFT_OUT, bare
-
-# Their names stay as they are: a hash over that module freezes the test collections.
-from training.things import _listed as listed
-from training.things import _names as cldr_names
+from training.things import CLDR, GROUPS, LEFT_OUT, bare, cldr_names, read_emoji
 
 LEXICON = Path(__file__).parents[1] / "src/soutu/query/data/lexicon/cldr.tsv"
 DTD = CLDR.parent / "dtd" / "ldml.dtd"
-LONGEST = 8  # characters: beyond that a name is a description that nobody types
+MAX_CHARACTERS = 8  # beyond that a name is a description that nobody types
 
 # Kinds by subgroup or its first part; what remains in the groups of things is a thing. Faces,
 # hands, signs and flags are left out: CLDR names what they mean (嘿嘿), not what is seen.
@@ -67,25 +63,25 @@ FALSE = frozenset(_FALSE.split())
 
 
 def version() -> str:
-    """The CLDR version of the installed package."""
-    found = re.search(r'cldrVersion CDATA #FIXED "([\d.]+)"', DTD.read_text(encoding="utf-8"))
-    return found.group(1) if found else "of unknown version"
+    """Return the CLDR version of the installed package."""
+    match = re.search(r'cldrVersion CDATA #FIXED "([\d.]+)"', DTD.read_text(encoding="utf-8"))
+    return match.group(1) if match else "of unknown version"
 
 
 def rows() -> list[str]:
     """One line ``word, kind, english, synonyms, sense`` for every name worth a search."""
     zh_names, en_names = cldr_names("zh"), cldr_names("en")
-    found: dict[str, str] = {}
-    for glyph, group, subgroup in listed():
+    lines: dict[str, str] = {}
+    for glyph, group, subgroup in read_emoji():
         zh, en = zh_names.get(bare(glyph), ""), en_names.get(bare(glyph), "")
         kind = _kind(zh, group, subgroup)
         if kind and _is_word(zh) and ":" not in en and not LEFT_OUT.search(en):
-            found.setdefault(zh, "\t".join([zh, kind, en.replace("’", "'"), "", ""]))
-    return list(found.values())
+            lines.setdefault(zh, "\t".join([zh, kind, en.replace("’", "'"), "", ""]))
+    return list(lines.values())
 
 
 def lexicon() -> str:
-    """The whole file."""
+    """Return the whole file."""
     head = (
         "# Names of emoji, for words that no other file of the lexicon has.",
         f"# Source: Unicode CLDR {version()}, annotations zh.xml and en.xml (made by",
@@ -105,7 +101,7 @@ def _kind(name: str, group: str, subgroup: str) -> str | None:
 def _is_word(name: str) -> bool:
     """Whether people type the name: 收起的伞 is a description."""
     chinese = re.fullmatch(r"[A-Za-z0-9]*[\u4e00-\u9fff]+", name)
-    return bool(chinese) and len(name) <= LONGEST and "的" not in name and name not in FALSE
+    return bool(chinese) and len(name) <= MAX_CHARACTERS and "的" not in name and name not in FALSE
 
 
 if __name__ == "__main__":

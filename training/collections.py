@@ -28,11 +28,11 @@ from training.artwork import MissingArtwork, drawable
 from training.backgrounds import PAINTERS
 from training.captions import Kind, say
 from training.conditions import sample_conditions
-from training.facts import Said, place_of
+from training.facts import CaptionSpec, place_of
 from training.nouns import Lang
 from training.recipes import held_out, in_style, near_misses
 from training.scenes import Scene, render, sample
-from training.styles import NOTO, TRAINING, UNSEEN, installed
+from training.styles import NOTO, TRAINING, UNSEEN, installed_styles
 
 QUALITY = 85
 LANGS: tuple[Lang, ...] = ("zh", "en")
@@ -86,37 +86,37 @@ def generator_hash() -> str:
 
 
 def scenes_of(split: Split) -> Iterator[Scene]:
-    """The scenes, each followed by its three near-misses."""
+    """Yield the scenes, each followed by its three near-misses."""
     rng = random.Random(f"collection:{split.name}")
     for _ in range(split.pictures // 4):
         while not split.main(base := sample(rng)):
             pass
-        for one in (base, *near_misses(base, rng)):
-            conditions = sample_conditions(one.background, rng)
-            yield replace(in_style(one, split.styles, rng), conditions=conditions)
+        for variation in (base, *near_misses(base, rng)):
+            conditions = sample_conditions(variation.background, rng)
+            yield replace(in_style(variation, split.styles, rng), conditions=conditions)
 
 
-def queries_of(split: Split, scenes: Sequence[Scene]) -> Iterator[tuple[Lang, Kind, Said]]:
-    """Queries worded for scenes drawn at random, no text twice in a language."""
+def queries_of(split: Split, scenes: Sequence[Scene]) -> Iterator[tuple[Lang, Kind, CaptionSpec]]:
+    """Yield queries worded for scenes drawn at random, no text twice in a language."""
     rng = random.Random(f"queries:{split.name}")
     for lang in LANGS:
         seen: set[str] = set()
         for kind in KINDS:
-            wanted, tries = split.queries, 0
-            while wanted and tries < 50 * split.queries:
+            remaining, tries = split.queries, 0
+            while remaining and tries < 50 * split.queries:
                 tries += 1
-                said = say(rng.choice(scenes), lang, kind, rng)
-                if said.text not in seen:
-                    seen.add(said.text)
-                    wanted -= 1
-                    yield lang, kind, said
+                spec = say(rng.choice(scenes), lang, kind, rng)
+                if spec.text not in seen:
+                    seen.add(spec.text)
+                    remaining -= 1
+                    yield lang, kind, spec
 
 
 def write(split: Split, folder: Path) -> int:
     """Write images/, captions.csv and queries.jsonl; returns how many queries there are."""
-    lacking = set(split.styles) - {NOTO, *installed()}
-    if lacking:
-        raise MissingArtwork(f"artwork is missing: {', '.join(sorted(lacking))}; see styles.py")
+    missing = set(split.styles) - {NOTO, *installed_styles()}
+    if missing:
+        raise MissingArtwork(f"artwork is missing: {', '.join(sorted(missing))}; see styles.py")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     scenes = list(scenes_of(split))
     paths = [f"images/{number:05d}.jpg" for number in range(1, len(scenes) + 1)]
@@ -130,11 +130,11 @@ def write(split: Split, folder: Path) -> int:
                 rows.writerow([path, say(scene, lang, "sentence", rng).text, lang])
     count = 0
     with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
-        for lang, kind, said in queries_of(split, scenes):
+        for lang, kind, spec in queries_of(split, scenes):
             count += 1
-            relevant = [p for p, scene in zip(paths, scenes, strict=True) if said.fits(scene)]
+            relevant = [p for p, scene in zip(paths, scenes, strict=True) if spec.fits(scene)]
             row = {"id": f"{lang}-{kind}-{count}", "lang": lang, "kind": kind}
-            row |= {"text": said.text, "relevant": relevant}  # type: ignore[dict-item]
+            row |= {"text": spec.text, "relevant": relevant}  # type: ignore[dict-item]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return count
 

@@ -58,7 +58,7 @@ def recolour(artwork: Rgba, name: str) -> Rgba:
 
 
 def own_colour(artwork: Rgba) -> str | None:
-    """The colour word that most of the drawing deserves, or None if it is many-coloured."""
+    """Return the colour word that most of the drawing deserves, or None if it is many-coloured."""
     opaque = artwork[artwork[..., 3] > 128][:, :3]
     if len(opaque) == 0:
         return None

@@ -68,7 +68,7 @@ def sample_conditions(background: Background, rng: random.Random) -> Conditions:
 
 
 def under(picture: Image.Image, conditions: Conditions) -> Image.Image:
-    """The background as the things will stand on it: with texture."""
+    """Draw the background as the things will stand on it: with texture."""
     if not conditions.texture:
         return picture
     rng = random.Random(f"{conditions.seed}:under")
@@ -77,19 +77,19 @@ def under(picture: Image.Image, conditions: Conditions) -> Image.Image:
     return _image(pixels)
 
 
-def cast_shadow(picture: Image.Image, drawn: Image.Image, at: tuple[int, int], dark: float) -> None:
-    """A soft patch below a thing at its lower edge."""
-    width, height = drawn.size
+def cast_shadow(picture: Image.Image, image: Image.Image, xy: tuple[int, int], dark: float) -> None:
+    """Draw a soft patch below a thing at its lower edge."""
+    width, height = image.size
     patch = Image.new("L", picture.size, 0)
-    base = at[1] + height
-    box = (at[0] + width * 0.1, base - height * 0.1, at[0] + width * 0.9, base + height * 0.06)
+    base = xy[1] + height
+    box = (xy[0] + width * 0.1, base - height * 0.1, xy[0] + width * 0.9, base + height * 0.06)
     ImageDraw.Draw(patch).ellipse(box, fill=round(255 * dark))
     patch = patch.filter(ImageFilter.GaussianBlur(picture.width * 0.015))
     picture.paste((0, 0, 0), (0, 0), patch)
 
 
 def over(picture: Image.Image, conditions: Conditions) -> Image.Image:
-    """The finished scene under its conditions; the size stays."""
+    """Put the finished scene under its conditions; the size stays."""
     rng = random.Random(f"{conditions.seed}:over")
     if conditions.in_front:
         _things_in_front(picture, conditions.in_front, rng)
@@ -147,7 +147,7 @@ def _time(pixels: NDArray[np.float32], time: str) -> NDArray[np.float32]:
 
 
 def _light(size: int, strength: float, rng: random.Random) -> NDArray[np.float32]:
-    """A lamp to one side or a vignette: factors (size, size) around 1."""
+    """Return the factors (size, size) around 1 of a lamp to one side or a vignette."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     if rng.random() < 0.5:
         factors: NDArray[np.float32] = 1 - strength * (np.hypot(x - 0.5, y - 0.5) / 0.7) ** 2

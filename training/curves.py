@@ -16,7 +16,7 @@ CURVES = Path("training/curves")
 
 
 def read(path: Path) -> dict[str, list[float]]:
-    """The columns of a run's figures; a step that was run twice counts as it was run last."""
+    """Read a run's figures as columns; of a step that was run twice the last counts."""
     lines = {row["step"]: row for row in map(json.loads, path.read_text().splitlines())}
     rows = [lines[step] for step in sorted(lines)]
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
@@ -48,9 +48,9 @@ def main() -> None:
     args = parser.parse_args()
     CURVES.mkdir(exist_ok=True)
     for run in args.runs:
-        kept = CURVES / f"{run}.jsonl"
-        shutil.copyfile(RUNS / run / "curve.jsonl", kept)
-        draw(read(kept), f"{run}: unseen rich scenes", CURVES / f"{run}.png")
+        copy = CURVES / f"{run}.jsonl"
+        shutil.copyfile(RUNS / run / "curve.jsonl", copy)
+        draw(read(copy), f"{run}: unseen rich scenes", CURVES / f"{run}.png")
 
 
 if __name__ == "__main__":

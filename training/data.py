@@ -21,7 +21,7 @@ from training.recipes import FOUR, four, rich, training_styles
 from training.scenes import Scene, render, sample
 
 SHARD = 4096
-WHOLE = 0.25  # how often a batch takes a scene together with its near-misses
+FOUR_SHARE = 0.25  # how often a batch takes a scene together with its near-misses
 PASSED_OVER = 0.5  # how often a scene of everyday things alone is, once training knows them
 TRAIN = "rich"
 Pictures = NDArray[np.uint8]
@@ -58,9 +58,9 @@ def ensure_shard(folder: Path, split: str, size: int, number: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         start = number * SHARD
         rendered = pictures(split, range(start, start + SHARD), size)
-        beside = path.with_suffix(f".{os.getpid()}.part.npy")
-        np.save(beside, rendered)
-        beside.replace(path)
+        partial = path.with_suffix(f".{os.getpid()}.part.npy")
+        np.save(partial, rendered)
+        partial.replace(path)
     return path
 
 
@@ -93,11 +93,11 @@ class ShardedScenes:
             everyday = all(g.thing.everyday for g in scene(self.split, first).groups)
             if balanced and everyday and rng.random() < PASSED_OVER:
                 continue
-            whole = rng.random() < WHOLE
-            indices += range(first, first + FOUR) if whole else [first + rng.randrange(FOUR)]
+            all_four = rng.random() < FOUR_SHARE
+            indices += range(first, first + FOUR) if all_four else [first + rng.randrange(FOUR)]
         del indices[size:]
-        drawn = np.stack([self._shards[i // SHARD][i % SHARD] for i in indices])
-        return drawn, [scene(self.split, i) for i in indices]
+        images = np.stack([self._shards[i // SHARD][i % SHARD] for i in indices])
+        return images, [scene(self.split, i) for i in indices]
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def write(folder: Path) -> None:
     for number, line in enumerate(SUBJECTS.strip().splitlines(), 1):
         text, things, place, relation = (cell.strip() for cell in line.split("|"))
         rng = random.Random(f"demo:{number}")
-        groups = [_group(one, rng) for one in things.split("+")]
+        groups = [_group(item, rng) for item in things.split("+")]
         kind, _, colour = place.partition(" ")
         assert kind in PLACES or colour, place
         background = Background(kind, colour or None, rng.getrandbits(32))

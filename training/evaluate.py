@@ -38,7 +38,7 @@ COLLECTIONS = Path("training/runs/collections")
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedQueries:
     """Queries of one kind in one language: their scores (q, n) and which pictures are right."""
 
     scores: Floats
@@ -56,10 +56,10 @@ class Judged:
         first = np.argsort(-self.scores, axis=1, kind="stable")[:, :k]
         return float(np.take_along_axis(self.right, first, axis=1).mean())
 
-    def at_least(self, relevant: int) -> Judged:
+    def at_least(self, relevant: int) -> JudgedQueries:
         """Only the queries with so many right pictures."""
         keep = self.right.sum(axis=1) >= relevant
-        return Judged(self.scores[keep], self.right[keep])
+        return JudgedQueries(self.scores[keep], self.right[keep])
 
 
 def encode(encoder: Encoder, pictures: Sequence[Callable[[], Rgb]]) -> Floats:
@@ -71,61 +71,61 @@ def encode(encoder: Encoder, pictures: Sequence[Callable[[], Rgb]]) -> Floats:
     return np.concatenate(parts)
 
 
-def _drawn(one: Scene) -> Rgb:
-    return np.asarray(render(one, SIZE))
+def _render(item: Scene) -> Rgb:
+    return np.asarray(render(item, SIZE))
 
 
 def _read(path: Path) -> Rgb:
     return decode(path).rgb
 
 
-def unseen(encoder: Encoder, split: str, count: int) -> dict[Lang, Judged]:
+def unseen(encoder: Encoder, split: str, count: int) -> dict[Lang, JudgedQueries]:
     """One sentence for each of the first ``count`` scenes of a split that training never draws
     from; only its own scene is right."""
     scenes = [scene(split, i) for i in range(count)]
-    images = encode(encoder, [partial(_drawn, one) for one in scenes])
-    judged: dict[Lang, Judged] = {}
+    images = encode(encoder, [partial(_render, item) for item in scenes])
+    judged: dict[Lang, JudgedQueries] = {}
     for lang in LANGS:
         rng = random.Random(f"test:{lang}")
-        texts = [caption(one, lang, "sentence", rng) for one in scenes]
+        texts = [caption(item, lang, "sentence", rng) for item in scenes]
         scores = encoder.encode_texts(texts) @ images.T
-        judged[lang] = Judged(scores, np.eye(count, dtype=bool))
+        judged[lang] = JudgedQueries(scores, np.eye(count, dtype=bool))
     return judged
 
 
-def collection(encoder: Encoder, folder: Path) -> dict[tuple[str, str], Judged]:
-    """The judged queries of a collection on disk, by (language, kind)."""
+def collection(encoder: Encoder, folder: Path) -> dict[tuple[str, str], JudgedQueries]:
+    """Judge the queries of a collection on disk, by (language, kind)."""
     paths = sorted(p.relative_to(folder).as_posix() for p in (folder / "images").iterdir())
     images = encode(encoder, [partial(_read, folder / path) for path in paths])
     column = {path: i for i, path in enumerate(paths)}
-    asked: dict[tuple[str, str], list[dict[str, object]]] = {}
+    queries: dict[tuple[str, str], list[dict[str, object]]] = {}
     for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        asked.setdefault((row["lang"], row["kind"]), []).append(row)
+        queries.setdefault((row["lang"], row["kind"]), []).append(row)
     judged = {}
-    for key, rows in asked.items():
+    for key, rows in queries.items():
         right = np.zeros((len(rows), len(paths)), bool)
         for query, row in zip(right, rows, strict=True):
             query[[column[path] for path in row["relevant"]]] = True  # type: ignore[attr-defined]
         vectors = encoder.encode_texts([str(row["text"]) for row in rows])
-        judged[key] = Judged(vectors @ images.T, right)
+        judged[key] = JudgedQueries(vectors @ images.T, right)
     return judged
 
 
 def agreement(encoder: Encoder, count: int = 1000) -> dict[str, float]:
     """How near Chinese and English captions of one scene are, beside those of different ones."""
-    said: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for index in range(2 * count):
-        one, rng = scene("pairs", index), random.Random(f"pairs:{index}")
-        zh, en = (caption(one, lang, "sentence", rng) for lang in LANGS)
-        if zh not in said and en not in said.values() and len(said) < count:
-            said[zh] = en
-    cosines = encoder.encode_texts(list(said)) @ encoder.encode_texts(list(said.values())).T
-    same = np.eye(len(said), dtype=bool)
+        item, rng = scene("pairs", index), random.Random(f"pairs:{index}")
+        zh, en = (caption(item, lang, "sentence", rng) for lang in LANGS)
+        if zh not in pairs and en not in pairs.values() and len(pairs) < count:
+            pairs[zh] = en
+    cosines = encoder.encode_texts(list(pairs)) @ encoder.encode_texts(list(pairs.values())).T
+    same = np.eye(len(pairs), dtype=bool)
     return {
         "paired": float(cosines[same].mean()),
         "unpaired": float(cosines[~same].mean()),
-        "zh→en R@1": Judged(cosines, same).hit_rate(1),
+        "zh→en R@1": JudgedQueries(cosines, same).hit_rate(1),
     }
 
 
@@ -143,12 +143,12 @@ def milliseconds(work: Callable[[], object], runs: int = 50) -> float:
 def print_unseen(encoder: Encoder, count: int) -> dict[str, float]:
     """R@K on plain and on rich scenes; returns R@1 by split and language."""
     first = {}
-    for split, drawn in SPLITS_UNSEEN.items():
+    for split, label in SPLITS_UNSEEN.items():
         for lang, judged in unseen(encoder, split, count).items():
-            back = Judged(judged.scores.T, judged.right.T)
+            back = JudgedQueries(judged.scores.T, judged.right.T)
             figures = "  ".join(f"R@{k} {judged.hit_rate(k):.3f}" for k in (1, 5, 10))
-            print(f"{drawn:<12} {lang} sentence  {figures}   image→text R@1 {back.hit_rate(1):.3f}")
-            first[f"{drawn} {lang}"] = judged.hit_rate(1)
+            print(f"{label:<12} {lang} sentence  {figures}   image→text R@1 {back.hit_rate(1):.3f}")
+            first[f"{label} {lang}"] = judged.hit_rate(1)
     return first
 
 
@@ -166,8 +166,8 @@ def print_collections(encoder: Encoder, folder: Path) -> None:
 def print_rest(bundle: Bundle) -> None:
     """Agreement of the languages, time on one core, size."""
     encoder = OnnxEncoder(bundle, "cpu", threads=1)
-    found = agreement(encoder)
-    print("captions     " + "  ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    figures = agreement(encoder)
+    print("captions     " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     picture = np.zeros((300, 300, 3), np.uint8)
     image_ms = milliseconds(lambda: encoder.encode_images([picture]))
     text_ms = milliseconds(lambda: encoder.encode_texts(["雪地里的一只灰猫"]))
@@ -193,8 +193,8 @@ def main() -> None:
         print_rest(bundle)
     if args.against:
         print(f"against {args.against}:")
-        whole = print_unseen(OnnxEncoder(read_bundle(args.against), "cpu"), args.count)
-        lost = "  ".join(f"{name} {whole[name] - first[name]:+.3f}" for name in first)
+        float32 = print_unseen(OnnxEncoder(read_bundle(args.against), "cpu"), args.count)
+        lost = "  ".join(f"{name} {float32[name] - first[name]:+.3f}" for name in first)
         print(f"R@1 lost by packing: {lost}")
 
 

@@ -30,7 +30,7 @@ SMALL = 256  # weights of fewer numbers stay as they are
 
 
 def load(folder: Path) -> DualEncoder:
-    """The checkpoint's model, ready to be evaluated."""
+    """Load the checkpoint's model, ready to be evaluated."""
     state = torch.load(folder / "last.pt", weights_only=True)
     shape: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in state["shape"].items()
@@ -70,13 +70,13 @@ def pack(model: onnx.ModelProto) -> onnx.ModelProto:
     for weight in graph.initializer:
         if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < SMALL:
             continue
-        name, whole = weight.name, f"{weight.name}.whole"
+        name, unpacked = weight.name, f"{weight.name}.whole"
         numbers = numpy_helper.to_array(weight)
-        codes, scale = quantised(numbers, numbers.ndim - 1 if name in columns else 0)
+        codes, scale = quantize(numbers, numbers.ndim - 1 if name in columns else 0)
         scales.append(numpy_helper.from_array(scale, f"{name}.scale"))
         weight.CopyFrom(numpy_helper.from_array(codes, f"{name}.int8"))
-        nodes.append(helper.make_node("Cast", [weight.name], [whole], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Mul", [whole, scales[-1].name], [name]))
+        nodes.append(helper.make_node("Cast", [weight.name], [unpacked], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [unpacked, scales[-1].name], [name]))
     graph.initializer.extend(scales)
     nodes += graph.node
     del graph.node[:]
@@ -84,7 +84,7 @@ def pack(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def quantised(weight: Floats, axis: int) -> tuple[NDArray[np.int8], Floats]:
+def quantize(weight: Floats, axis: int) -> tuple[NDArray[np.int8], Floats]:
     """Symmetric int8 codes, and the scales of the channels along ``axis``."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scale = np.abs(weight).max(axis=others, keepdims=True) / 127

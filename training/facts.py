@@ -12,13 +12,13 @@ SAME_WORDS = {"rain": "rain", "snow": "snow", "night": "night", "sunset": "dusk"
 
 
 def place_of(scene: Scene) -> str:
-    """The drawn place, or the plain background by its colour."""
+    """Return the drawn place, or the plain background by its colour."""
     background = scene.background
     return background.kind if background.colour is None else f"plain {background.colour}"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ObjectSpec:
     """One thing that a text names; None for what it leaves open."""
 
     thing: str
@@ -28,25 +28,25 @@ class Wanted:
     def fits(self, group: Group) -> bool:
         return (
             self.thing in keys_of(group.thing)
-            and (self.colour is None or self.colour == group.shown_colour)
+            and (self.colour is None or self.colour == group.visible_colour)
             and (self.count is None or self.count == group.count)
         )
 
 
 @dataclass(frozen=True)
-class Said:
+class CaptionSpec:
     """A text and its facts: the things, the place, the relation of the first thing to the
     second, and weather or time of day."""
 
     text: str
-    wanted: tuple[Wanted, ...] = ()
+    objects: tuple[ObjectSpec, ...] = ()
     place: str | None = None
     relation: str | None = None
     conditions: tuple[str, ...] = ()
 
     def fits(self, scene: Scene) -> bool:
         """Whether the scene has all that the text tells."""
-        return self._place_fits(scene) and self._conditions_fit(scene) and self._things_fit(scene)
+        return self._place_fits(scene) and self._conditions_fit(scene) and self._objects_fit(scene)
 
     def _place_fits(self, scene: Scene) -> bool:
         if self.place in (None, place_of(scene)):
@@ -55,15 +55,15 @@ class Said:
         return called is not None and called in (scene.conditions.weather, scene.conditions.time)
 
     def _conditions_fit(self, scene: Scene) -> bool:
-        shown = {scene.conditions.weather, scene.conditions.time, *_condition_of(scene)}
-        return set(self.conditions) <= shown
+        conditions = {scene.conditions.weather, scene.conditions.time, *_condition_of(scene)}
+        return set(self.conditions) <= conditions
 
-    def _things_fit(self, scene: Scene) -> bool:
+    def _objects_fit(self, scene: Scene) -> bool:
         if self.relation is None:
-            return all(any(w.fits(g) for g in scene.groups) for w in self.wanted)
-        if scene.relation != self.relation or len(scene.groups) != len(self.wanted):
+            return all(any(item.fits(group) for group in scene.groups) for item in self.objects)
+        if scene.relation != self.relation or len(scene.groups) != len(self.objects):
             return False
-        return all(w.fits(g) for w, g in zip(self.wanted, scene.groups, strict=True))
+        return all(item.fits(group) for item, group in zip(self.objects, scene.groups, strict=True))
 
 
 def _condition_of(scene: Scene) -> tuple[str, ...]:

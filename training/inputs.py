@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.captions import Kind, say
 from training.data import TRAIN, scene
-from training.facts import Said
+from training.facts import CaptionSpec
 from training.nouns import Lang
 from training.scenes import Scene
 from training.tokenizer import train_tokenizer
@@ -26,11 +26,11 @@ CORPUS = 60_000  # scenes whose captions the tokenizer is made from
 
 
 def tokens(tokenizer: Tokenizer, texts: list[str], context: int) -> Tensor:
-    """Padded ids (n, longest) of the texts, cut at ``context``."""
+    """Return padded ids (n, longest) of the texts, cut at ``context``."""
     ids = [e.ids[:context] for e in tokenizer.encode_batch(texts)]
     padded = np.zeros((len(ids), max(map(len, ids))), np.int64)
-    for row, one in zip(padded, ids, strict=True):
-        row[: len(one)] = one
+    for row, row_ids in zip(padded, ids, strict=True):
+        row[: len(row_ids)] = row_ids
     return torch.from_numpy(padded)
 
 
@@ -51,20 +51,20 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return (x * gain + tint + noise).clamp(-1.2, 1.2).contiguous(memory_format=torch.channels_last)
 
 
-def worded(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> Said:
-    """A caption to train on, as people really type, and its facts."""
-    said = say(scene, lang, kind, rng)
-    return replace(said, text=vary(said.text, lang, rng))
+def typed_caption(scene: Scene, lang: Lang, kind: Kind, rng: random.Random) -> CaptionSpec:
+    """Word a caption to train on, as people really type, and its facts."""
+    spec = say(scene, lang, kind, rng)
+    return replace(spec, text=vary(spec.text, lang, rng))
 
 
 def prepare_tokenizer(folder: Path, size: int, langs: Sequence[Lang]) -> Tokenizer:
-    """The run's tokenizer, made from the captions of its scenes when it is not there yet."""
+    """Return the run's tokenizer, made from the captions of its scenes when it is not there yet."""
     path = folder / "tokenizer.json"
     if not path.exists():
         rng = random.Random("tokenizer")
         kinds = [rng.choice(KINDS) for _ in range(CORPUS)]
         texts = [
-            worded(scene(TRAIN, i), lang, kind, rng).text
+            typed_caption(scene(TRAIN, i), lang, kind, rng).text
             for i, kind in enumerate(kinds)
             for lang in langs
         ]

@@ -17,8 +17,8 @@ from training import words
 from training.artwork import drawable
 from training.backgrounds import PAINTERS
 from training.colours import COLOURS
-from training.facts import Said
-from training.inputs import KINDS, as_input, augment, tokens, worded
+from training.facts import CaptionSpec
+from training.inputs import KINDS, as_input, augment, tokens, typed_caption
 from training.model import DualEncoder
 from training.nouns import Lang
 from training.scenes import Scene
@@ -28,8 +28,8 @@ KIND_WEIGHTS = (12, 23, 65)
 BACKGROUNDS = [*PAINTERS, *(f"plain {c}" for c in COLOURS)]
 # Weights beside the captions' 1. What stands where weighs most: left to the captions alone the
 # picture tower goes by colour and place, and a thing is not recognised by its shape.
-HERE = {"things": 1.0, "colours": 0.3}
-ANYWHERE = {"things": 1.0, "backgrounds": 0.15}
+CELL_WEIGHTS = {"things": 1.0, "colours": 0.3}
+IMAGE_WEIGHTS = {"things": 1.0, "backgrounds": 0.15}
 NAMES = 1.0
 
 
@@ -41,29 +41,29 @@ def thing_keys() -> tuple[str, ...]:
 
 @cache
 def _numbers() -> dict[str, dict[str, int]]:
-    """The classes of each helper head."""
+    """Return the classes of each helper head."""
     names = {"things": thing_keys(), "colours": (*COLOURS, "own"), "backgrounds": BACKGROUNDS}
     return {head: {name: i for i, name in enumerate(of)} for head, of in names.items()}
 
 
 def labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
-    """What there is anywhere, each row summing to 1: which things, which background."""
+    """Label what there is anywhere, each row summing to 1: which things, which background."""
     things, backgrounds = _numbers()["things"], _numbers()["backgrounds"]
     out = {
         "things": torch.zeros(len(scenes), len(things)),
         "backgrounds": torch.zeros(len(scenes), len(backgrounds)),
     }
-    for row, one in enumerate(scenes):
-        for group in one.groups:
+    for row, scene in enumerate(scenes):
+        for group in scene.groups:
             out["things"][row, things[group.thing.key]] = 1
-        place = one.background
-        key = place.kind if place.kind in PAINTERS else f"plain {place.colour}"
+        background = scene.background
+        key = background.kind if background.kind in PAINTERS else f"plain {background.colour}"
         out["backgrounds"][row, backgrounds[key]] = 1
     return {name: t / t.sum(dim=1, keepdim=True) for name, t in out.items()}
 
 
 @dataclass(frozen=True)
-class Seen:
+class CellTargets:
     """One entry a placed thing: its picture, a cell on it, and what it is (int64)."""
 
     picture: Tensor
@@ -72,22 +72,21 @@ class Seen:
     colours: Tensor
 
 
-def whereabouts(scenes: Sequence[Scene], side: int, rng: random.Random) -> Seen:
+def cell_targets(scenes: Sequence[Scene], side: int, rng: random.Random) -> CellTargets:
     """Every placed thing with a cell of the ``side`` × ``side`` grid that lies on it, anew each
     time: somewhere in the middle of the thing."""
     things, colours = _numbers()["things"], _numbers()["colours"]
     rows: list[tuple[int, int, int, int]] = []
-    for picture, one in enumerate(scenes):
-        cut = one.conditions.crop
-        for place in one.placements:
-            group, reach = one.groups[place.group], 0.2 * place.size
-            at = [
-                (p + rng.uniform(-reach, reach) - cut) / (1 - 2 * cut) for p in (place.x, place.y)
-            ]
-            column, row = (min(max(int(p * side), 0), side - 1) for p in at)
+    for picture, scene in enumerate(scenes):
+        cut = scene.conditions.crop
+        for placement in scene.placements:
+            group, reach = scene.groups[placement.group], 0.2 * placement.size
+            centre = placement.x, placement.y
+            position = [(p + rng.uniform(-reach, reach) - cut) / (1 - 2 * cut) for p in centre]
+            column, row = (min(max(int(p * side), 0), side - 1) for p in position)
             colour = colours[group.colour or "own"]
             rows.append((picture, row * side + column, things[group.thing.key], colour))
-    return Seen(*torch.tensor(rows).unbind(1))
+    return CellTargets(*torch.tensor(rows).unbind(1))
 
 
 def contrastive(images: Tensor, texts: Tensor, scale: Tensor, also: Tensor) -> Tensor:
@@ -98,19 +97,19 @@ def contrastive(images: Tensor, texts: Tensor, scale: Tensor, also: Tensor) -> T
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def also_true(said: Sequence[Said], scenes: Sequence[Scene]) -> Tensor:
+def also_true(captions: Sequence[CaptionSpec], scenes: Sequence[Scene]) -> Tensor:
     """bool (scenes, texts): off the diagonal, where the text is equal or its facts fit."""
-    codes = torch.tensor(np.unique(np.array([s.text for s in said]), return_inverse=True)[1])
-    found = codes[:, None] == codes[None, :]
+    codes = torch.tensor(np.unique(np.array([s.text for s in captions]), return_inverse=True)[1])
+    true = codes[:, None] == codes[None, :]
     showing: dict[str, list[int]] = {}
-    for row, one in enumerate(scenes):
-        for key in {key for group in one.groups for key in keys_of(group.thing)}:
+    for row, scene in enumerate(scenes):
+        for key in {key for group in scene.groups for key in keys_of(group.thing)}:
             showing.setdefault(key, []).append(row)
-    for column, text in enumerate(said):
-        rows = showing[text.wanted[0].thing] if text.wanted else range(len(scenes))
+    for column, text in enumerate(captions):
+        rows = showing[text.objects[0].thing] if text.objects else range(len(scenes))
         for row in rows:
-            found[row, column] |= text.fits(scenes[row])
-    return found & ~torch.eye(len(said), dtype=torch.bool)
+            true[row, column] |= text.fits(scenes[row])
+    return true & ~torch.eye(len(captions), dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -134,22 +133,22 @@ class Learner:
     locked: bool = False
 
     def loss(self, batch: tuple[np.ndarray, list[Scene]], draws: Draws) -> Tensor:
-        """The loss of one batch of pictures (n, s, s, 3) uint8 and their scenes."""
-        drawn, scenes = batch
+        """Compute the loss of one batch of pictures (n, s, s, 3) uint8 and their scenes."""
+        pictures, scenes = batch
         rng = draws.rng
-        images, loss = self._images(augment(as_input(drawn), draws.generator), scenes, rng)
+        images, loss = self._images(augment(as_input(pictures), draws.generator), scenes, rng)
         # One language speaks in captions, another in names: both cost as much as the pictures.
         speaks, names = rng.sample(self.langs, 2) if len(self.langs) > 1 else [*self.langs] * 2
         kinds = [rng.choices(KINDS, KIND_WEIGHTS)[0] for _ in scenes]
-        said = [worded(s, speaks, k, rng) for s, k in zip(scenes, kinds, strict=True)]
-        texts = self._texts([one.text for one in said])
-        loss = loss + contrastive(images, texts, self._scale(), also_true(said, scenes))
+        captions = [typed_caption(s, speaks, k, rng) for s, k in zip(scenes, kinds, strict=True)]
+        texts = self._texts([caption.text for caption in captions])
+        loss = loss + contrastive(images, texts, self._scale(), also_true(captions, scenes))
         return loss + NAMES * self._names(images, scenes, names, rng)
 
     def _images(
         self, pictures: Tensor, scenes: Sequence[Scene], rng: random.Random
     ) -> tuple[Tensor, Tensor]:
-        """Unit vectors of the pictures, and the loss of the helper labels."""
+        """Return unit vectors of the pictures, and the loss of the helper labels."""
         tower = self.model.image
         with torch.set_grad_enabled(not self.locked), torch.autocast("cpu", torch.bfloat16):
             cells = self.see(pictures)
@@ -157,24 +156,26 @@ class Learner:
             vectors = F.normalize(tower.project(features).float(), dim=-1)
             if self.locked:
                 return vectors, torch.zeros(())
-            seen = whereabouts(scenes, round(cells.shape[1] ** 0.5), rng)
-            on_things = cells[seen.picture, seen.cell]
-            here = {name: head(on_things).float() for name, head in self.model.here.items()}
-            anywhere = {name: head(features).float() for name, head in self.model.anywhere.items()}
-        loss = HERE["things"] * F.cross_entropy(here["things"], seen.things)
-        loss = loss + HERE["colours"] * F.cross_entropy(here["colours"], seen.colours)
+            targets = cell_targets(scenes, round(cells.shape[1] ** 0.5), rng)
+            object_cells = cells[targets.picture, targets.cell]
+            cell_heads, image_heads = self.model.cell_heads, self.model.image_heads
+            on_cells = {name: head(object_cells).float() for name, head in cell_heads.items()}
+            on_images = {name: head(features).float() for name, head in image_heads.items()}
+        things = F.cross_entropy(on_cells["things"], targets.things)
+        colours = F.cross_entropy(on_cells["colours"], targets.colours)
+        loss = CELL_WEIGHTS["things"] * things + CELL_WEIGHTS["colours"] * colours
         target = labels(scenes)
-        for name, guess in anywhere.items():
-            loss = loss + ANYWHERE[name] * F.cross_entropy(guess, target[name])
+        for name, guess in on_images.items():
+            loss = loss + IMAGE_WEIGHTS[name] * F.cross_entropy(guess, target[name])
         return vectors, loss
 
     def _names(
         self, images: Tensor, scenes: Sequence[Scene], lang: Lang, rng: random.Random
     ) -> Tensor:
-        """The pictures against a vocabulary of names in one language."""
+        """Compare the pictures with a vocabulary of names in one language."""
         pool = words.pool(scenes, rng)
-        said = [words.say(label, lang, rng) for label in pool]
-        texts, true = words.merged(said, words.truth(pool, scenes))
+        names = [words.say(label, lang, rng) for label in pool]
+        texts, true = words.merge_texts(names, words.truth(pool, scenes))
         return words.word_loss(images, self._texts(texts), true.float(), self._scale())
 
     def _texts(self, texts: list[str]) -> Tensor:

@@ -69,7 +69,7 @@ class ImageTower(nn.Module):
         self.project = nn.Linear(self.features, DIM)
 
     def cells(self, images: Tensor) -> Tensor:
-        """What the network sees where, row by row."""
+        """Return what the network sees where, row by row."""
         seen: Tensor = self.trunk(images).flatten(2).transpose(1, 2)
         mixed: Tensor = self.mix(seen + self.position)
         return seen + mixed
@@ -142,9 +142,9 @@ class DualEncoder(nn.Module):
         self.image, self.text = ImageTower(shape), TextTower(shape)
         self.log_scale = nn.Parameter(torch.tensor(2.8))
         cell, pooled = shape.channels[-1], self.image.features
-        self.here = nn.ModuleDict(
+        self.cell_heads = nn.ModuleDict(
             {"things": nn.Linear(cell, things), "colours": nn.Linear(cell, colours)}
         )
-        self.anywhere = nn.ModuleDict(
+        self.image_heads = nn.ModuleDict(
             {"things": nn.Linear(pooled, things), "backgrounds": nn.Linear(pooled, backgrounds)}
         )

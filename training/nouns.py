@@ -8,9 +8,9 @@ from typing import Literal
 
 from training.backgrounds import PLACES
 from training.colours import COLOURS
-from training.facts import Wanted
+from training.facts import ObjectSpec
 from training.scenes import Group, Scene
-from training.things import Thing
+from training.things import Concept
 
 Lang = Literal["zh", "en"]
 
@@ -28,8 +28,8 @@ COLOUR_WORD = re.compile(
 )
 
 
-def colourless(thing: Thing, lang: Lang) -> tuple[str, ...]:
-    """The names that tell no colour (苹果, not 红苹果); all names if each does (红包)."""
+def colourless(thing: Concept, lang: Lang) -> tuple[str, ...]:
+    """Return the names that tell no colour (苹果, not 红苹果); all names if each does (红包)."""
     if lang == "zh":
         names = tuple(n for n in thing.zh if not set(n) & COLOUR_CHARACTERS)
     else:
@@ -37,8 +37,8 @@ def colourless(thing: Thing, lang: Lang) -> tuple[str, ...]:
     return names or (thing.zh if lang == "zh" else thing.en)
 
 
-def told_colour(thing: Thing) -> str | None:
-    """The colour that is part of every name in both languages (红包, red envelope), or None;
+def inherent_colour(thing: Concept) -> str | None:
+    """Return the colour that is part of every name in both languages (红包, red envelope), or None;
     黄瓜 tells none, for a cucumber is green."""
     for colour in COLOURS.values():
         words = [word for name in thing.en for word in name.split()]
@@ -48,7 +48,7 @@ def told_colour(thing: Thing) -> str | None:
 
 
 def plural(noun: str) -> str:
-    """The English plural of a bare noun."""
+    """Return the English plural of a bare noun."""
     if noun in IRREGULAR:
         return IRREGULAR[noun]
     if noun in UNCHANGED:
@@ -70,8 +70,8 @@ def article(noun: str) -> str:
 
 def name(
     group: Group, lang: Lang, rng: random.Random, *, colour: bool, broad: float = 0.0
-) -> tuple[str, Wanted]:
-    """The thing's name, with its colour if asked for; no article, no count. ``broad`` is how
+) -> tuple[str, ObjectSpec]:
+    """Return the thing's name, with its colour if asked for; no article, no count. ``broad`` is how
     often the broader name (动物, dog) stands for it."""
     thing, key = group.thing, group.thing.key
     names = thing.zh if lang == "zh" else thing.en
@@ -87,24 +87,24 @@ def name(
         text = word.lstrip("~+")
         if tint is not None:
             text = f"{'grey' if tint == 'gray' and rng.random() < 0.3 else tint} {text}"
-    return text, Wanted(key, tint)
+    return text, ObjectSpec(key, tint)
 
 
-def counted(
+def count_phrase(
     group: Group, lang: Lang, rng: random.Random, *, colour: bool = True
-) -> tuple[str, Wanted]:
-    """The name with its number and measure word, or its article."""
-    noun, wanted = name(group, lang, rng, colour=colour)
-    wanted = Wanted(wanted.thing, wanted.colour, group.count)
+) -> tuple[str, ObjectSpec]:
+    """Return the name with its number and measure word, or its article."""
+    noun, item = name(group, lang, rng, colour=colour)
+    item = ObjectSpec(item.thing, item.colour, group.count)
     if lang == "zh":
-        return f"{ZH_NUMBERS.get(group.count, '一')}{group.thing.classifier}{noun}", wanted
+        return f"{ZH_NUMBERS.get(group.count, '一')}{group.thing.classifier}{noun}", item
     marked = {n.lstrip("~+"): n[0] for n in group.thing.en if n[0] in "~+"}
     mark = next((m for word, m in marked.items() if noun.endswith(word)), "")
     if group.count > 1:
-        return f"{EN_NUMBERS[group.count]} {noun if mark == '+' else plural(noun)}", wanted
+        return f"{EN_NUMBERS[group.count]} {noun if mark == '+' else plural(noun)}", item
     if mark and rng.random() < 0.4:
-        return f"some {noun}", wanted
-    return noun if mark else f"{article(noun)} {noun}", wanted
+        return f"some {noun}", item
+    return noun if mark else f"{article(noun)} {noun}", item
 
 
 def where(scene: Scene, lang: Lang, rng: random.Random) -> str:
@@ -121,11 +121,11 @@ def where(scene: Scene, lang: Lang, rng: random.Random) -> str:
 
 
 def _colour(group: Group, rng: random.Random) -> str | None:
-    """The colour to mention: always the painted one, now and then the drawing's own."""
+    """Choose the colour to mention: always the painted one, now and then the drawing's own."""
     if group.colour is not None:
         return group.colour
     named = any(set(word) & COLOUR_CHARACTERS for word in group.thing.zh)
-    return group.shown_colour if not named and rng.random() < 0.3 else None
+    return group.visible_colour if not named and rng.random() < 0.3 else None
 
 
 def _zh_tint(colour: str, word: str, rng: random.Random) -> str:

@@ -17,7 +17,7 @@ from training.colours import COLOURS
 from training.conditions import CLEAR, sample_conditions
 from training.facts import place_of
 from training.scenes import Group, Scene, compose, sample, sample_background
-from training.styles import NOTO, TRAINING, installed
+from training.styles import NOTO, TRAINING, installed_styles
 
 HELD_OUT_SHARE = 16  # one combination in so many
 FOUR = 4  # a scene and its three near-misses
@@ -42,44 +42,45 @@ def has_held_out(scene: Scene) -> bool:
 
 
 def training_styles() -> tuple[str, ...]:
-    """The training styles whose artwork is on this machine."""
-    return (NOTO, *(style for style in installed() if style in TRAINING))
+    """Return the training styles whose artwork is on this machine."""
+    return (NOTO, *(style for style in installed_styles() if style in TRAINING))
 
 
 def in_style(scene: Scene, styles: Sequence[str], rng: random.Random) -> Scene:
-    """The scene drawn by artists chosen from ``styles``, one for each group."""
+    """Have the scene drawn by artists chosen from ``styles``, one for each group."""
     groups: tuple[Group, ...] = tuple(replace(g, style=rng.choice(styles)) for g in scene.groups)
     return replace(scene, groups=groups)
 
 
 def rich(rng: random.Random, styles: Sequence[str]) -> Scene:
-    """A rich scene without held-out combinations."""
+    """Draw a rich scene without held-out combinations."""
     while has_held_out(scene := sample(rng)):
         pass
-    return _enriched(scene, styles, rng)
+    return _enrich(scene, styles, rng)
 
 
-def _enriched(scene: Scene, styles: Sequence[str], rng: random.Random) -> Scene:
+def _enrich(scene: Scene, styles: Sequence[str], rng: random.Random) -> Scene:
     conditions = sample_conditions(scene.background, rng)
     return replace(in_style(scene, styles, rng), conditions=conditions)
 
 
 def four(rng: random.Random, styles: Sequence[str]) -> tuple[Scene, ...]:
-    """What is trained on: a rich scene and its three near-misses, which a batch of random scenes
+    """Draw what is trained on: a rich scene and three near-misses, which a batch of random scenes
     hardly ever holds; none with a held-out combination."""
     while True:
         base = sample(rng)
-        if rng.random() < kept_share(base):
+        if rng.random() < keep_probability(base):
             scenes = (base, *near_misses(base, rng))
             if not any(map(has_held_out, scenes)):
                 break
-    rich_ones = (_enriched(scene, styles, rng) for scene in scenes)
+    rich_scenes = (_enrich(scene, styles, rng) for scene in scenes)
     return tuple(
-        replace(one, conditions=CLEAR) if rng.random() < CLEAR_SHARE else one for one in rich_ones
+        replace(scene, conditions=CLEAR) if rng.random() < CLEAR_SHARE else scene
+        for scene in rich_scenes
     )
 
 
-def kept_share(scene: Scene) -> float:
+def keep_probability(scene: Scene) -> float:
     """How often a scene that was drawn is trained on."""
     painted = any(group.colour for group in scene.groups)
     everyday = all(group.thing.everyday for group in scene.groups)
@@ -89,9 +90,9 @@ def kept_share(scene: Scene) -> float:
 
 
 def near_misses(base: Scene, rng: random.Random) -> tuple[Scene, Scene, Scene]:
-    """The scene with its main thing in another colour, in another place, in another number."""
+    """Change the main thing to another colour, another place, another number."""
     main, *others = base.groups
-    colour = rng.choice([c for c in COLOURS if c != main.shown_colour])
+    colour = rng.choice([c for c in COLOURS if c != main.visible_colour])
     place = base.background
     while place_of(replace(base, background=place)) == place_of(base):
         place = sample_background(rng)

@@ -17,7 +17,7 @@ from training.backgrounds import PAINTERS, Background, paint
 from training.colours import COLOURS
 from training.conditions import CLEAR, Conditions, cast_shadow, over, under
 from training.styles import NOTO
-from training.things import Thing
+from training.things import Concept
 
 Box = tuple[float, float, float, float]
 
@@ -35,14 +35,14 @@ THREE: tuple[Box, Box, Box] = ((0.02, 0.05, 0.5, 0.52), (0.5, 0.05, 0.98, 0.52),
 class Group:
     """``count`` copies of one thing; ``colour`` is None for the drawing's own colours."""
 
-    thing: Thing
+    thing: Concept
     glyph: str
     colour: str | None = None
     count: int = 1
     style: str = NOTO
 
     @property
-    def shown_colour(self) -> str | None:
+    def visible_colour(self) -> str | None:
         """The colour word that is true of it: the painted one, else the drawing's own."""
         return self.colour or colour_of(self.glyph, self.style)
 
@@ -70,8 +70,8 @@ class Scene:
     conditions: Conditions = CLEAR
 
 
-def thing_named(name: str) -> Thing:
-    """The thing that has ``name`` among its names in either language; KeyError if none."""
+def thing_named(name: str) -> Concept:
+    """Return the thing that has ``name`` among its names in either language; KeyError if none."""
     for thing in drawable():
         if name in thing.zh or name in {n.lstrip("~+") for n in thing.en}:
             return thing
@@ -121,9 +121,9 @@ def _arrange(index: int, count: int, box: Box, rng: random.Random) -> list[Place
 
 
 def sample(rng: random.Random) -> Scene:
-    """A random scene: mostly one thing, sometimes several, two in five recoloured."""
+    """Draw a random scene: mostly one thing, sometimes several, two in five recoloured."""
     kinds = rng.choices([1, 2, 3], weights=[52, 38, 10])[0]
-    chosen: list[Thing] = []
+    chosen: list[Concept] = []
     while len(chosen) < kinds:
         thing = rng.choice(drawable())
         if all(thing.key != other.key for other in chosen):
@@ -149,7 +149,7 @@ def sample_background(rng: random.Random) -> Background:
 
 
 def render(scene: Scene, size: int) -> Image.Image:
-    """The scene as an RGB picture of ``size`` px squared."""
+    """Render the scene as an RGB picture of ``size`` px squared."""
     # Small pictures are drawn twice as large and averaged down: no jagged edges at 64 px.
     canvas = size * 2 if size <= 128 else size
     picture = under(paint(scene.background, canvas), scene.conditions)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.things import bare, listed_names
+from training.things import bare, emoji_names
 
 NOTO, TWEMOJI, FLUENT, FLUENT_MODERN, OPENMOJI = (
     "noto",
@@ -43,28 +43,28 @@ def packages() -> Path:
     return Path(folder) / "node_modules"
 
 
-def installed() -> tuple[str, ...]:
-    """The styles whose drawings are on this machine, beside Noto."""
+def installed_styles() -> tuple[str, ...]:
+    """Return the styles whose drawings are on this machine, beside Noto."""
     return tuple(style for style, folder in FOLDERS.items() if (packages() / folder).is_dir())
 
 
 def draw_svg(glyph: str, style: str) -> Image.Image | None:
-    """The glyph in ``style`` as RGBA, its longer side ``SIDE`` px; None if the style lacks it."""
+    """Draw the glyph in ``style`` as RGBA, its longer side ``SIDE`` px; None if it lacks it."""
     file = _file(glyph, style)
     if file is None:
         return None
     from resvg_py import svg_to_bytes
 
     svg = file.read_text(encoding="utf-8")
-    drawn = bytes(svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
-    return Image.open(io.BytesIO(drawn)).convert("RGBA")
+    png = bytes(svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
+    return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
 def _file(glyph: str, style: str) -> Path | None:
     """Twemoji and OpenMoji name files by code points, with or without the variation selector;
     Fluent by the Unicode name."""
     if style in (FLUENT, FLUENT_MODERN):
-        names = [_slug(listed_names().get(glyph, ""))]
+        names = [_slug(emoji_names().get(glyph, ""))]
     else:
         case = str.upper if style == OPENMOJI else str.lower
         names = [case("-".join(f"{ord(c):x}" for c in form)) for form in (glyph, bare(glyph))]

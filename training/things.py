@@ -54,7 +54,7 @@ CLASSIFIERS = {
 
 
 @dataclass(frozen=True)
-class Thing:
+class Concept:
     """One thing: its drawings, names (usual one first), measure word and broader name.
 
     English names keep their mark: ``~`` takes no article, ``+`` is a plural. ``everyday`` marks
@@ -78,7 +78,7 @@ class Thing:
         return self.category.startswith("animal")
 
 
-def _listed(path: Path = EMOJI_TEST) -> Iterator[tuple[str, str, str]]:
+def read_emoji(path: Path = EMOJI_TEST) -> Iterator[tuple[str, str, str]]:
     """(glyph, group, subgroup) of every fully qualified emoji."""
     group = subgroup = ""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -92,18 +92,18 @@ def _listed(path: Path = EMOJI_TEST) -> Iterator[tuple[str, str, str]]:
 
 
 @cache
-def listed_names() -> dict[str, str]:
-    """The Unicode name of every fully qualified emoji."""
-    found = {}
+def emoji_names() -> dict[str, str]:
+    """Return the Unicode name of every fully qualified emoji."""
+    names = {}
     for line in EMOJI_TEST.read_text(encoding="utf-8").splitlines():
         if "; fully-qualified" in line:
             points, _, comment = line.partition(";")
             glyph = "".join(chr(int(p, 16)) for p in points.split())
-            found[glyph] = re.sub(r".*?E\d+\.\d+ ", "", comment)
-    return found
+            names[glyph] = re.sub(r".*?E\d+\.\d+ ", "", comment)
+    return names
 
 
-def _names(lang: str) -> dict[str, str]:
+def cldr_names(lang: str) -> dict[str, str]:
     """CLDR short names by glyph, without variation selectors."""
     root = ET.parse(CLDR / f"{lang}.xml").getroot()
     return {
@@ -112,7 +112,7 @@ def _names(lang: str) -> dict[str, str]:
 
 
 def bare(glyph: str) -> str:
-    """The glyph without its variation selector, as CLDR keys it."""
+    """Return the glyph without its variation selector, as CLDR keys it."""
     return glyph.replace("\ufe0f", "")
 
 
@@ -129,7 +129,7 @@ def _split_glyphs(run: str) -> list[str]:
 
 
 @cache
-def keys_of(thing: Thing) -> tuple[str, ...]:
+def keys_of(thing: Concept) -> tuple[str, ...]:
     """All that the thing is, narrowest first: a husky is a dog and an animal."""
     keys = [thing.key]
     broader = {known.key: known.broader[1] for known in things() if known.broader}
@@ -141,12 +141,12 @@ def keys_of(thing: Thing) -> tuple[str, ...]:
 
 
 @cache
-def things() -> tuple[Thing, ...]:
+def things() -> tuple[Concept, ...]:
     """All things, in a fixed order (that of the Unicode list)."""
-    groups = {bare(glyph): (group, sub) for glyph, group, sub in _listed()}
-    everyday: dict[str, Thing] = {}
+    groups = {bare(glyph): (group, sub) for glyph, group, sub in read_emoji()}
+    everyday: dict[str, Concept] = {}
     for glyphs, (zh, en, classifier, broader) in _everyday():
-        known = Thing(
+        known = Concept(
             glyphs,
             tuple(zh.split("/")),
             tuple(en.split("/")),
@@ -156,15 +156,15 @@ def things() -> tuple[Thing, ...]:
             everyday=True,
         )
         everyday.update({bare(g): known for g in glyphs})
-    zh_names, en_names = _names("zh"), _names("en")
-    found: dict[str, Thing] = {}
-    for glyph, group, sub in _listed():
+    zh_names, en_names = cldr_names("zh"), cldr_names("en")
+    result: dict[str, Concept] = {}
+    for glyph, group, sub in read_emoji():
         key = bare(glyph)
         if key in everyday:
-            found[everyday[key].key + str(everyday[key].glyphs)] = everyday[key]
+            result[everyday[key].key + str(everyday[key].glyphs)] = everyday[key]
         elif group in GROUPS and key in zh_names and key in en_names:
             zh, en = zh_names[key], en_names[key].lower()
             if not LEFT_OUT.search(en_names[key]):
-                name = Thing((glyph,), (zh,), (en,), CLASSIFIERS.get(sub, "个"), sub)
-                found.setdefault(en, name)
-    return tuple(found.values())
+                name = Concept((glyph,), (zh,), (en,), CLASSIFIERS.get(sub, "个"), sub)
+                result.setdefault(en, name)
+    return tuple(result.values())

@@ -12,7 +12,7 @@ HAN = r"[\u3400-\u9fff\uf900-\ufaff]"
 
 
 def train_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
-    """A ``tokenizers`` file of at most ``size`` tokens plus 256 byte tokens.
+    """Train a ``tokenizers`` file of at most ``size`` tokens plus 256 byte tokens.
 
     A character that was never seen becomes its UTF-8 bytes, so no text is unreadable.
     """

@@ -20,12 +20,12 @@ from tokenizers import Tokenizer
 
 from training.colours import COLOURS
 from training.data import TRAIN, ShardedScenes, ensure_shard
-from training.earlier import start_from
 from training.inputs import as_input, prepare_tokenizer
 from training.losses import BACKGROUNDS, Draws, Learner, thing_keys
 from training.model import DualEncoder, Shape
 from training.nouns import Lang
 from training.validation import Validation
+from training.warm_start import start_from
 
 RUNS = Path("training/runs")
 BALANCED = 0.5  # from this part of the steps on, rare things are seen as often as everyday ones
@@ -103,8 +103,8 @@ class Run:
         image = {k.removeprefix("image."): v for k, v in state.items() if k.startswith("image.")}
         self.model.image.load_state_dict(image)
         self.model.image.requires_grad_(False)
-        self.model.here.requires_grad_(False)
-        self.model.anywhere.requires_grad_(False)
+        self.model.cell_heads.requires_grad_(False)
+        self.model.image_heads.requires_grad_(False)
 
     def _resume(self) -> int:
         last = self.folder / "last.pt"

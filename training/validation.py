@@ -42,23 +42,23 @@ class Validation:
         self.sentences, self.words = {}, {}
         for lang in langs:
             rng = random.Random(f"val:{lang}")
-            texts = [caption(one, lang, "sentence", rng) for one in scenes[:SENTENCES]]
+            texts = [caption(item, lang, "sentence", rng) for item in scenes[:SENTENCES]]
             self.sentences[lang] = tokens(tokenizer, texts, shape.context)
-            asked = {said.text: said for one in scenes if (said := say(one, lang, "word", rng))}
-            right = torch.tensor([[said.fits(s) for s in scenes] for said in asked.values()])
+            specs = {spec.text: spec for item in scenes if (spec := say(item, lang, "word", rng))}
+            right = torch.tensor([[spec.fits(s) for s in scenes] for spec in specs.values()])
             many = right.sum(dim=1) >= MANY
-            texts = [text for text, kept in zip(asked, many, strict=True) if kept]
+            texts = [text for text, keep in zip(specs, many, strict=True) if keep]
             self.words[lang] = tokens(tokenizer, texts, shape.context), right[many]
 
     @torch.no_grad()
     def __call__(self, model: DualEncoder) -> dict[str, float]:
         model.eval()
         images = torch.cat([model.image(part) for part in torch.split(self.images, 250)])
-        found = {}
+        figures = {}
         for lang, ids in self.sentences.items():
             queries = model.text(ids)
             for k in (1, 10):
-                found[f"{lang} R@{k}"] = round(hit_rate(queries, images[:SENTENCES], k), 4)
+                figures[f"{lang} R@{k}"] = round(hit_rate(queries, images[:SENTENCES], k), 4)
             ids, right = self.words[lang]
-            found[f"{lang} word P@5"] = round(precision(model.text(ids), images, right, 5), 4)
-        return found
+            figures[f"{lang} word P@5"] = round(precision(model.text(ids), images, right, 5), 4)
+        return figures

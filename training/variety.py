@@ -45,10 +45,10 @@ def slip(text: str, lang: Lang, rng: random.Random) -> str:
     long = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
     if not long:
         return text
-    at = rng.choice(long)
-    word = words[at]
+    index = rng.choice(long)
+    word = words[index]
     i = rng.randrange(1, len(word) - 1)
-    words[at] = rng.choice(
+    words[index] = rng.choice(
         [
             word[:i] + word[i + 1] + word[i] + word[i + 2 :],
             word[:i] + word[i + 1 :],

@@ -19,8 +19,8 @@ from torch import Tensor
 from training.artwork import drawable
 from training.backgrounds import PLACES
 from training.colours import COLOURS
-from training.facts import Said, Wanted
-from training.nouns import Lang, colourless, told_colour
+from training.facts import CaptionSpec, ObjectSpec
+from training.nouns import Lang, colourless, inherent_colour
 from training.scenes import Group, Scene
 from training.things import keys_of
 
@@ -31,14 +31,14 @@ PLACE = "@"
 
 @cache
 def names(lang: Lang) -> dict[str, tuple[str, ...]]:
-    """What everything is called: things and what is broader than they by key, places by
+    """Return what everything is called: things and what is broader than they by key, places by
     ``@`` and key."""
-    at = 0 if lang == "zh" else 1
-    found = {thing.key: colourless(thing, lang) for thing in drawable()}
+    language = 0 if lang == "zh" else 1
+    result = {thing.key: colourless(thing, lang) for thing in drawable()}
     for thing in drawable():
         if thing.broader:
-            found.setdefault(thing.broader[1], (thing.broader[at],))
-    return found | {PLACE + p.key: (p.zh, p.en)[at] for p in PLACES.values()}
+            result.setdefault(thing.broader[1], (thing.broader[language],))
+    return result | {PLACE + p.key: (p.zh, p.en)[language] for p in PLACES.values()}
 
 
 @cache
@@ -50,8 +50,9 @@ def is_true(label: Label, group: Group) -> bool:
     """Whether the name fits the group: the thing or a broader name (a poodle is a dog),
     and its painted or own colour."""
     if label == (group.thing.key, None) and group.colour is not None:
-        return told_colour(group.thing) in (None, group.colour)  # a 红包 painted blue is no 红包
-    return Wanted(*label).fits(group)
+        # a 红包 painted blue is no 红包
+        return inherent_colour(group.thing) in (None, group.colour)
+    return ObjectSpec(*label).fits(group)
 
 
 def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
@@ -60,9 +61,9 @@ def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
     in that colour."""
     labels: dict[Label, None] = dict.fromkeys((key, None) for key in names("en"))
     colours = list(COLOURS)
-    for one in scenes:
-        for group in one.groups:
-            if colour := group.shown_colour:
+    for scene in scenes:
+        for group in scene.groups:
+            if colour := group.visible_colour:
                 for key in keys_of(group.thing):
                     labels[key, colour] = None
                     for false in rng.sample(colours, 2 if key == group.thing.key else 1):
@@ -72,7 +73,7 @@ def pool(scenes: Sequence[Scene], rng: random.Random) -> list[Label]:
 
 
 def say(label: Label, lang: Lang, rng: random.Random) -> str:
-    """The name in words: 灰猫, 灰色的猫, gray cat."""
+    """Put the name in words: 灰猫, 灰色的猫, gray cat."""
     key, colour = label
     ways = names(lang)[key]
     name = (ways[0] if rng.random() < 0.5 else rng.choice(ways)).lstrip("~+")
@@ -88,27 +89,28 @@ def say(label: Label, lang: Lang, rng: random.Random) -> str:
 
 def truth(labels: Sequence[Label], scenes: Sequence[Scene]) -> Tensor:
     """bool (scenes, labels): which names are true of which scene."""
-    at: dict[str, list[int]] = {}
+    columns: dict[str, list[int]] = {}
     for column, (key, _) in enumerate(labels):
-        at.setdefault(key, []).append(column)
-    places = [(Said("", place=key[1:]), at[key][0]) for key in at if key.startswith(PLACE)]
-    found = torch.zeros(len(scenes), len(labels), dtype=torch.bool)
-    for row, one in enumerate(scenes):
-        for group in one.groups:
-            for column in (c for key in keys_of(group.thing) for c in at.get(key, ())):
-                found[row, column] |= is_true(labels[column], group)
-        for said, column in places:
-            found[row, column] = said.fits(one)
-    return found
+        columns.setdefault(key, []).append(column)
+    keys = [key for key in columns if key.startswith(PLACE)]
+    places = [(CaptionSpec("", place=key[1:]), columns[key][0]) for key in keys]
+    true = torch.zeros(len(scenes), len(labels), dtype=torch.bool)
+    for row, scene in enumerate(scenes):
+        for group in scene.groups:
+            for column in (c for key in keys_of(group.thing) for c in columns.get(key, ())):
+                true[row, column] |= is_true(labels[column], group)
+        for spec, column in places:
+            true[row, column] = spec.fits(scene)
+    return true
 
 
-def merged(texts: Sequence[str], true: Tensor) -> tuple[list[str], Tensor]:
+def merge_texts(texts: Sequence[str], true: Tensor) -> tuple[list[str], Tensor]:
     """Each text once; what is said of two things is true of the scenes of both."""
     column = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    found = torch.zeros(len(true), len(column), dtype=torch.bool)
+    result = torch.zeros(len(true), len(column), dtype=torch.bool)
     for text, answers in zip(texts, true.T, strict=True):
-        found[:, column[text]] |= answers
-    return list(column), found
+        result[:, column[text]] |= answers
+    return list(column), result
 
 
 def word_loss(images: Tensor, names: Tensor, true: Tensor, scale: Tensor) -> Tensor:
@@ -116,6 +118,6 @@ def word_loss(images: Tensor, names: Tensor, true: Tensor, scale: Tensor) -> Ten
     names that are true of no picture here are only negatives."""
     logits = scale * images @ names.T
     by_image = true / true.sum(dim=1, keepdim=True)
-    asked = true.sum(dim=0) > 0
-    by_name = (true / true.sum(dim=0, keepdim=True).clamp(min=1)).T[asked]
-    return (F.cross_entropy(logits, by_image) + F.cross_entropy(logits.T[asked], by_name)) / 2
+    has_image = true.sum(dim=0) > 0
+    by_name = (true / true.sum(dim=0, keepdim=True).clamp(min=1)).T[has_image]
+    return (F.cross_entropy(logits, by_image) + F.cross_entropy(logits.T[has_image], by_name)) / 2

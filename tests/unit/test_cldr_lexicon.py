@@ -30,7 +30,7 @@ def test_names_are_words_for_things_and_not_for_signs():
         "较浅肤色",
     ):
         assert sign not in words
-    assert all(len(word) <= cldr_lexicon.LONGEST and "的" not in word for word in words)
+    assert all(len(word) <= cldr_lexicon.MAX_CHARACTERS and "的" not in word for word in words)
 
 
 def test_every_correction_is_of_a_name_that_cldr_has():

@@ -20,9 +20,11 @@ from training.artwork import MissingArtwork
 from training.collections import SLICE, SPLITS, Split, generator_hash, queries_of, scenes_of, write
 from training.facts import place_of
 from training.recipes import held_out
-from training.styles import NOTO, installed
+from training.styles import NOTO, installed_styles
 
-npm = pytest.mark.skipif(not installed(), reason="needs the npm artwork (see training/styles.py)")
+npm = pytest.mark.skipif(
+    not installed_styles(), reason="needs the npm artwork (see training/styles.py)"
+)
 
 SMALL = Split("small", 40, (NOTO,), 12, lambda scene: True)
 COMPOSITION = replace(SPLITS[2], pictures=40, styles=(NOTO,), queries=12)
@@ -34,7 +36,7 @@ def test_scenes_come_in_fours_that_share_the_main_thing_and_differ_in_one_fact()
     for start in range(0, 40, 4):
         base, colour, place, count = scenes[start : start + 4]
         assert len({s.groups[0].thing for s in (base, colour, place, count)}) == 1
-        assert colour.groups[0].shown_colour != base.groups[0].shown_colour
+        assert colour.groups[0].visible_colour != base.groups[0].visible_colour
         assert (place_of(colour), colour.groups[0].count) == (
             place_of(base), base.groups[0].count
         )  # fmt: skip
@@ -81,7 +83,7 @@ def test_what_is_written_is_a_gallery_with_judgements(tmp_path):
 
 
 def test_missing_artwork_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(collections, "installed", lambda: ())
+    monkeypatch.setattr(collections, "installed_styles", lambda: ())
     with pytest.raises(MissingArtwork, match="openmoji"):
         write(SPLITS[1], tmp_path)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ if not FONT.exists():
 
 from soutu.factory import build_encoder
 from training.collections import SPLITS, write
-from training.evaluate import Judged, agreement, collection, unseen
+from training.evaluate import JudgedQueries, agreement, collection, unseen
 from training.styles import NOTO
 
 SCORES = np.array([[0.9, 0.5, 0.1], [0.2, 0.8, 0.7], [0.3, 0.3, 0.1]], np.float32)
@@ -20,18 +20,18 @@ RIGHT = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0]], bool)
 
 
 def test_hit_rate_needs_one_right_picture_near_enough():
-    judged = Judged(SCORES, RIGHT)
+    judged = JudgedQueries(SCORES, RIGHT)
     assert judged.hit_rate(1) == pytest.approx(1 / 3), "the third ties with a wrong one"
     assert judged.hit_rate(2) == 1
 
 
 def test_precision_is_the_share_of_right_pictures():
-    assert Judged(SCORES[:2], RIGHT[:2]).precision(2) == pytest.approx((1 / 2 + 1 / 2) / 2)
-    assert Judged(SCORES[:2], RIGHT[:2]).precision(3) == pytest.approx((1 / 3 + 2 / 3) / 2)
+    assert JudgedQueries(SCORES[:2], RIGHT[:2]).precision(2) == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert JudgedQueries(SCORES[:2], RIGHT[:2]).precision(3) == pytest.approx((1 / 3 + 2 / 3) / 2)
 
 
 def test_only_queries_with_enough_right_pictures_are_kept():
-    assert len(Judged(SCORES, RIGHT).at_least(2).scores) == 1
+    assert len(JudgedQueries(SCORES, RIGHT).at_least(2).scores) == 1
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from soutu.models.bundle import read_bundle
 from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture
 from training import export, inputs, train
-from training.earlier import start_from
 from training.model import Shape
 from training.tokenizer import train_tokenizer
+from training.warm_start import start_from
 
 TEXTS = ["一只灰猫蹲在草地上", "a gray cat on the grass", "x", "", "两只猫 " * 40]
 
@@ -86,11 +86,11 @@ def test_codes_are_within_half_a_step_and_have_a_scale_for_each_channel():
     rng = np.random.default_rng(0)
     rows = (rng.normal(size=(6, 50)) * np.logspace(-3, 1, 6)[:, None]).astype(np.float32)
     for weight, axis, shape in ((rows, 0, (6, 1)), (rows.T, 1, (1, 6))):
-        codes, scale = export.quantised(weight, axis)
+        codes, scale = export.quantize(weight, axis)
         assert scale.shape == shape
         assert np.abs(codes - weight / scale).max() <= 0.5 + 1e-4
         assert np.abs(codes).max() == 127
-    codes, scale = export.quantised(np.zeros((3, 100), np.float32), 0)
+    codes, scale = export.quantize(np.zeros((3, 100), np.float32), 0)
     assert not codes.any()
     assert (scale == 1).all()
 

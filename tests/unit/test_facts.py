@@ -14,7 +14,7 @@ from training.backgrounds import Background
 from training.captions import say
 from training.conditions import Conditions
 from training.data import scene
-from training.facts import Said, Wanted
+from training.facts import CaptionSpec, ObjectSpec
 from training.scenes import Group, compose, thing_named
 
 
@@ -48,7 +48,7 @@ def test_a_sentence_fits_no_scene_that_differs_in_one_fact():
 
 @pytest.mark.parametrize("place", ["grass", "beach", "snow", "rain", "night"])
 def test_a_place_fits_no_other_place(place):
-    said = Said("cat there", (Wanted("cat"),), place=place)
+    said = CaptionSpec("cat there", (ObjectSpec("cat"),), place=place)
     assert said.fits(made(group("猫"), place=place))
     assert not said.fits(made(group("猫"), place="desert"))
 
@@ -62,23 +62,23 @@ def test_relations_have_a_direction():
 
 
 def test_a_broad_word_fits_every_kind_of_it():
-    dogs = Said("狗", (Wanted("dog"),))
+    dogs = CaptionSpec("狗", (ObjectSpec("dog"),))
     assert dogs.fits(made(group("金毛")))
     assert dogs.fits(made(group("狗")))
     assert not dogs.fits(made(group("猫")))
-    animals = Said("动物", (Wanted("animal"),))
+    animals = CaptionSpec("动物", (ObjectSpec("animal"),))
     assert animals.fits(made(group("金毛"))), "a retriever is a dog, a dog is an animal"
     assert not animals.fits(made(group("汽车")))
-    assert not Said("金毛", (Wanted("golden retriever"),)).fits(made(group("狗")))
+    assert not CaptionSpec("金毛", (ObjectSpec("golden retriever"),)).fits(made(group("狗")))
 
 
 def test_weather_and_a_place_of_the_same_name_are_one_thing_to_a_reader():
-    in_rain = Said("雨中的猫", (Wanted("cat"),), place="rain")
+    in_rain = CaptionSpec("雨中的猫", (ObjectSpec("cat"),), place="rain")
     rainy_grass = replace(made(group("猫")), conditions=Conditions(weather="rain"))
     assert in_rain.fits(made(group("猫"), place="rain"))
     assert in_rain.fits(rainy_grass)
     assert not in_rain.fits(made(group("猫")))
-    told = Said("cat in the rain", (Wanted("cat"),), conditions=("rain",))
+    told = CaptionSpec("cat in the rain", (ObjectSpec("cat"),), conditions=("rain",))
     assert told.fits(made(group("猫"), place="rain"))
     assert told.fits(rainy_grass)
     assert not told.fits(replace(made(group("猫")), conditions=Conditions(weather="fog")))

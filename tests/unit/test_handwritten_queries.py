@@ -54,8 +54,8 @@ def test_a_hundred_of_each_kind_and_none_twice():
 @drawn
 def test_they_ask_for_many_things_and_for_every_setting():
     meanings = [said for query in handwritten() for said in query.meanings]
-    wanted = [w for said in meanings for w in said.wanted]
-    first = {w.thing for query in handwritten() for w in query.meanings[0].wanted}
+    wanted = [w for said in meanings for w in said.objects]
+    first = {w.thing for query in handwritten() for w in query.meanings[0].objects}
     assert len(first) >= 120
     assert {w.thing for w in wanted} <= known_things()
     assert {w.count for w in wanted} == {None, 1, 2, 3, 4}
@@ -69,7 +69,7 @@ def test_they_ask_for_many_things_and_for_every_setting():
 def test_the_translation_tells_the_number_that_the_meaning_tells():
     for query in handwritten():
         told = {n for word, n in NUMBERS.items() if re.search(rf"\b{word}\b", query.en)}
-        meant = {w.count for said in query.meanings for w in said.wanted} - {None, 1}
+        meant = {w.count for said in query.meanings for w in said.objects} - {None, 1}
         assert told == meant, query
 
 
@@ -105,7 +105,7 @@ def test_weather_and_time_are_conditions_of_the_scene():
 @drawn
 def test_one_of_several_alternatives_is_enough():
     meanings = read_meaning("cat:orange|cat:yellow; place=snow|plain red", "橘猫")
-    assert {(s.text, s.wanted[0].colour, s.place) for s in meanings} == {
+    assert {(s.text, s.objects[0].colour, s.place) for s in meanings} == {
         ("橘猫", colour, place)
         for colour in ("orange", "yellow")
         for place in ("snow", "plain red")

@@ -19,9 +19,11 @@ from training.data import scene
 from training.facts import place_of
 from training.recipes import held_out, in_style, rich, training_styles
 from training.scenes import Group, compose, render, sample, thing_named
-from training.styles import NOTO, TRAINING, UNSEEN, installed
+from training.styles import NOTO, TRAINING, UNSEEN, installed_styles
 
-npm = pytest.mark.skipif(not installed(), reason="needs the npm artwork (see training/styles.py)")
+npm = pytest.mark.skipif(
+    not installed_styles(), reason="needs the npm artwork (see training/styles.py)"
+)
 
 
 def cat_on_grass(**conditions):

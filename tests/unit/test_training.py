@@ -42,7 +42,7 @@ from training import inputs, losses, train, validation
 from training.backgrounds import Background
 from training.conditions import Conditions
 from training.data import SHARD, ShardedScenes, pictures, scene, shard_path
-from training.facts import Said, Wanted
+from training.facts import CaptionSpec, ObjectSpec
 from training.model import DIM, DualEncoder, Shape, TextTower
 from training.scenes import Group, compose, thing_named
 
@@ -94,7 +94,8 @@ def test_a_text_that_is_true_of_another_picture_makes_no_negative_of_it():
         compose([Group(husky, husky.glyphs[0])], snow, None, rng),
     ]  # fmt: skip
     said = [
-        Said("猫", (Wanted("cat"),)), Said("雪地", place="snow"), Said("动物", (Wanted("animal"),))
+        CaptionSpec("猫", (ObjectSpec("cat"),)), CaptionSpec("雪地", place="snow"),
+        CaptionSpec("动物", (ObjectSpec("animal"),)),
     ]  # fmt: skip
     assert losses.also_true(said, scenes).tolist() == [
         [False, False, True], [True, False, True], [False, True, False]
@@ -104,7 +105,10 @@ def test_a_text_that_is_true_of_another_picture_makes_no_negative_of_it():
 def test_equal_wordings_are_no_negatives():
     scenes = [scene("t", 0), scene("t", 1)]
     key = scenes[0].groups[0].thing.key
-    said = [Said("slip", (Wanted(key, count=9),)), Said("slip", (Wanted(key, count=9),))]
+    said = [
+        CaptionSpec("slip", (ObjectSpec(key, count=9),)),
+        CaptionSpec("slip", (ObjectSpec(key, count=9),)),
+    ]
     assert losses.also_true(said, scenes).tolist() == [[False, True], [True, False]]
 
 
@@ -139,7 +143,7 @@ def test_every_placed_thing_is_looked_for_where_it_is():
     one = compose([cat, replace(dog, count=3)], grass, "left", random.Random(2))
     cropped = replace(one, conditions=Conditions(crop=0.1))
     for scene_, cut in ((one, 0.0), (cropped, 0.1)):
-        seen = losses.whereabouts([scene_, scene_], 5, random.Random(0))
+        seen = losses.cell_targets([scene_, scene_], 5, random.Random(0))
         assert seen.picture.tolist() == [0] * 4 + [1] * 4
         named = [losses.thing_keys()[i] for i in seen.things.tolist()]
         assert named == ["cat", "dog", "dog", "dog"] * 2

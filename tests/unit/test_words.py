@@ -83,7 +83,7 @@ def test_the_word_loss_is_least_where_every_true_name_is_near():
 
 def test_a_text_said_of_two_things_is_true_of_both():
     true = torch.tensor([[True, False, False], [False, True, False]])
-    texts, found = words.merged(["黑猫", "黑猫", "狗"], true)
+    texts, found = words.merge_texts(["黑猫", "黑猫", "狗"], true)
     assert texts == ["黑猫", "狗"]
     assert found.tolist() == [[True, False], [True, False]]
 
@@ -108,5 +108,5 @@ def test_a_name_that_only_holds_a_colour_word_tells_none():
 def test_the_drawing_of_a_black_cat_is_a_cat_that_is_black():
     drawn = Group(thing_named("猫"), "🐈‍⬛")
     assert drawn.thing.key == "cat"
-    assert drawn.shown_colour == "black"
+    assert drawn.visible_colour == "black"
     assert words.is_true(("cat", "black"), drawn)

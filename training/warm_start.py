@@ -34,17 +34,17 @@ class _Weights:
     """The weights of one exported tower: some kept their names, the rest their order."""
 
     def __init__(self, path: Path) -> None:
-        kept = {w.name: numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer}
+        arrays = {w.name: numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer}
         self.named: dict[str, Tensor] = {}
-        for name, numbers in kept.items():
-            whole = numbers.astype(np.float32)
+        for name, numbers in arrays.items():
+            values = numbers.astype(np.float32)
             if name.endswith(".int8"):
-                whole = whole * kept[name.removesuffix("int8") + "scale"]
+                values = values * arrays[name.removesuffix("int8") + "scale"]
             plain = name.removesuffix(".int8").removesuffix(".f16")
-            self.named[plain] = torch.from_numpy(whole)
+            self.named[plain] = torch.from_numpy(values)
 
-    def ordered(self, operation: str) -> Iterator[Tensor]:
-        """The weights (and a Conv's biases) that the export named after ``operation``, in the
+    def in_order(self, operation: str) -> Iterator[Tensor]:
+        """Return the weights (and a Conv's biases) that are named after ``operation``, in the
         order in which the tower uses them."""
         prefix = f"onnx::{operation}_"
         names = [n for n in self.named if n.startswith(prefix) and not n.endswith(".scale")]
@@ -54,7 +54,7 @@ class _Weights:
 @torch.no_grad()
 def _image(model: DualEncoder, weights: _Weights, pictures: Tensor) -> None:
     tower = model.image
-    convolutions = weights.ordered("Conv")
+    convolutions = weights.in_order("Conv")
     layers = [m for m in tower.trunk.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     hooks = []
     for convolution, norm in zip(layers[::2], layers[1::2], strict=True):
@@ -70,7 +70,7 @@ def _image(model: DualEncoder, weights: _Weights, pictures: Tensor) -> None:
     grid = old.transpose(1, 2).reshape(1, -1, before, before)
     stretched = F.interpolate(grid, (now, now), mode="bicubic", align_corners=False)
     tower.position.copy_(stretched.flatten(2).transpose(1, 2))
-    products = weights.ordered("MatMul")
+    products = weights.in_order("MatMul")
     _fill(tower.mix[1], next(products).T, weights.named["mix.1.bias"])
     _fill(tower.attention, next(products).T, weights.named["attention.bias"])
     _fill(tower.mix[0], weights.named["mix.0.weight"], weights.named["mix.0.bias"])
@@ -78,7 +78,7 @@ def _image(model: DualEncoder, weights: _Weights, pictures: Tensor) -> None:
 
 
 def _unfold(bias: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """A hook that lets a batch norm add ``bias`` and otherwise change nothing."""
+    """Return a hook that lets a batch norm add ``bias`` and otherwise change nothing."""
 
     def set_norm(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
@@ -100,7 +100,7 @@ def _text(model: DualEncoder, weights: _Weights, tokenizer: Tokenizer, old: Toke
         if token in rows:
             tower.embed.weight[row] = weights.named["embed.weight"][rows[token]]
     tower.position.copy_(weights.named["position"])
-    products = weights.ordered("MatMul")
+    products = weights.in_order("MatMul")
     for name, module in tower.named_modules():
         if isinstance(module, (nn.LayerNorm, nn.Linear)):
             known = weights.named.get(f"{name}.weight")

@@ -16,9 +16,9 @@ from soutu.factory import build_encoder
 from soutu.models.catalog import open_model
 from tests.conftest import picture
 from training import inputs, train
-from training.earlier import start_from
 from training.model import Shape
 from training.tokenizer import train_tokenizer
+from training.warm_start import start_from
 
 TEXTS = ["一只灰猫蹲在草地上", "a gray cat on the grass"]
 
