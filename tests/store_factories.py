@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from soutu.store.base import NewCaption, Searchable, VectorStore
+from soutu.store.base import Searchable, VectorStore
 from soutu.store.memory import ArrayStore
 from soutu.store.milvus.store import MilvusStore
 from soutu.store.sqlite.store import LocalStore
+from soutu.testing import fill_store
 from soutu.types import Floats, Ranking
 from tests.store_samples import card, pictures
 
@@ -38,11 +39,7 @@ class Reader(Protocol):
 def filled(build: Callable[[Path], VectorStore]) -> Reader:
     def reader(folder: Path, images: Floats, texts: Floats) -> Searchable:
         store = build(folder)
-        with store.writer() as writer:
-            ids = writer.add_images(pictures(len(images)), images)
-            writer.replace_captions([NewCaption(id_, f"说明 {i}") for i, id_ in enumerate(ids)])
-            rows = writer.captions_without_vector()
-            writer.set_caption_vectors([row.id for row in rows], texts)
+        fill_store(store, images, texts)
         return store
 
     return reader

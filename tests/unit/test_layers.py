@@ -18,7 +18,7 @@ LAYERS = [
     {"factory"},
     {"maintenance", "model"},
     {"gallery"},
-    {"client", "server", "distributed"},
+    {"client", "server", "distributed", "testing"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
