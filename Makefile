@@ -29,8 +29,10 @@ demo: $(VENV)/.core
 	tail -n 9 clip_retrieval/outputs/search_log.txt
 	$(BIN)/soutu demo | tail -n 2
 
+# What a contributor needs: minutes. All of it, as .ci/run does: make test MARKERS=
+MARKERS = not slow and not browser and not ray and not milvus and not training
 test: $(VENV)/.extras-$(EXTRAS)
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -m "$(MARKERS)"
 
 # The types of the trainer are torch's, so checking them needs it.
 lint: $(VENV)/.extras-dev,torch

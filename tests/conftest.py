@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -11,6 +12,24 @@ import pytest
 from PIL import Image
 
 DIM, SIDE, VOCABULARY = 16, 32, 300
+
+# What `make test` leaves out and .ci/run does not, by where a test is and what it is called.
+MARKERS = {
+    "browser": re.compile(r"tests/browser/"),
+    "ray": re.compile(r"/test_ray_"),
+    "milvus": re.compile(r"milvus"),
+    "training": re.compile(
+        r"/test_(training|exporting|export|model_export|open_clip|rich_scenes|clip)\b|torch|exported"
+    ),
+    "slow": re.compile(r"tests/(robustness|compat)/|/test_(ann|readme|compact|judging|tuning)\b"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name, pattern in MARKERS.items():
+            if pattern.search(item.nodeid):
+                item.add_marker(name)
 
 
 @pytest.fixture(autouse=True)
