@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -83,21 +83,19 @@ class Report:
         return format_message(code, self.lang, **fields)
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """``more`` is written smaller, below or behind."""
 
     text: str
     more: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table whose first ``names`` columns hold no numbers."""
 
     title: str
     header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: list[list[Cell]]
     names: int
 
 
@@ -213,7 +211,7 @@ def _groups(report: Report, direction: str) -> Iterator[tuple[str, list[QueryOut
 
 def _tables(report: Report) -> Iterator[Table]:
     several = len(report.evaluations) > 1
-    rows = []
+    rows: list[list[Cell]] = []
     for direction in DIRECTIONS:
         for group, outcomes in _groups(report, direction):
             for name, outcome in zip(report.evaluations, outcomes, strict=True):
@@ -224,31 +222,24 @@ def _tables(report: Report) -> Iterator[Table]:
                     figure = asdict(outcome.figures[metric]).values()
                     value, low, high = (form.format(number) for number in figure)
                     cells.append(Cell(value, f"{low}–{high}"))
-                rows.append(tuple(cells))
+                rows.append(cells)
     ways = (report.tr("report-way"),) if several else ()
     first = ("", report.tr("report-group"), *ways, report.tr("eval-queries"))
     metrics = [report.tr("eval-median-rank") if name == RANK else name for name in TABLE_METRICS]
-    yield Table(report.tr("report-figures"), (*first, *metrics), tuple(rows), len(first) - 1)
+    yield Table(report.tr("report-figures"), (*first, *metrics), rows, len(first) - 1)
     if not report.differences:
         return
-    rows = [
-        (
-            Cell(report.tr(f"eval-{d.direction}")),
-            Cell(f"{d.lang} {d.kind}"),
-            Cell(d.other),
-            Cell(d.metric),
-            Cell(f"{d.more.value:+.3f}", f"{d.more.low:+.3f} … {d.more.high:+.3f}"),
-            Cell(f"{d.p:.4f}"),
-            Cell(f"{d.corrected:.4f}"),
-        )
-        for d in report.differences
-    ]
+    rows = []
+    for d in report.differences:
+        names = [report.tr(f"eval-{d.direction}"), f"{d.lang} {d.kind}", d.other, d.metric]
+        more = Cell(f"{d.more.value:+.3f}", f"{d.more.low:+.3f} … {d.more.high:+.3f}")
+        rows.append([*map(Cell, names), more, Cell(f"{d.p:.4f}"), Cell(f"{d.corrected:.4f}")])
     codes = ("report-group", "report-other", "report-metric", "report-more")
     title = report.tr(
         "report-against-first" if several else "report-against",
         first=next(iter(report.evaluations)),
     )
-    yield Table(title, ("", *map(report.tr, codes), "p", "p (Holm)"), tuple(rows), 4)
+    yield Table(title, ("", *map(report.tr, codes), "p", "p (Holm)"), rows, 4)
 
 
 def worst_queries(report: Report) -> list[WorstQuery]:
