@@ -90,6 +90,7 @@ def test_on_a_phone_what_is_touched_is_large_and_nothing_overflows(visit, site):
 
 def test_who_wants_no_motion_gets_none(visit, site):
     page = visit(site, reduced_motion="reduce")
-    page.evaluate("document.querySelector('#grid').innerHTML = '<div class=\"card skeleton\"></div>'")
+    card = "<div class='card skeleton'></div>"
+    page.evaluate(f'document.querySelector("#grid").innerHTML = "{card}"')
     moving = "getComputedStyle(document.querySelector('.skeleton'), '::before').animationName"
     assert page.evaluate(moving) == "none"
