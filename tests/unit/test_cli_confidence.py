@@ -27,7 +27,7 @@ def taken(skewness):
 
 
 def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):
-    assert "yardstick   none" in soutu("info", "-g", indexed)[1]
+    assert "baseline    none" in soutu("info", "-g", indexed)[1]
     code, out, err = soutu("search", "cat", "-g", indexed, "--min-confidence", 0.5)
     assert (code, "p " in out.splitlines()[0]) == (0, False)
     assert "--min-confidence does nothing" in err
@@ -37,7 +37,7 @@ def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):
     shown = json.loads(soutu("info", "-g", indexed, "--json")[1])["yardstick"]
     assert shown["images"] == 43
     assert shown["alpha"] == pytest.approx(taken(shown["skewness"]) if shown["alpha"] else 0)
-    assert "hubs  " in soutu("info", "-g", indexed)[1]
+    assert "hubness     correction" in soutu("info", "-g", indexed)[1]
     out = soutu("search", "cat", "-g", indexed)[1]
     found = json.loads(soutu("search", "cat", "-g", indexed, "--json")[1])
     assert f"(p {found['confidence']:.0%})" in out
@@ -69,7 +69,7 @@ def test_hubs_are_held_back_where_one_says_so(indexed, soutu):
     shown = soutu("explain", "cat", "-g", indexed)[1]
     assert shown
     (indexed / ".soutu" / "config.yaml").write_text("correction: on", "utf-8")
-    assert f"held back (α {taken(skewness):.2g})" in soutu("info", "-g", indexed)[1]
+    assert f"correction: on (α {taken(skewness):.2g};" in soutu("info", "-g", indexed)[1]
     shares = json.loads(soutu("explain", "cat", "-g", indexed, "--json")[1])["shares"]
     for share in shares:
         assert sum(value for _, value in share["parts"]) == pytest.approx(

@@ -46,7 +46,7 @@ def test_results_are_kept_and_compared(soutu, tmp_path):
     )  # fmt: skip
     assert code == 0
     assert out.count("(Holm)") == 2 * 2 * 12
-    assert "mAP more than in" in out
+    assert "mAP: difference to" in out
     assert "Holm over 48 comparisons" in out
     code, out, err = soutu("eval", tmp_path / "a", "--against", tmp_path / "b")
     assert (code, err) == (0, "")
@@ -69,7 +69,7 @@ def test_json(soutu, tmp_path):
 @pytest.mark.parametrize(("arguments", "told"), [
     (("--layout", "coco"), "no layout called coco"),
     (("--split", "train"), "no split called train"),
-    (("--against", "nowhere"), "no result"),
+    (("--against", "nowhere"), "not the result"),
     (("--metric", "rank"), "rank cannot be compared"),
     (("--fusion", "loud"), "fusion"),
     (("--batch", "0"), "batch"),

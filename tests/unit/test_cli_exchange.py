@@ -24,7 +24,7 @@ def test_import_says_what_it_did_and_what_comes(soutu, photos, given):
     assert "3 rows read; 2 pictures on disk, 1 not found, 3 of them new; 2 new captions" in err
     assert "until soutu index removes" in err
     assert "2 captions have no vector yet" in err
-    assert f"encodes them: soutu index {photos}" in err
+    assert f"soutu index {photos} encodes them" in err
     assert json.loads(out) == {
         "rows": 3, "on_disk": 2, "absent": 1, "added": 3, "captions": 2, "silent": 2,
         "generation": 1,
@@ -66,7 +66,7 @@ def test_export_and_import_again(soutu, photos, tmp_path, given):
     code, out, err = soutu("export", tmp_path / "out", "-g", photos, "--json")
     assert code == 0
     assert "1 rows written (model tiny): captions.json, image_features.npy" in err
-    assert "2 rows without a caption's vector were left out; --format parquet" in err
+    assert "2 rows without a caption vector were omitted; --format parquet" in err
     assert json.loads(out)["uncaptioned"] == 2
     err = soutu("--lang", "zh", "export", tmp_path / "out", "-g", photos)[2]
     assert "写入 1 行（模型 tiny）" in err

@@ -80,7 +80,7 @@ def test_what_is_broken_is_counted_and_nothing_reaches_the_terminal(logged, sout
         assert code == 0, err
         assert "evil" in out
         assert "\x1b" not in out
-        assert err.count("1 lines passed over") == 3
+        assert err.count("1 lines skipped") == 3
 
 
 def test_a_gallery_without_a_log_says_so(demo_gallery, soutu):

@@ -20,7 +20,7 @@ def test_what_is_chosen_is_told_and_written(soutu, tmp_path):
     asked = ("tune", HERE, *TINY, "--work", tmp_path / "w", "--out")
     code, out, err = soutu(*asked, tmp_path / "new" / "tuned.yaml")
     assert code == 0
-    assert out.startswith("Chosen on 180 queries; all figures are of 180 others.")
+    assert out.startswith("Chosen on 180 queries; all figures are from 180 others.")
     assert [line.split()[0] for line in out.splitlines()[3:6]] == ["hit@1", "MRR", "Brier"]
     assert "tuned.yaml" in err
     assert read_tuned(tmp_path / "new" / "tuned.yaml").space.startswith("tiny/")

@@ -51,7 +51,7 @@ def test_damage_is_named_and_cured_by_a_rebuild(gallery, soutu):
     assert f"soutu index --rebuild {gallery}" in err
     code, out, err = soutu("index", "--rebuild", gallery)
     assert (code, out) == (0, "")
-    assert "Made anew" in err
+    assert "Rebuilt" in err
     assert "Lost" not in err
     assert soutu("doctor", "-g", gallery)[0] == 0
     assert answers(gallery) == before

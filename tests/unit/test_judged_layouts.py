@@ -133,7 +133,7 @@ def test_the_fingerprint_is_the_content(tmp_path):
 def test_languages_and_limits(tmp_path):
     folder = made.queries(tmp_path)
     assert [t.id for t in open_dataset(folder, lang="en").texts] == ["q2"]
-    assert "there: en, zh" in fault(folder, lang="fr")
+    assert "it has: en, zh" in fault(folder, lang="fr")
     few = open_dataset(folder).first(2)
     assert [dict(t.right) for t in few.texts] == [{"images/1.jpg": 1}, {"images/2.jpg": 1}]
     assert [t.id for t in open_dataset(folder).first(1).texts] == ["q1"]
@@ -156,14 +156,14 @@ BROKEN = [
     (made.qrels_csv, "qrels.csv", 1, "9,a.jpg,1", "no query 9"),
     (made.qrels_csv, "qrels.csv", 1, "1,nowhere.jpg,1", "nowhere.jpg"),
     (made.qrels_csv, "qrels.csv", 1, "1,a.jpg,-1", "relevance"),
-    (made.qrels_csv, "qrels.csv", 2, "1,a.jpg,1", "given before"),
+    (made.qrels_csv, "qrels.csv", 2, "1,a.jpg,1", "already given"),
     (made.qrels_jsonl, "qrels.jsonl", 1, '{"query_id": 1}', "image_path is missing"),
     (made.chinese_clip, "test_imgs.tsv", 1, "1000016", "1 columns instead of 2"),
     (made.chinese_clip, "test_imgs.tsv", 1, "1000016\tabc", "no base64"),
     (made.chinese_clip, "test_imgs.tsv", 1, "1000016\t中文", "no base64"),
-    (made.chinese_clip, "test_imgs.tsv", 1, "1000002\tQUJD", "given before"),
+    (made.chinese_clip, "test_imgs.tsv", 1, "1000002\tQUJD", "already given"),
     (made.chinese_clip, "test_texts.jsonl", 1, '{"text_id": 1, "text": "x", "image_ids": [5]}',
-     "picture 5 is not there"),
+     "picture 5 does not exist"),
     (made.chinese_clip, "test_texts.jsonl", 1, '{"text_id": 1, "text": "x"}', "image_ids"),
     (made.crossmodal, "captions.jsonl", 1, '{"image/key": "0013"}', "0013.jpg"),
     (made.crossmodal, "captions.jsonl", 1, '{"image/key": "0012", "zh": ["狗"]}', "zh is missing"),
@@ -189,7 +189,7 @@ def test_a_malformed_entry_of_karpathys_file_is_named_by_its_place(tmp_path):
         (lambda d: d["images"][1].update(filename="none.jpg"), "images[1]: the picture"),
         (lambda d: d["images"][0].update(sentences=3), "images[0]: sentences is missing"),
         (lambda d: d["images"][0]["sentences"][1].pop("raw"), "images[0].sentences[1]: raw is"),
-        (lambda d: d["images"][1]["sentences"][0].update(sentid=2), "2 was given before"),
+        (lambda d: d["images"][1]["sentences"][0].update(sentid=2), "2 was already given"),
         (lambda d: d["images"].append(7), "images[3]: this is no JSON object (int)"),
         (lambda d: d.update(images={}), "images is missing"),
     ):
@@ -215,7 +215,7 @@ def test_damaged_tars_are_named(tmp_path):
     with tarfile.open(folder / "test" / "1.tar", "w") as tar:
         made.add(tar, "s0000000.jpg", made.jpeg(1))
         made.add(tar, "s0000000.txt", b"a cat\n")
-    assert "given before" in fault(folder)
+    assert "already given" in fault(folder)
 
 
 def test_a_folder_of_no_layout_and_a_wrong_name(tmp_path):

@@ -99,7 +99,7 @@ BAD = {
 def test_an_answer_of_another_form_is_a_fault_and_nothing_of_it_is_used(kind, tmp_path):
     with serve(Chat(content=lambda query: BAD[kind])) as url:
         expander = LlmExpander(Endpoint(url, "small"), tmp_path / "cache")
-        with pytest.raises(RemoteUnavailable, match="small did not keep to the form"):
+        with pytest.raises(RemoteUnavailable, match="small did not keep to the requested format"):
             expander.expand("金毛")
     assert not (tmp_path / "cache").exists()
 
@@ -113,13 +113,13 @@ ENVELOPES = [b"", b"{", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"messa
 @pytest.mark.parametrize("raw", ENVELOPES, ids=range(len(ENVELOPES)))
 def test_a_body_that_is_no_answer_is_a_fault(raw):
     assert len(ENVELOPES[-1]) > 10 * MAX_ANSWER_BYTES
-    with pytest.raises(RemoteUnavailable, match=r"not in the form of chat/completions|too long"):
+    with pytest.raises(RemoteUnavailable, match=r"not in the format of chat/completions|too long"):
         asking(Chat(raw=raw))
 
 
 @pytest.mark.parametrize(
     ("status", "told"),
-    [(401, "SOUTU_LLM_KEY"), (403, "SOUTU_LLM_KEY"), (404, "/v1"), (429, "too often"),
+    [(401, "SOUTU_LLM_KEY"), (403, "SOUTU_LLM_KEY"), (404, "/v1"), (429, "rate of requests"),
      (500, "status 500"), (400, "status 400"), (204, "status 204")],
 )  # fmt: skip
 def test_each_refusal_is_told_with_its_cure(status, told):

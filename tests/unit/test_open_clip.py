@@ -113,7 +113,7 @@ def test_a_device_that_is_not_there_is_an_error(tmp_path, device):
     there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
     if there:
         pytest.skip(f"{device} is there")
-    with pytest.raises(MissingExtra, match=f"{device} was asked for"):
+    with pytest.raises(MissingExtra, match=f"{device} is not available"):
         open_encoder("ViT-B-32/openai", device=device)
     with pytest.raises(BadInput, match="no device called tpu"):
         open_encoder("ViT-B-32/openai", device="tpu")

@@ -219,4 +219,4 @@ def test_nothing_wrong_and_nothing_asked(judged, tmp_path):
     scenes, told = judged
     empty = [replace(one, queries=(), answers=(), values=one.values[:0]) for one in told.outcomes]
     files = written(tmp_path / "r", scenes, {"tiny": replace(told, outcomes=tuple(empty))})
-    assert "Every query found a right picture first." in files["report.html"]
+    assert "Every query has a correct picture at rank 1." in files["report.html"]

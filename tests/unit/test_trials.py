@@ -45,7 +45,7 @@ def test_ways_on_one_line():
     ("nnn", "begins with “nnn”"), ("", "begins with"), ("raw,", "begins with"),
     ("expand+hubs", "“hubs” is not known"), ("expand+fusion=loud", "fusion=loud"),
     ("raw+templates", "without expansion"), ("raw+fusion=mean", "without expansion"),
-    ("raw,expand,raw", "there twice"),
+    ("raw,expand,raw", "given twice"),
 ])  # fmt: skip
 def test_what_is_no_way_is_named(text, told):
     with pytest.raises(BadConfig, match=told.replace("+", r"\+")):
@@ -134,7 +134,7 @@ def test_ways_compared_by_the_command(soutu, tmp_path):
     ways = ("--compare", "raw,expand,expand+nnn", "--metric", "mAP")
     code, out, err = soutu(*asked, *ways, "--out", tmp_path / "a")
     assert (code, "report.html" in err) == (0, True)
-    assert "mAP: what expand+nnn has more than raw (Holm over 6 comparisons)" in out
+    assert "mAP: difference of expand+nnn to raw (Holm over 6 comparisons)" in out
     kept = {p.relative_to(tmp_path / "a").as_posix(): p.read_bytes()
             for p in (tmp_path / "a").rglob("*") if p.is_file()}  # fmt: skip
     assert {name.split("/")[0] for name in kept if "/" in name} == {
@@ -159,7 +159,7 @@ def test_ways_compared_by_the_command(soutu, tmp_path):
              for p in (tmp_path / "a").rglob("*") if p.is_file()}  # fmt: skip
     assert again == kept, "the same bytes, the report among them"
     code, out, _ = soutu("eval", tmp_path / "a" / "02-expand", "--against", tmp_path / "a/01-raw")
-    assert (code, "hit@1 more than in" in out) == (0, True)
+    assert (code, "hit@1: difference to" in out) == (0, True)
     (tmp_path / "a" / "01-raw" / "photo.jpg").write_bytes(b"x")
     code, _, err = soutu(*asked, *ways, "--out", tmp_path / "a")
     assert (code, "photo.jpg" in err) == (2, True)

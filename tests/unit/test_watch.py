@@ -127,4 +127,4 @@ def test_ctrl_c_ends_the_command_well(photos, tmp_path):
     assert process.returncode == 0, lines
     assert "watching" in lines[0]
     assert "3" in lines[1]
-    assert "no longer watching" in lines[-1]
+    assert "stopped watching" in lines[-1]
