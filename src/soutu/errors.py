@@ -48,9 +48,11 @@ class SoutuError(Exception):
         return format_message(self.code, lang, **self.fields)
 
     def __str__(self) -> str:
+        """Return the English message."""
         return self.message()
 
     def __reduce__(self) -> tuple[object, ...]:
+        """Pickle code and fields."""
         return _rebuild, (type(self), self.code, self.fields)
 
 

@@ -15,7 +15,8 @@ _chosen: list[str] = []
 class Translatable(Protocol):
     """A value with a text of its own in each language, such as a SoutuError."""
 
-    def message(self, lang: str) -> str: ...
+    def message(self, lang: str) -> str:
+        """Return the text in ``lang``."""
 
 
 def choose_language(lang: str) -> None:

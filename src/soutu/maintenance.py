@@ -47,18 +47,18 @@ if TYPE_CHECKING:
     from soutu.store.sqlite.rebuild import Carried
     from soutu.types import Floats
 
-# Looking after a gallery's index: what it holds, and giving back what it no longer needs.
-
-
 PHRASES = 640  # that codes are tuned on in a gallery of few captions
 Encode: TypeAlias = "Callable[[Sequence[str]], Floats]"
 
 
 @dataclass(frozen=True)
 class BaselineInfo:
-    """What reference texts find among ``images`` pictures: the ``mean`` and ``spread`` of their
-    best cosines, the ``skewness`` of how often a picture is one (``search/calibration.py``), and
-    ``alpha``: how strongly hubs are held back, 0 for not at all; by itself from ``skewed`` on."""
+    """What probe texts find among ``images`` pictures.
+
+    ``mean`` and ``spread`` of their best cosines, the ``skewness`` of how often a picture is one
+    (``search/calibration.py``), and ``alpha``: how strongly hubs are corrected, 0 for not at all;
+    automatically from a skewness of ``skewed`` on.
+    """
 
     images: int
     mean: float
@@ -70,9 +70,12 @@ class BaselineInfo:
 
 @dataclass(frozen=True)
 class GalleryInfo:
-    """What ``soutu info`` shows. ``promises``: how the codes of images and captions were tuned,
-    and the recall that was reached; without codes searches are exact. ``yardstick``: None for
-    a small gallery. ``home`` is the address of a store elsewhere, whose size is not known."""
+    """What ``soutu info`` shows.
+
+    ``promises``: how the codes of images and captions were tuned, and the recall that was reached;
+    without codes searches are exact. ``yardstick``: the score baseline, None for a small gallery.
+    ``home`` is the address of a store elsewhere, whose size is not known.
+    """
 
     root: Path
     home: Path | str
@@ -86,6 +89,7 @@ class GalleryInfo:
 
 
 def gallery_info(root: Path, home: Path, place: StoreLocation, config: Settings) -> GalleryInfo:
+    """Describe a gallery's index."""
     files = home.rglob("*") if place == home else ()
     size = sum(file.stat().st_size for file in files if file.is_file())
     with open_store(place) as store:
@@ -184,8 +188,10 @@ def check_gallery(home: Path) -> HealthReport:
 
 
 def _check_model(home: Path) -> Iterator[IntegrityIssue]:
-    """Check that the gallery's model is here, whole and still the same. Nothing is fetched; all
-    of it is information, for the index is whole."""
+    """Check that the gallery's model is here, whole and still the same.
+
+    Nothing is fetched; all of it is information, for the index is whole.
+    """
     with suppress(SoutuError):  # where the index cannot be read, that is found elsewhere
         name = read_meta(home, "model")
         with open_store(home) as store:
@@ -348,8 +354,11 @@ def save_gallery_meta(
 
 
 def _recognise_model(home: Path) -> str:
-    """Return the model on this machine whose vectors lie in the index: a space's folder is called
-    after it. BadInput where there are vectors, and of none of them."""
+    """Return the model on this machine whose vectors are in the index.
+
+    A space's folder is called after it. Raises BadInput where there are vectors, and of none of
+    the models.
+    """
     folders = {first_name(path.name) for path in (home / "spaces").glob("*")}
     for name in installed_models():
         with suppress(SoutuError):

@@ -55,13 +55,13 @@ def encodes_unit_float32_rows(encoder: Encoder, exact: bool) -> None:
 
 
 def encodes_nothing_to_no_rows(encoder: Encoder, exact: bool) -> None:
-    """An empty list becomes (0, dim)."""
+    """Return (0, dim) for an empty list."""
     assert encoder.encode_images([]).shape == (0, encoder.info.dim)
     assert encoder.encode_texts([]).shape == (0, encoder.info.dim)
 
 
 def encodes_batches_as_one_by_one(encoder: Encoder, exact: bool) -> None:
-    """What an input is encoded beside does not matter."""
+    """Give each input the vector it has alone."""
     images = [_image(seed, 40 + seed, 60) for seed in range(35)]
     single = np.concatenate([encoder.encode_images([image]) for image in images])
     _assert_close(encoder.encode_images(images), single, exact)
@@ -78,7 +78,7 @@ def keeps_the_order_of_inputs(encoder: Encoder, exact: bool) -> None:
 
 
 def takes_images_of_any_shape(encoder: Encoder, exact: bool) -> None:
-    """A single pixel, a line and a square are images."""
+    """Take a single pixel, a line and a square."""
     for shape in ((1, 1), (1, 500), (500, 1), (64, 64), (3, 4)):
         image = np.full((*shape, 3), 128, np.uint8)
         assert np.isfinite(encoder.encode_images([image])).all(), shape
@@ -150,7 +150,7 @@ def proposes_usable_variants(expander: Expander, known: str) -> None:
 
 
 def proposes_the_same_again(expander: Expander, known: str) -> None:
-    """The same text gives the same variants, whatever the caller did with the list."""
+    """Give the same variants again, whatever the caller did with the list."""
     first = expander.expand(known)
     assert expander.expand(known) == first
     first.clear()
@@ -158,7 +158,7 @@ def proposes_the_same_again(expander: Expander, known: str) -> None:
 
 
 def takes_any_text(expander: Expander, known: str) -> None:
-    """What it does not know, an expander leaves alone."""
+    """Leave alone what is not known."""
     for text in ("", " ", "\x00", "{}", known * 10_000, "\ud800", "a\nb"):
         assert expander.expand(text) == [], repr(text[:20])
 
@@ -278,7 +278,7 @@ def finds_images_by_their_captions(make: MakeSearchable) -> None:
 
 
 def answers_when_empty(make: MakeSearchable) -> None:
-    """An empty store finds nothing."""
+    """Find nothing in an empty store."""
     nothing = np.empty((0, DIM), np.float32)
     store = make(nothing, nothing)
     assert len(store.search_images(_unit(DIM), 5).ids) == 0
@@ -333,7 +333,7 @@ def counts_what_it_holds(make: MakeSearchable) -> None:
 
 
 def scores_the_same_to_the_bit(make: MakeSearchable) -> None:
-    """A score depends on nothing but the two vectors."""
+    """Let a score depend on nothing but the two vectors."""
     images, query = _unit(300, DIM), _unit(DIM, seed=2)
     larger, smaller = make(images, images), make(images[:200], images[:200])
     first, second = larger.search_images(query, 300), larger.search_images(query, 300)
@@ -345,7 +345,7 @@ def scores_the_same_to_the_bit(make: MakeSearchable) -> None:
 
 
 def nests_snapshots(make: MakeSearchable) -> None:
-    """A snapshot within a snapshot sees the same state."""
+    """See the same state in a snapshot within a snapshot."""
     vectors = _unit(3, DIM)
     store = make(vectors, vectors)
     with store.snapshot(), store.snapshot():

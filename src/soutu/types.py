@@ -50,8 +50,11 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Variant:
-    """One text that a query was expanded to, who proposed it, and the term's place. ``unused``
-    says why it was proposed in vain; it is empty for what was searched for."""
+    """One text that a query was expanded to.
+
+    ``source`` proposed it for the query's term number ``term``; ``unused`` says why it was not
+    searched for, "" if it was.
+    """
 
     text: str
     weight: float = 1.0
@@ -62,8 +65,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class ExpanderTrace:
-    """What asking one expander came to: milliseconds, how many variants it proposed for all terms
-    together, and what went wrong (the search goes on without it)."""
+    """What running one expander came to.
+
+    ``ms`` it took, ``proposed`` variants for all terms together, and its ``error``, without which
+    the search went on.
+    """
 
     name: str
     ms: float
@@ -73,8 +79,11 @@ class ExpanderTrace:
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query; ``kind`` is "text", "image" (a file), or "indexed": a picture of the
-    gallery, by its path there. A negative weight subtracts."""
+    """One part of a query.
+
+    ``kind`` is "text", "image" (a file), or "indexed": a picture of the gallery, by its path
+    there. A negative weight is a minus.
+    """
 
     kind: str
     value: str
@@ -83,6 +92,8 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
+    """A parsed query: its terms, and the filters that were given beside it."""
+
     raw: str
     terms: tuple[Term, ...]
     filters: tuple[str, ...] = ()
@@ -98,8 +109,10 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    """What a term with a minus takes from a picture x: ``weight`` · max(0, ``vector`` · x −
-    ``threshold``); ``vector`` float32 (dim,), unit (``search/searcher.py``)."""
+    """What a term with a minus takes from the score of a picture x.
+
+    ``weight`` · max(0, ``vector`` · x − ``threshold``), with ``vector`` float32 (dim,), unit.
+    """
 
     vector: Floats
     weight: float
@@ -108,10 +121,13 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Hit:
-    """One result. ``score`` ranked it, ``cosine`` is the plain similarity (-1 to 1),
-    ``also`` holds the other paths of the same content, ``caption`` is "" where there is none.
-    ``confidence``: the probability that it is what a text asked for, 0 to 1; None where that is
-    not known. ``id`` is that of the image, or of the caption where captions were asked for."""
+    """One result.
+
+    ``score`` ranked it, ``cosine`` is the plain similarity (-1 to 1), ``also`` holds the other
+    paths of the same content, ``caption`` is "" where there is none. ``confidence`` is the
+    probability that it is what a text asks for, 0 to 1, None where unknown. ``id`` is that of the
+    image, or of the caption where captions are searched for.
+    """
 
     rank: int
     score: float
@@ -257,7 +273,7 @@ class SearchResult(Sequence[Hit]):
 
 
 def _thumbnail(root: Path | None, path: str) -> str:
-    """An ``img`` element with the picture in it; "" where Pillow cannot open the file."""
+    """Return an ``img`` element with the picture in it; "" where Pillow cannot open the file."""
     if root is None:
         return ""
     from base64 import b64encode
@@ -281,9 +297,11 @@ def _thumbnail(root: Path | None, path: str) -> str:
 
 @dataclass(frozen=True)
 class IntegrityIssue:
-    """Something in a gallery that is not as it should be. ``code`` names its wording, ``where``
-    is a table or a file, ``key`` what is meant in it, ``detail`` what was seen. ``harm``: answers
-    are missing or may be wrong; without it, the finding is for information."""
+    """Something in a gallery that is not as it should be.
+
+    ``code`` names its wording, ``where`` is a table or a file, ``key`` names the row, ``detail``
+    what was seen. ``harm``: answers are missing or may be wrong; else it is for information.
+    """
 
     code: str
     where: str
@@ -318,7 +336,7 @@ OPERATORS = {
 
 
 def kind_of(field: str) -> str | None:
-    """The kind of ``field``; None for one that there is not."""
+    """Return the kind of ``field``; None for an unknown one."""
     return "text" if field.startswith(TAG) and field != TAG else FIELDS.get(field)
 
 
@@ -333,16 +351,22 @@ class Compare:
 
 @dataclass(frozen=True)
 class All:
+    """Every part holds."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
 class Any:
+    """At least one part holds."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
 class Not:
+    """The part does not hold."""
+
     part: Filter
 
 

@@ -17,8 +17,11 @@ HITS_PER_VARIANT = 3  # pictures shown for each variant
 
 @dataclass(frozen=True)
 class QueryAnalysis:
-    """One text term: its language (zh, en, mixed), its length (word, phrase, sentence) and the
-    words it was cut into, with the English of those that are known."""
+    """One text term as it was analysed.
+
+    Its language (zh, en, mixed), its length (word, phrase, sentence) and the words it was cut
+    into, with the English of those that are known.
+    """
 
     text: str
     language: str
@@ -36,8 +39,11 @@ class VariantRole:
 
 @dataclass(frozen=True)
 class HitShare:
-    """A hit's cosine by variant: the parts add up to it (what pictures in the query gave is not
-    listed). Each part is the variant's share of the query's vector times its cosine."""
+    """A hit's cosine by variant.
+
+    Each part is the variant's share of the query's vector times its cosine; the parts add up to
+    the cosine (pictures in the query are not listed).
+    """
 
     hit: Hit
     parts: tuple[tuple[str, float], ...]
@@ -45,6 +51,8 @@ class HitShare:
 
 @dataclass(frozen=True)
 class Explanation:
+    """A result, how its text terms were analysed, and what each variant did."""
+
     result: SearchResult
     understood: tuple[QueryAnalysis, ...]
     roles: tuple[VariantRole, ...]
@@ -52,21 +60,21 @@ class Explanation:
 
 
 def explain(result: SearchResult, encoder: Encoder, store: Searchable) -> Explanation:
-    """Explain ``result``, which ``encoder`` and ``store`` gave."""
-    texts = [term.value for term in result.query.terms if term.kind == "text"]
+    """Explain a result that ``encoder`` and ``store`` gave."""
     vectors = encoder.encode_texts([variant.text for variant in result.variants])
-    return Explanation(
-        result,
-        tuple(_understood(text) for text in texts),
-        tuple(
-            VariantRole(variant, _found(store, vector))
-            for variant, vector in zip(result.variants, vectors, strict=True)
-        ),
-        _shares(result, vectors, store),
-    )
+    roles = []
+    for variant, vector in zip(result.variants, vectors, strict=True):
+        with store.snapshot():
+            ranking = store.search_images(vector, HITS_PER_VARIANT)
+            rows = store.images(ranking.ids.tolist())
+        hits = zip(rows, ranking.scores.tolist(), strict=True)
+        roles.append(VariantRole(variant, tuple((row.paths[0], score) for row, score in hits)))
+    texts = [term.value for term in result.query.terms if term.kind == "text"]
+    analyses = tuple(_analyse(text) for text in texts)
+    return Explanation(result, analyses, tuple(roles), _shares(result, vectors, store))
 
 
-def _understood(text: str) -> QueryAnalysis:
+def _analyse(text: str) -> QueryAnalysis:
     tokens = built_in_lexicon().segment(normalized(text)) if language(text) != EN else []
     words = tuple(
         (token.text, token.senses[0].english[0] if token.senses and token.senses[0].english else "")
@@ -76,26 +84,16 @@ def _understood(text: str) -> QueryAnalysis:
     return QueryAnalysis(text, language(text), length(text), words)
 
 
-def _found(store: Searchable, vector: Floats) -> tuple[tuple[str, float], ...]:
-    with store.snapshot():
-        ranking = store.search_images(vector, HITS_PER_VARIANT)
-        rows = store.images(ranking.ids.tolist())
-    return tuple(
-        (row.paths[0], float(score)) for row, score in zip(rows, ranking.scores, strict=True)
-    )
-
-
 def _shares(result: SearchResult, vectors: Floats, store: Searchable) -> tuple[HitShare, ...]:
-    """Every fusion is a weighted sum: the weights are those with which the variants make up the
-    query's vector."""
-    used = [at for at, variant in enumerate(result.variants) if not variant.unused]
+    """Solve for the weights with which the variants make up the query's vector."""
+    used = [i for i, variant in enumerate(result.variants) if not variant.unused]
     if not used or not result.hits:
         return ()
     texts = vectors[used].astype(np.float64)
     weights = np.linalg.lstsq(texts.T, result.vector.astype(np.float64), rcond=None)[0]
     images = store.image_vectors([hit.id for hit in result.hits])
     parts = images.astype(np.float64) @ (texts * weights[:, None]).T
-    names = [result.variants[at].text for at in used]
+    names = [result.variants[i].text for i in used]
     return tuple(
         HitShare(hit, tuple(zip(names, map(float, row), strict=True)))
         for hit, row in zip(result.hits, parts, strict=True)
