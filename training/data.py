@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from soutu.fs import atomic_write
 from training.recipes import FOUR, four, rich, training_styles
 from training.scenes import Scene, render, sample
 
@@ -58,9 +59,8 @@ def ensure_shard(folder: Path, split: str, size: int, number: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         start = number * SHARD
         rendered = pictures(split, range(start, start + SHARD), size)
-        partial = path.with_suffix(f".{os.getpid()}.part.npy")
-        np.save(partial, rendered)
-        partial.replace(path)
+        with atomic_write(path) as file:
+            np.save(file, rendered)
     return path
 
 

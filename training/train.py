@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from soutu.fs import atomic_write
 from training.colours import COLOURS
 from training.data import TRAIN, ShardedScenes, ensure_shard
 from training.inputs import as_input, prepare_tokenizer
@@ -158,8 +159,8 @@ class Run:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        torch.save(state, self.folder / "beside.pt")
-        (self.folder / "beside.pt").replace(self.folder / "last.pt")
+        with atomic_write(self.folder / "last.pt") as file:
+            torch.save(state, file)
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Reading one ordinary file whole, without ever hanging on a pipe."""
+"""Files as the rest needs them: private, written whole or not at all, locked, read without a hang.
+
+Also where a gallery's ``.soutu`` folder is, and which storage would harm the index in it.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +12,61 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import BinaryIO
 
 from soutu.errors import IndexCorrupt
 
-# The ``.soutu`` folder: finding it, making it private, and refusing storage that would harm it.
-
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 HOME = ".soutu"
 DATABASE = "rows.db"
 REBUILD = "rebuild"  # a folder in which an index is made anew
 REMEMBERED = "store"  # the file that names a store elsewhere (factory.py)
 
+_LOCK = "lock"
+_POLL_SECONDS = 0.05
+_LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked: far off the text
 _NETWORK = re.compile(
     r"(nfs\d*|cifs|smb\w*|ncpfs|afs|9p|ceph|lustre|beegfs|glusterfs|davfs2?|coda"
     r"|fuse\.(sshfs|glusterfs\w*|ceph\w*|rclone|s3fs\w*|davfs2?|juicefs|smb\w*|goofys|gcsfuse))"
 )
 
 
+class NotRegularFile(OSError):
+    """The name belongs to a folder, pipe, socket or device."""
+
+
+class FileTooLarge(OSError):
+    """The file holds more bytes than the caller allows."""
+
+
 def find_home(start: Path) -> Path | None:
-    """The nearest ``.soutu`` with an index, or the address of one, in ``start`` or above it; None
-    if there is none."""
+    """Return the nearest ``.soutu`` with an index, or the address of one, in ``start`` or above."""
     folder = absolute(start)
-    for place in (folder, *folder.parents):
-        # A .soutu that holds only settings is not an index.
-        if any(_is_file(place / HOME / name) for name in (DATABASE, REMEMBERED)):
-            return place / HOME
+    for parent in (folder, *folder.parents):
+        # A .soutu that holds only settings is not an index. os.path: no error where unreadable.
+        if any(os.path.isfile(parent / HOME / name) for name in (DATABASE, REMEMBERED)):  # noqa: PTH113
+            return parent / HOME
     return None
 
 
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113  (no error where unreadable)
-
-
 def absolute(path: Path) -> Path:
-    """``path`` from the root of the file system, its links as they are."""
+    """Return ``path`` from the root of the file system, its links as they are."""
     return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links)
 
 
 def refuse_network_storage(home: Path, mounts: str | None = None) -> None:
-    """IndexCorrupt if ``home`` lies on a network file system, where SQLite's shared memory
-    and file locks do not hold. ``mounts`` is the text of /proc/mounts; only Linux has it."""
+    """Raise IndexCorrupt if ``home`` lies on a network file system.
+
+    SQLite's shared memory and file locks do not hold there. ``mounts`` is the text of
+    /proc/mounts, which only Linux has.
+    """
     if mounts is None:
         mounts = _system_mounts()
     target = os.path.realpath(home)
@@ -78,7 +93,7 @@ def _system_mounts() -> str:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make ``folder`` and what is missing above it; what is new of the index is 0700."""
+    """Make ``folder`` (0700) and what is missing above it; IndexCorrupt where that fails."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.is_dir():
@@ -89,11 +104,69 @@ def make_private_folder(folder: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Make ``path`` an empty file, 0600, unless it is there."""
+    """Make ``path`` an empty file (0600) unless it is there; IndexCorrupt where that fails."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> IndexCorrupt:
+    """Return the error for a place in the index that cannot be written."""
+    return IndexCorrupt("index-unwritable", path=str(path), reason=error.strerror or str(error))
+
+
+@contextmanager
+def atomic_write(path: Path, *, private: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
+    """Write a file so that ``path`` holds all of it or what it held before.
+
+    Parameters
+    ----------
+    path
+        Its folder must exist. A link is replaced, not followed.
+    private
+        Whether others than the owner are kept from reading it (0600).
+    durable
+        Whether to wait until it is on disk. A cache need not.
+
+    Yields
+    ------
+    BinaryIO
+        A file beside ``path``, in which seeking works; it is renamed at the end, or removed if
+        anything is raised.
+    """
+    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.new")
+    mode = 0o600 if private else 0o666
+    try:
+        with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def replace_folder(new: Path, target: Path, spare: Path) -> None:
+    """Rename the folder ``new`` to ``target``; what was there becomes ``spare``.
+
+    There is a whole folder in its place at every moment but one. Where the system refuses, the
+    old one stays.
+    """
+    if not target.exists():
+        new.rename(target)
+        return
+    target.rename(spare)
+    try:
+        new.rename(target)
+    except OSError:
+        spare.rename(target)
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -107,46 +180,30 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def unwritable(path: Path, error: OSError) -> IndexCorrupt:
-    """The error for a place in the index that cannot be written."""
-    return IndexCorrupt("index-unwritable", path=str(path), reason=error.strerror or str(error))
-
-
-# One writer at a time: a lock of the operating system, which a killed process lets go of.
-
-
-_NAME = "lock"
-
-if sys.platform == "win32":
-    import msvcrt
-
-    _FAR = 1 << 30  # Windows keeps others from reading what is locked: lock far off the text
-
-    def _take(handle: int) -> None:
-        os.lseek(handle, _FAR, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _take(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+# Locks of the operating system, which a killed process lets go of. The library filelock does the
+# same, but imports asyncio and logging (85 modules), and every search takes a lock for its log.
 
 
 @contextmanager
-def write_lock(home: Path, *, patience: float = 0.0) -> Iterator[None]:
-    """Hold the write lock of the index at ``home``. IndexCorrupt("index-locked") if another
-    writer, in this process or elsewhere, has it for ``patience`` seconds; the file says
-    who. It stays when the lock goes: whoever removed it could remove the next writer's."""
-    path = home / _NAME
+def write_lock(home: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold the write lock of the index at ``home``.
+
+    Raises IndexCorrupt("index-locked") if another writer, in this process or elsewhere, has it
+    for ``wait`` seconds. The lock's file says who has it, and stays when the lock goes: whoever
+    removed it could remove the next writer's.
+    """
+    path = home / _LOCK
     try:
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        if not _taken(handle, time.monotonic() + patience):
-            pid, since = _holder(path)
-            raise IndexCorrupt("index-locked", home=str(home), pid=pid, since=since)
+        deadline = time.monotonic() + wait
+        while not _try_lock(handle):
+            if time.monotonic() >= deadline:
+                pid, since = _read_holder(path)
+                raise IndexCorrupt("index-locked", home=str(home), pid=pid, since=since)
+            time.sleep(_POLL_SECONDS)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
@@ -156,19 +213,20 @@ def write_lock(home: Path, *, patience: float = 0.0) -> Iterator[None]:
         os.close(handle)  # which unlocks
 
 
-def _taken(handle: int, until: float) -> bool:
-    while True:
-        try:
-            _take(handle)
-            return True
-        except OSError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.05)
+def _try_lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
-def _holder(path: Path) -> tuple[str, str]:
-    """Process number and starting time of who has the lock, as far as it has written them."""
+def _read_holder(path: Path) -> tuple[str, str]:
+    """Return the process number and starting time of who has the lock, as far as known."""
     try:
         pid, since = path.read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -176,18 +234,22 @@ def _holder(path: Path) -> tuple[str, str]:
     return pid, since
 
 
-class NotRegularFile(OSError):
-    """The name belongs to a folder, pipe, socket or device."""
-
-
-class FileTooLarge(OSError):
-    """The file holds more bytes than the caller allows."""
+@contextmanager
+def lock_file(path: Path) -> Iterator[int]:
+    """Open a private file for appending, wait for its lock and hold it; Windows has none here."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def read_regular_file(path: Path, limit: int) -> bytes:
-    """All bytes of ``path``, at most ``limit`` of them.
+    """Read all bytes of ``path``, at most ``limit``, without ever hanging on a pipe.
 
-    Raises ``NotRegular``, ``TooLong``, or the ``OSError`` of the system.
+    Raises ``NotRegularFile``, ``FileTooLarge``, or the ``OSError`` of the system.
     """
     # Opening a FIFO for reading waits for a writer, so ask not to wait and look at
     # what was opened: checking the name first would leave a gap between the two.
@@ -200,10 +262,10 @@ def read_regular_file(path: Path, limit: int) -> bytes:
             raise NotRegularFile(error.errno, error.strerror) from error
         raise
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise NotRegularFile(errno.EINVAL, "not a regular file")
-        if found.st_size > limit:
+        if status.st_size > limit:
             raise FileTooLarge(errno.EFBIG, os.strerror(errno.EFBIG))
         with open(descriptor, "rb", closefd=False) as stream:
             data = stream.read(limit + 1)

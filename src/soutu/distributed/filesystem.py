@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from soutu.errors import BadImage, BadInput
+from soutu.fs import atomic_write
 from soutu.images.decode import MAX_BYTES, read_file
 
 TRIES, PAUSE = 3, 0.5  # of a remote read; seconds before the second, twice that before the third
@@ -100,23 +100,10 @@ def write_whole(place: str, data: bytes) -> None:
             fs.makedirs(fs._parent(path), exist_ok=True)
             fs.pipe_file(path, data)
         else:
-            _replace(Path(place), data)
-
-
-def _replace(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Two workers may write the same shard, when the first was thought lost: each its own file.
-    beside = target.with_name(f".{target.name}.{platform.node()}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise
+            target = Path(place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(target) as file:
+                file.write(data)
 
 
 def remove(place: str) -> None:

@@ -32,7 +32,7 @@ from soutu.evaluation.dataset import TEXT_TO_IMAGE
 from soutu.evaluation.evaluate import RUN_FILES, Evaluation, QueryOutcomes
 from soutu.evaluation.metrics import LIBRARY, METRICS
 from soutu.evaluation.statistics import Figure, holm, intervals, randomisation_test
-from soutu.exchange.export import put_in_place
+from soutu.fs import replace_folder
 
 CONFIG, FIGURES, QUERIES = "config.json", "metrics.json", "per_query.csv"
 COMPARISON = "comparison.json"
@@ -135,7 +135,7 @@ def result_folder(folder: Path) -> Iterator[Path]:
             new.mkdir()
             yield new
             _check_replaceable(target, folder)
-            put_in_place(new, target, Path(scratch) / "old")
+            replace_folder(new, target, Path(scratch) / "old")
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadInput("eval-unwritable", folder=folder, reason=reason) from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +14,7 @@ import numpy as np
 
 from soutu.errors import BadInput
 from soutu.evaluation.dataset import Dataset
+from soutu.fs import atomic_write
 from soutu.indexing.baseline import encode_probes
 from soutu.indexing.pipeline import EncodePipeline, IndexOptions
 from soutu.models.base import Encoder
@@ -214,15 +213,8 @@ class VectorCache:
         """Write a file whole or not at all."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-                try:
-                    save(file)
-                    file.close()
-                    os.replace(file.name, self._file(name))  # noqa: PTH105
-                except BaseException:
-                    file.close()
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
+            with atomic_write(self._file(name), private=True, durable=False) as file:
+                save(file)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise BadInput("eval-unwritable", folder=self.folder, reason=reason) from error

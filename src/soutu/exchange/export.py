@@ -28,6 +28,7 @@ from soutu.exchange.npy import (
     save_source,
 )
 from soutu.exchange.parquet import PARQUET_FILE, import_pyarrow, write_parquet
+from soutu.fs import atomic_write, replace_folder
 from soutu.store.base import CaptionRow, VectorStore
 from soutu.types import Floats
 
@@ -91,7 +92,8 @@ def export_embeddings(
             batches = _read_batches(store, chosen)
             if form == "parquet":
                 write_parquet(new / PARQUET_FILE, batches)
-                save_source(new / MODEL, source)
+                with atomic_write(new / MODEL) as file:
+                    save_source(file, source)
             else:
                 _write_arrays(new, form, batches, source, (len(chosen), len(complete)))
             files = tuple(sorted(os.listdir(new)))  # noqa: PTH208
@@ -191,7 +193,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             new.mkdir()
             yield new
             _check_replaceable(target, folder)
-            put_in_place(new, target, Path(scratch) / "old")
+            replace_folder(new, target, Path(scratch) / "old")
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadInput("export-unwritable", folder=folder, reason=reason) from error
@@ -206,16 +208,3 @@ def _check_replaceable(target: Path, name: Path) -> None:
     if names and (MODEL not in names or not names <= EXPORT_NAMES):
         other = ", ".join(sorted(names - EXPORT_NAMES or names)[:3])
         raise BadInput("export-not-empty", folder=name, found=other)
-
-
-def put_in_place(new: Path, target: Path, old: Path) -> None:
-    """Rename ``new`` to ``target``; what was there becomes ``old``, or stays where that fails."""
-    if not target.exists():
-        new.rename(target)
-        return
-    target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        old.rename(target)
-        raise

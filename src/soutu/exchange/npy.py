@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
 from soutu.errors import BadInput, IndexCorrupt, MissingExtra, MissingIndex
 from soutu.exchange.embeddings import Rows
+from soutu.fs import atomic_write
 from soutu.store.memory import ArrayStore
 from soutu.types import Floats, ModelInfo
 
@@ -83,10 +84,10 @@ def save_features(
     lists = {"captions": features.captions, "image_paths": features.paths}
     if not features.captions:
         del arrays["text_features"], lists["captions"]
-    writers: dict[str, Callable[[Path], object]] = {}
+    writers: dict[str, Callable[[BinaryIO], object]] = {}
     for name, array in arrays.items():
         if "npy" in layouts:
-            writers[f"{name}.npy"] = partial(_save_npy, array=array)
+            writers[f"{name}.npy"] = partial(np.save, arr=array)
         if "pt" in layouts and importlib.util.find_spec("torch"):
             writers[f"{name}.pt"] = partial(_save_pt, array=array)
         else:
@@ -95,32 +96,30 @@ def save_features(
         if "npy" in layouts:
             text = json.dumps(list(rows), ensure_ascii=False, indent=0)
             data = text.encode("utf-8", "surrogatepass")
-            writers[f"{name}.json"] = partial(Path.write_bytes, data=data)
+            writers[f"{name}.json"] = partial(_save_bytes, data=data)
         if "pt" in layouts:
-            writers[f"{name}.pkl"] = partial(Path.write_bytes, data=pickle.dumps(list(rows)))
+            writers[f"{name}.pkl"] = partial(_save_bytes, data=pickle.dumps(list(rows)))
     writers[MODEL] = partial(save_source, source=EmbeddingSource(features.model, features.info))
     for name, write in writers.items():
-        part = folder / f".{name}"
-        write(part)
-        part.replace(folder / name)
+        with atomic_write(folder / name) as file:
+            write(file)
     return [*writers]
 
 
-def _save_npy(path: Path, array: Floats) -> None:
-    with path.open("wb") as file:  # np.save would add a suffix to the name
-        np.save(file, array)
-
-
-def _save_pt(path: Path, array: Floats) -> None:
+def _save_pt(file: BinaryIO, array: Floats) -> None:
     import torch
 
-    torch.save(torch.from_numpy(array), path)
+    torch.save(torch.from_numpy(array), file)
 
 
-def save_source(path: Path, source: EmbeddingSource) -> None:
+def _save_bytes(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+def save_source(file: BinaryIO, source: EmbeddingSource) -> None:
     """Write ``model.json``."""
     text = json.dumps({"model": source.model, **asdict(source.info)}, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
+    file.write(f"{text}\n".encode())
 
 
 def _load_source(path: Path) -> EmbeddingSource:

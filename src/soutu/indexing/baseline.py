@@ -5,13 +5,13 @@ With it searches can say how sure they are, and correct for hubs (``search/calib
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from soutu.fs import atomic_write
 from soutu.models.base import Encoder
 from soutu.query.probes import PROBE_TEXTS, probe_set_name, probe_texts
 from soutu.search.calibration import (
@@ -59,10 +59,8 @@ def refresh_baseline(store: VectorStore, encoder: Encoder, cache: Path) -> Score
         bank = encode_probes(encoder, probe_texts(encoder.info.languages))
         with suppress(OSError):  # a full or read-only disk: the next gallery encodes them again
             file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f"{file.name}.{os.getpid()}.new")
-            with open(part, "wb") as output:
+            with atomic_write(file, durable=False) as output:
                 np.save(output, bank)
-            part.replace(file)
     baseline = measure_baseline(
         store.sample_images(MAX_IMAGES), bank, images=state.images, texts=name
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soutu.errors import BadInput, MissingModel, RemoteUnavailable, SoutuError
+from soutu.fs import replace_folder
 from soutu.models.bundle import (
     CARD_FILE,
     OPEN_CLIP,
@@ -142,9 +143,7 @@ def install(staging: Path, name: str, **card: object) -> Bundle:
     folder = models_folder() / name
     replaced = folder.with_name(f"{name}{_REPLACED}")
     shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():  # there is a whole model in its place at every moment but one
-        folder.replace(replaced)
-    staging.replace(folder)
+    replace_folder(staging, folder, replaced)
     shutil.rmtree(replaced, ignore_errors=True)
     return read_bundle(folder)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soutu.errors import BadConfig
+from soutu.fs import atomic_write
 from soutu.text import EN, is_chinese, language, normalized
 
 if TYPE_CHECKING:
@@ -197,14 +198,13 @@ def add_word(file: Path, word: str, english: list[str]) -> None:
     rendered = ", ".join(_quoted(text) for text in english)
     after = f"{before.rstrip()}\n  {_quoted(word)}: [{rendered}]\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_text(after, encoding="utf-8")
-    try:
-        read_words(beside)
-    except BadConfig as fault:  # written in a way that a further line does not fit to
-        beside.unlink()
-        raise BadConfig("words-append", file=file, word=word) from fault
-    beside.replace(file)
+    with atomic_write(file) as new:
+        new.write(after.encode())
+        new.flush()
+        try:
+            read_words(Path(new.name))
+        except BadConfig as fault:  # written in a way that a further line does not fit to
+            raise BadConfig("words-append", file=file, word=word) from fault
 
 
 def _lines(file: Path, word: object, said: object) -> Iterator[str]:

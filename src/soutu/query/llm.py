@@ -21,6 +21,7 @@ from typing import ClassVar
 from urllib.parse import SplitResult
 
 from soutu.errors import BadConfig, RemoteUnavailable, SoutuError
+from soutu.fs import atomic_write
 from soutu.http import DeadlineExceeded, RequestError, send_request, split_base_url
 from soutu.settings import is_loopback_url
 from soutu.types import Variant
@@ -240,7 +241,7 @@ class AnswerCache:
             if len(self._entries) >= 2 * self._max_entries:
                 self._compact()
             elif self._file:
-                _write(self._file, os.O_APPEND, _line(key, answer))
+                _append(self._file, _line(key, answer))
 
     @cached_property
     def _entries(self) -> dict[str, object]:
@@ -263,14 +264,13 @@ class AnswerCache:
         for key in list(self._entries)[: -self._max_entries]:
             del self._entries[key]
         if self._file:
-            new = self._file.with_name(f"{self._file.name}.new")
-            _write(new, os.O_TRUNC, "".join(_line(*entry) for entry in self._entries.items()))
-            new.replace(self._file)
+            with atomic_write(self._file, private=True, durable=False) as file:
+                file.writelines(_line(*entry).encode() for entry in self._entries.items())
 
 
-def _write(file: Path, flags: int, text: str) -> None:
+def _append(file: Path, text: str) -> None:
     """In one call, so that writers in several processes do not interleave."""
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(handle, text.encode())
     finally:

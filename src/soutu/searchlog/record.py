@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from hashlib import blake2b
@@ -18,13 +18,9 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from soutu.fs import lock_file
 from soutu.types import Floats, SearchResult
 from soutu.version import VERSION
-
-try:
-    import fcntl
-except ImportError:  # Windows: a single append is all the protection there is
-    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 2
 KEY_BYTES = 32
@@ -105,7 +101,7 @@ class SearchLog:
 
         Returns False where the system does not let go of a name; the file grows on then.
         """
-        if fcntl is None:
+        if os.name == "nt":
             return False
         # A name for what is set aside now, later than all older ones whatever the clock says.
         stem = datetime.now(timezone.utc).strftime(f"{self.path.stem}-%Y%m%dT%H%M%S")
@@ -122,18 +118,6 @@ class SearchLog:
             with suppress(OSError):
                 path.unlink()
         return True
-
-
-@contextmanager
-def lock_file(path: Path) -> Iterator[int]:
-    """Open a private file for appending and hold its lock."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
 
 
 def _older_files(path: Path) -> list[Path]:

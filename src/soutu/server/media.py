@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from threading import Lock
 from PIL import Image
 
 from soutu.errors import BadImage
+from soutu.fs import atomic_write
 from soutu.images.decode import decode, format_of, read_file
 from soutu.server.exceptions import NotFound
 
@@ -122,9 +122,8 @@ class ThumbnailCache:
         with suppress(OSError):  # a disk that is full or read-only costs time, not answers
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             cached.parent.mkdir(exist_ok=True, mode=0o700)
-            new = cached.with_name(f"{cached.stem}.{secrets.token_hex(4)}")
-            new.write_bytes(data)
-            new.replace(cached)
+            with atomic_write(cached, private=True, durable=False) as output:
+                output.write(data)
         with self._lock:
             self._count += 1
             due = self._count % PRUNE_EVERY == 0

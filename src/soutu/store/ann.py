@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 
 from soutu.errors import IndexCorrupt
-from soutu.fs import make_private_file, sync_folder
+from soutu.fs import atomic_write
 from soutu.types import Bits, Floats, Ids
 
 # What is known of a derived index: which file it is, what it covers, how much it can be trusted.
@@ -107,15 +107,8 @@ def write_manifest(folder: Path, kind: str, manifest: Manifest) -> None:
     path = manifest_path(folder, kind)
     body = asdict(manifest)
     text = json.dumps({"ann": body, "checksum": _seal(body)}, indent=1)
-    beside = path.with_name(path.name + ".new")
-    make_private_file(beside)
-    with open(beside, "r+b") as file:
-        file.truncate()
+    with atomic_write(path, private=True) as file:
         file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(folder)
 
 
 def file_checksum(path: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from zlib import crc32
 import numpy as np
 
 from soutu.errors import IndexCorrupt
-from soutu.fs import make_private_file, sync_folder
+from soutu.fs import atomic_write
 from soutu.store.ann import (
     EXACT_BELOW,
     Manifest,
@@ -276,9 +275,8 @@ def _save(folder: Path, kind: str, index: Any) -> tuple[str, int]:  # noqa: ANN4
 
     name = f"{kind}.ann.{time.time_ns():x}"
     path = folder / name
-    make_private_file(path)
     checksum = 0
-    with open(path, "r+b") as file:
+    with atomic_write(path, private=True) as file:
 
         def write(data: bytes) -> int:
             nonlocal checksum
@@ -286,9 +284,6 @@ def _save(folder: Path, kind: str, index: Any) -> tuple[str, int]:  # noqa: ANN4
             return file.write(data)
 
         faiss.write_index(index, faiss.PyCallbackIOWriter(write))
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(folder)
     return name, checksum
 
 

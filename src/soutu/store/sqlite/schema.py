@@ -384,7 +384,7 @@ def migrate(home: Path, found: int) -> None:
     it cannot be written, or where an index run goes on for longer than ``PATIENCE``."""
     if not os.access(home, os.W_OK):
         raise IndexCorrupt("index-older", home=str(home), found=found, wanted=SCHEMA_VERSION)
-    with write_lock(home, patience=PATIENCE):
+    with write_lock(home, wait=PATIENCE):
         connection = connect(home, writing=True)
         try:
             with translate_sqlite_errors(home), transaction(connection):
