@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from soutu.models.export import Agreement, ExportResult, Samples
     from soutu.query.expansion import Expander, Weights
     from soutu.store.base import VectorStore
-    from soutu.store.sqlite.compact import Compacted
+    from soutu.store.sqlite.compact import CompactReport
     from soutu.types import ModelInfo
 
 StoreLocation: TypeAlias = "Path | str"
@@ -146,7 +146,7 @@ def open_store(location: StoreLocation, space: str | None = None) -> VectorStore
     return _store_type(location).open(location, space)
 
 
-def compact_store(home: Path) -> Compacted:
+def compact_store(home: Path) -> CompactReport:
     """Free the space of what is gone from the index in this folder."""
     with LocalStore.open(home) as store:
         return store.compact()

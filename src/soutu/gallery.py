@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from soutu.searchlog.reader import LogRecord
     from soutu.searchlog.replay import Replay, ReplayState
     from soutu.store.base import VectorStore
-    from soutu.store.sqlite.compact import Compacted
+    from soutu.store.sqlite.compact import CompactReport
     from soutu.types import Floats, ModelInfo, Rgb
 
     QueryLike = str | Path | Image.Image | np.ndarray[Any, Any]
@@ -852,7 +852,7 @@ class Gallery:
         self._require_index()
         return gallery_info(self.root, self.home, self.location, self.settings)
 
-    def compact(self) -> Compacted:
+    def compact(self) -> CompactReport:
         """Free the space of pictures, captions and vectors that are gone.
 
         Files that come back later are encoded again.

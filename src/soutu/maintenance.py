@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from soutu.models.base import Encoder
     from soutu.store.ann import Manifest
     from soutu.store.base import VectorStore
-    from soutu.store.sqlite.compact import Compacted
-    from soutu.store.sqlite.rebuild import Carried
+    from soutu.store.sqlite.compact import CompactReport
+    from soutu.store.sqlite.rebuild import CarryReport
     from soutu.types import Floats
 
 PHRASES = 640  # that codes are tuned on in a gallery of few captions
@@ -124,7 +124,7 @@ def _ann_info(store: VectorStore) -> Mapping[str, Manifest]:
         return {}
 
 
-def compact_gallery(home: Path, encode: Encode, config: Settings) -> Compacted:
+def compact_gallery(home: Path, encode: Encode, config: Settings) -> CompactReport:
     """Compact the index at ``home``, and build the codes of its vectors where they lie now."""
     done = compact_store(home)
     with open_store(home) as store:
@@ -227,7 +227,7 @@ class RebuildReport:
 
     model: str
     index: IndexReport | None
-    carried: Carried
+    carried: CarryReport
 
 
 def rebuild_gallery(

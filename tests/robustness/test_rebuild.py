@@ -293,31 +293,20 @@ def test_the_index_of_a_newer_soutu_is_left_alone(folder, home):
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 import soutu.maintenance, soutu.store.sqlite.rebuild
 from soutu.gallery import Gallery
+from tests.killing import Steps
 
-folder, last = Path(sys.argv[1]), int(sys.argv[2])
-count = 0
-
-def profile(frame, event, argument):
-    global count
-    if event in ("c_call", "c_return") and "/store/" in frame.f_code.co_filename:
-        count += 1
-        if count == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-with Gallery.open(folder) as gallery:
-    sys.setprofile(profile)
+with Gallery.open(Path(sys.argv[1])) as gallery, Steps(int(sys.argv[2])) as steps:
     gallery.rebuild()
-    sys.setprofile(None)
-print(count)
+print(steps.count)
 """
 
 
 def killed_at(folder: Path, step: int) -> subprocess.CompletedProcess[str]:
-    """Rebuild in a process that kills itself at the ``step``-th call into C from the store."""
+    """Rebuild in a process that kills itself at this step; 0: at none."""
     return subprocess.run(
         [sys.executable, "-c", KILLED, str(folder), str(step)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -332,7 +321,7 @@ def killed_at(folder: Path, step: int) -> subprocess.CompletedProcess[str]:
 def test_killed_at_any_step_the_old_index_or_the_new_one_is_there(whole, before, tmp_path, damage):
     def damaged(name: str) -> Path:
         folder = copy_gallery(whole, tmp_path / name)
-        (folder / ".soutu" / "lexicon.yaml").write_text("雪橇犬: husky\n", "utf-8")
+        (folder / ".soutu" / "lexicon.yaml").write_text("words:\n  雪橇犬: [husky]\n", "utf-8")
         if damage == "caption":
             edit(folder / ".soutu", "UPDATE captions SET tags = '{}' WHERE id = 7")
         else:
@@ -345,7 +334,7 @@ def test_killed_at_any_step_the_old_index_or_the_new_one_is_there(whole, before,
     old, new = named(damaged("old") / ".soutu"), set()
     seen = set()
     # The last steps put the new index in place: more of them are tried.
-    chosen = [*range(1, steps - 200, steps // 4), *range(steps - 190, steps, 21)]
+    chosen = [*range(1, steps - 90, steps // 5), *range(steps - 90, steps, 10)]
     for step in chosen:
         folder = damaged(str(step))
         assert killed_at(folder, step).returncode == -signal.SIGKILL

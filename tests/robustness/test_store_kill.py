@@ -1,13 +1,11 @@
-"""A writer killed at random moments: whatever it had acknowledged is there, and right."""
+"""A writer killed at any step: whatever it had acknowledged is there, and right."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, pictures, unit
 
-KILLS = 10
+STEPS = range(200, 670, 47)  # at which it is killed; a round takes about 130
 BATCH = 4
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL as POSIX has it")
@@ -43,31 +41,34 @@ def write_until_killed(home: Path) -> None:
             start += BATCH
 
 
-def killed_after(home: Path, seconds: float) -> list[tuple[str, int]]:
-    """Run the writer, kill it ``seconds`` after its first word; returns what it acknowledged."""
-    code = "from tests.robustness.test_store_kill import *; write_until_killed(Path(sys.argv[1]))"
-    with subprocess.Popen(
+def killed_at(home: Path, step: int) -> list[tuple[str, int]]:
+    """Run the writer until it kills itself at this step; return what it acknowledged."""
+    code = f"""
+import sys
+from tests.killing import Steps
+from tests.robustness.test_store_kill import *
+with Steps({step}):
+    write_until_killed(Path(sys.argv[1]))
+"""
+    writer = subprocess.run(
         [sys.executable, "-c", code, str(home)],
-        stdout=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
-    ) as writer:
-        assert writer.stdout is not None
-        lines = [writer.stdout.readline()]
-        time.sleep(seconds)
-        writer.send_signal(signal.SIGKILL)
-        lines += writer.stdout.read().splitlines()
-    assert writer.returncode == -signal.SIGKILL
-    words = [line.split() for line in lines if line.strip()]
+        check=False,
+    )
+    assert writer.returncode == -signal.SIGKILL, writer.stderr
+    words = [line.split() for line in writer.stdout.splitlines()]
     return [(kind, int(number)) for kind, number in words]
 
 
 def test_nothing_acknowledged_is_lost_to_sigkill(tmp_path):
-    home, moments = tmp_path / ".soutu", random.Random(20240501)
+    home = tmp_path / ".soutu"
+    LocalStore.create_or_open(home, card()).close()
     batches: set[int] = set()
     captioned = 0
-    for _ in range(KILLS):
-        for kind, number in killed_after(home, moments.uniform(0, 0.25)):
+    for step in STEPS:
+        for kind, number in killed_at(home, step):
             if kind == "images":
                 batches.add(number)
             else:
@@ -87,4 +88,4 @@ def test_nothing_acknowledged_is_lost_to_sigkill(tmp_path):
                 assert store.captions(best.ids.tolist())[0].image_id == 1
             assert len(store.search_images(unit(DIM), 10_000).ids) == len(files)
     assert check_index(home)[0] == []
-    assert len(batches) >= KILLS
+    assert len(batches) >= len(STEPS)

@@ -11,6 +11,7 @@ import pytest
 from soutu.errors import MissingIndex, ModelMismatch
 from soutu.i18n import format_message
 from soutu.store.base import NewCaption, StoredFile
+from soutu.store.sqlite import writer as writer_module
 from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, make, picture, pictures, unit
@@ -194,3 +195,36 @@ def test_every_wording_takes_the_same_fields_in_both_languages():
         )
         assert english == chinese, code
         assert format_message(code, "zh", **dict.fromkeys(english, "x"))
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What reaches the disk, in order: ``fsync`` of files, and SQLite's statements."""
+    events = []
+    fsync, connect = os.fsync, writer_module.connect
+
+    def traced(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda statement: events.append(statement.split()[0]))
+        return connection
+
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("fsync"), fsync(file)))
+    monkeypatch.setattr(writer_module, "connect", traced)
+    return events
+
+
+def test_vectors_are_on_disk_before_their_rows_are_committed(home, events):
+    make(home)
+    with LocalStore.open(home) as store, store.writer() as writer:
+        calls = (
+            lambda: writer.add_images(pictures(2, 100), unit(2, DIM)),
+            lambda: writer.set_image_vectors([1], unit(1, DIM)),
+            lambda: writer.replace_captions([NewCaption(1, "灰猫")]),
+            lambda: writer.set_caption_vectors([1], unit(1, DIM)),
+        )
+        for number, call in enumerate(calls):
+            events.clear()
+            call()
+            written = [event for event in events if event in ("BEGIN", "fsync", "COMMIT")]
+            synced = [] if number == 2 else ["fsync"]  # a caption has no vector yet
+            assert written == ["BEGIN", *synced, "COMMIT"]

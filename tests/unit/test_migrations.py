@@ -125,7 +125,7 @@ def test_a_read_only_one_says_what_to_do(home):
 
 
 def test_a_run_that_goes_on_is_waited_for_and_then_named(home, old, monkeypatch):
-    monkeypatch.setattr("soutu.store.sqlite.schema.PATIENCE", 0.2)
+    monkeypatch.setattr("soutu.store.sqlite.schema.MIGRATION_WAIT", 0.2)
     with write_lock(home), pytest.raises(IndexCorrupt) as told:
         LocalStore.open(home)
     assert told.value.code == "index-locked"

@@ -16,7 +16,7 @@ from soutu.errors import BadImage, BadInput
 from soutu.images.decode import content_hash, read_file
 from soutu.images.scan import ImageFile, walk
 from soutu.indexing.pipeline import map_ahead
-from soutu.store.base import Known, StoredFile, VectorStore
+from soutu.store.base import ContentLookup, StoredFile, VectorStore
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class FolderDiff:
     renamed: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
 
-    def read(self, known: Known | None, pool: ThreadPoolExecutor) -> Iterator[ReadFile]:
+    def read(self, known: ContentLookup | None, pool: ThreadPoolExecutor) -> Iterator[ReadFile]:
         """Read the stale files in the threads of ``pool`` and tell what each of them is."""
         vanished: dict[int, list[str]] = {}
         for path, image_id in self.removed.items():

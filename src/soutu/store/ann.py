@@ -79,15 +79,15 @@ def read_manifest(folder: Path, kind: str) -> Manifest | None:
     """None where there is no index. IndexCorrupt for a manifest that is not what was written."""
     path = manifest_path(folder, kind)
     try:
-        kept = json.loads(path.read_bytes())
-        body = kept["ann"]
-        if kept["checksum"] != _seal(body):
+        record = json.loads(path.read_bytes())
+        body = record["ann"]
+        if record["checksum"] != _seal(body):
             raise ValueError("checksum")
         return manifest_from(body)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as fault:
-        raise IndexCorrupt("ann-damaged", file=str(path)) from fault
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IndexCorrupt("ann-damaged", file=str(path)) from error
 
 
 def manifest_from(body: Mapping[str, Any]) -> Manifest:
@@ -177,8 +177,8 @@ class Ann:
             return cls(index, manifest)
         except ImportError:
             return None
-        except (OSError, RuntimeError) as fault:  # RuntimeError: what Faiss raises
-            raise IndexCorrupt("ann-damaged", file=str(path)) from fault
+        except (OSError, RuntimeError) as error:  # RuntimeError: what Faiss raises
+            raise IndexCorrupt("ann-damaged", file=str(path)) from error
 
     def level(self, k: int) -> SearchEffort | None:
         """The effort that keeps the promise for ``k`` results; None for more than it was made
@@ -202,25 +202,25 @@ class Ann:
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)  # of this thread
         try:
-            [codes], [found] = self._index.search(query[None], level.candidates, params=effort)
-            every = bool(found[-1] < 0)
+            [codes], [slots] = self._index.search(query[None], level.candidates, params=effort)
+            every = bool(slots[-1] < 0)
             if every:
-                there = found >= 0  # -1 where there were fewer
-                codes, found = codes[there], found[there]
-            scores = np.empty(len(found), np.float32)
+                valid = slots >= 0  # -1 where there were fewer
+                codes, slots = codes[valid], slots[valid]
+            scores = np.empty(len(slots), np.float32)
             # Where they lie on disk: a copy of them would take half as long again.
             faiss.fvec_inner_products_by_idx(
-                *map(faiss.swig_ptr, (scores, query, rows, found)), len(query), 1, len(found)
+                *map(faiss.swig_ptr, (scores, query, rows, slots)), len(query), 1, len(slots)
             )
         finally:
             faiss.omp_set_num_threads(threads)
-        return Candidates(found, codes, scores, every)
+        return Candidates(slots, codes, scores, every)
 
 
 def file_signature(folder: Path, kind: str) -> tuple[int, int] | None:
     """Changes whenever another index takes the place of this one; None where there is none."""
     try:
-        found = os.stat(f"{folder}/{kind}.ann.json")  # noqa: PTH116  (each search asks)
+        status = os.stat(f"{folder}/{kind}.ann.json")  # noqa: PTH116  (each search asks)
     except FileNotFoundError:
         return None
-    return found.st_mtime_ns, found.st_ino
+    return status.st_mtime_ns, status.st_ino

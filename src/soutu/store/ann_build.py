@@ -52,7 +52,7 @@ DEPTHS = (10, 100)  # results that effort is found for
 CANDIDATES = (20, 32, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 4000)
 SCORING = 28  # one candidate's vector costs as much as scanning so many codes
 _BLOCK = 1 << 15
-_MOST = max(DEPTHS) + 20  # some more: who ties at the edge is right too
+_DEPTH = max(DEPTHS) + 20  # some more: who ties at the edge is right too
 _TIE = 1e-6  # scores as close as this are one as good as the other
 
 Queries: TypeAlias = Mapping[str, Floats]
@@ -66,12 +66,12 @@ class GroundTruth:
     ids: Ids
     good: Mapping[int, Ids]
 
-    def hits(self, found: Ids, k: int) -> Ids:
+    def hits(self, candidates_ids: Ids, k: int) -> Ids:
         """(q, candidates): of the best k, how many are among the first candidates ``found``
         (q, candidates), up to each."""
-        table = np.zeros(found.shape, np.int64)
+        table = np.zeros(candidates_ids.shape, np.int64)
         for row, (ids, good) in enumerate(zip(self.ids, self.good[k], strict=True)):
-            table[row] = np.minimum(np.cumsum(np.isin(found[row], ids[:good])), k)
+            table[row] = np.minimum(np.cumsum(np.isin(candidates_ids[row], ids[:good])), k)
         return table
 
 
@@ -87,22 +87,24 @@ class ExactSearch:
     def take(self, ids: Ids, vectors: Floats) -> None:
         """Look at these ``vectors`` (n, dim) of ``ids`` (n,) too."""
         block = self._queries @ vectors.T
-        if block.shape[1] > _MOST:
-            kept = np.argpartition(-block, _MOST - 1, axis=1)[:, :_MOST]
-            block = np.take_along_axis(block, kept, axis=1)
-            found = ids[kept]
+        if block.shape[1] > _DEPTH:
+            nearest = np.argpartition(-block, _DEPTH - 1, axis=1)[:, :_DEPTH]
+            block = np.take_along_axis(block, nearest, axis=1)
+            block_ids = ids[nearest]
         else:
-            found = np.broadcast_to(ids, block.shape)
+            block_ids = np.broadcast_to(ids, block.shape)
         scores = np.hstack([self._scores, block])
-        found = np.hstack([self._ids, found])
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :_MOST]
+        block_ids = np.hstack([self._ids, block_ids])
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :_DEPTH]
         self._scores = np.take_along_axis(scores, order, axis=1)
-        self._ids = np.take_along_axis(found, order, axis=1)
+        self._ids = np.take_along_axis(block_ids, order, axis=1)
 
     def right(self) -> GroundTruth:
         """What was right among all that was looked at."""
-        scores, most = self._scores, self._scores.shape[1]
-        good = {k: (scores >= scores[:, min(k, most) - 1, None] - _TIE).sum(axis=1) for k in DEPTHS}
+        scores, count = self._scores, self._scores.shape[1]
+        good = {
+            k: (scores >= scores[:, min(k, count) - 1, None] - _TIE).sum(axis=1) for k in DEPTHS
+        }
         return GroundTruth(self._ids, good)
 
 
@@ -120,13 +122,15 @@ def tune_effort(
 
     ``index`` holds ``vectors`` (n, dim), its ids are their rows.
     """
-    right = {name: _exact(vectors, asked) for name, asked in queries.items()}
+    truth = {name: _exact(vectors, rows) for name, rows in queries.items()}
     best: dict[int, tuple[int, SearchEffort]] = {}
     for lists in _probes(index.nlist):
-        found = {name: _candidates(index, asked, lists) for name, asked in queries.items()}
+        candidates = {
+            name: _candidates(index, vectors_of, lists) for name, vectors_of in queries.items()
+        }
         scanned = len(vectors) * lists // index.nlist
         for k in DEPTHS:
-            level = _cheapest(k, lists, found, right, target)
+            level = _cheapest(k, lists, candidates, truth, target)
             if level is None:
                 continue
             cost = scanned + SCORING * level.candidates
@@ -144,31 +148,50 @@ def _probes(lists: int) -> list[int]:
 def _cheapest(
     k: int,
     lists: int,
-    found: Mapping[str, Ids],
-    right: Mapping[str, GroundTruth],
+    candidates: Mapping[str, Ids],
+    truth: Mapping[str, GroundTruth],
     target: float,
 ) -> SearchEffort | None:
     """The fewest candidates that do on every kind of query; None where the most do not."""
-    hits = {name: right[name].hits(found[name], k) for name in found}
+    hits = {name: truth[name].hits(candidates[name], k) for name in candidates}
     for count in CANDIDATES:
         if count < k:
             continue
-        if held := kept({name: table[:, count - 1] for name, table in hits.items()}, k, target):
-            return SearchEffort(k, lists, count, held)
+        if reached := judge_effort(
+            {name: table[:, count - 1] for name, table in hits.items()}, k, target
+        ):
+            return SearchEffort(k, lists, count, reached)
     return None
 
 
-def kept(hits: Mapping[str, Ids], k: int, target: float) -> Mapping[str, RecallEstimate] | None:
-    """What was reached on every other query where ``hits`` (q,), of the best k, by kind of query,
-    keep the promise; None where they do not."""
-    chosen = [_reached(table[::2], k) for table in hits.values()]
-    held = {name: _reached(table[1::2], k) for name, table in hits.items()}
-    if min(one.low for one in chosen) >= target <= min(one.recall for one in held.values()):
-        return held
-    return None
+def judge_effort(
+    hits: Mapping[str, Ids], k: int, target: float
+) -> Mapping[str, RecallEstimate] | None:
+    """Estimate the recall of an effort, if it keeps the promise.
+
+    Parameters
+    ----------
+    hits
+        By kind of query: of the best ``k``, how many were among the candidates, int64 (q,).
+    k
+        Results asked for.
+    target
+        Recall@k to be reached.
+
+    Returns
+    -------
+    Mapping of str to RecallEstimate, or None
+        What was reached on every second query. None unless on the others, which the effort is
+        chosen on, the lower end of every interval is ``target`` or more, and on these every mean.
+    """
+    chosen_on = [_estimate_recall(table[::2], k) for table in hits.values()]
+    judged_on = {name: _estimate_recall(table[1::2], k) for name, table in hits.items()}
+    lowest = min(estimate.low for estimate in chosen_on)
+    judged = min(estimate.recall for estimate in judged_on.values())
+    return judged_on if lowest >= target <= judged else None
 
 
-def _reached(hits: Ids, k: int) -> RecallEstimate:
+def _estimate_recall(hits: Ids, k: int) -> RecallEstimate:
     recalls = hits / k
     mean = float(recalls.mean())
     half = 1.96 * float(recalls.std()) / len(recalls) ** 0.5
@@ -180,8 +203,8 @@ def _candidates(index: Any, queries: Floats, lists: int) -> Ids:  # noqa: ANN401
     import faiss
 
     effort = faiss.SearchParametersIVF(nprobe=lists)
-    found: Ids = index.search(queries, max(CANDIDATES), params=effort)[1]
-    return found
+    ids: Ids = index.search(queries, max(CANDIDATES), params=effort)[1]
+    return ids
 
 
 def _exact(vectors: Floats, queries: Floats) -> GroundTruth:

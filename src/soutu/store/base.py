@@ -82,7 +82,7 @@ class Change:
     time: str
 
 
-class Known(Protocol):
+class ContentLookup(Protocol):
     """What both sides can be asked: the index itself, and a run that is changing it."""
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
@@ -153,7 +153,7 @@ class Searchable(Protocol):
         ...
 
 
-class Writer(Known, Protocol):
+class Writer(ContentLookup, Protocol):
     """One index run, used by one thread. Each call is one transaction: when it returns, its
     rows are safe on disk and visible to readers; if it raises, none of it happened.
     Vectors are float32 (n, dim), row i for item i; another shape or a value that is not
@@ -210,7 +210,7 @@ class Writer(Known, Protocol):
         ...
 
 
-class VectorStore(Searchable, Known, AbstractContextManager["VectorStore"], Protocol):
+class VectorStore(Searchable, ContentLookup, AbstractContextManager["VectorStore"], Protocol):
     """Reading and writing, in the space of ``card``; closed where a ``with`` ends."""
 
     @property

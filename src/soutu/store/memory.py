@@ -66,7 +66,7 @@ class ArrayStore:
             if self._words is None:
                 self._words = schema.of_captions(self._captions)
             admitted = np.arange(len(self._captions))
-            return text_search.ranked(self._words, text, k, admitted, exact=exact)
+            return text_search.rank_captions(self._words, text, k, admitted, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """Their size in pixels is not known: 0 × 0."""

@@ -41,7 +41,7 @@ def available(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def indexed(text: str) -> str:
+def fts_text(text: str) -> str:
     """A caption as FTS5 is given it."""
     return " ".join(character for piece in pieces(text) for character in piece)
 
@@ -57,24 +57,24 @@ def matches(connection: sqlite3.Connection, text: str) -> Iterator[tuple[Ids, Fl
                 WHERE t.{TABLE} MATCH ?""",
             (expression,),
         ).fetchall()
-        found = np.array(rows, np.float64).reshape(-1, 2)
-        yield found[:, 0].astype(np.int64), found[:, 1].astype(np.float32)
+        pairs = np.array(rows, np.float64).reshape(-1, 2)
+        yield pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.float32)
 
 
-def _expressions(said: Sequence[Piece]) -> Iterator[str]:
+def _expressions(query_pieces: Sequence[Piece]) -> Iterator[str]:
     """FTS5 queries, the strictest first, without repeats. Every part is quoted and holds letters
     and digits only, so that nothing a person types is syntax."""
-    phrases = list(dict.fromkeys(piece[:MAX_MATCHES] for piece in said))[:MAX_MATCHES]
-    telling = [piece for phrase in phrases for piece in _telling(phrase)] or phrases
+    phrases = list(dict.fromkeys(piece[:MAX_MATCHES] for piece in query_pieces))[:MAX_MATCHES]
+    content_pieces = [piece for phrase in phrases for piece in _telling(phrase)] or phrases
     words = [piece for piece in phrases if piece[1:] or piece[0] not in _EMPTY] or phrases
-    singles = dict.fromkeys((letter,) for piece in telling for letter in piece)
+    singles = dict.fromkeys((letter,) for piece in content_pieces for letter in piece)
     pairs = dict.fromkeys(
-        pair for piece in telling for pair in (pairwise(piece) if piece[1:] else [piece])
+        pair for piece in content_pieces for pair in (pairwise(piece) if piece[1:] else [piece])
     )
     steps = (
-        " AND ".join(map(_quoted, words)),
-        " AND ".join(map(_quoted, list(singles)[:MAX_MATCHES])),
-        " OR ".join(map(_quoted, list(pairs)[:MAX_MATCHES])),
+        " AND ".join(map(_quote, words)),
+        " AND ".join(map(_quote, list(singles)[:MAX_MATCHES])),
+        " OR ".join(map(_quote, list(pairs)[:MAX_MATCHES])),
     )
     yield from filter(None, dict.fromkeys(steps))
 
@@ -86,11 +86,11 @@ def _telling(piece: Piece) -> Iterator[Piece]:
             yield tuple(group)
 
 
-def _quoted(piece: Piece) -> str:
+def _quote(piece: Piece) -> str:
     return '"' + " ".join(piece) + '"'
 
 
-def ranked(
+def rank_captions(
     connection: sqlite3.Connection, text: str, k: int, admitted: Ids, *, exact: bool = False
 ) -> Ranking:
     """The best ``k`` images of ``admitted``, int64 (n,) ascending, whose captions say ``text``,
@@ -98,9 +98,9 @@ def ranked(
     strictest highest, and within them BM25 b as b / (1 + b). ``exact``: by the first step alone."""
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for step, (owners, relevance) in enumerate(matches(connection, text) if k > 0 else ()):
-        place = np.searchsorted(admitted, owners)
-        fresh = place < len(admitted)
-        fresh[fresh] = admitted[place[fresh]] == owners[fresh]
+        positions = np.searchsorted(admitted, owners)
+        fresh = positions < len(admitted)
+        fresh[fresh] = admitted[positions[fresh]] == owners[fresh]
         known = set(ids.tolist())
         fresh &= np.array([owner not in known for owner in owners.tolist()], bool)
         owners, relevance = owners[fresh], relevance[fresh]

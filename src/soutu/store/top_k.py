@@ -31,8 +31,8 @@ def top_k(scores: Floats, ids: Ids, k: int) -> Ranking:
         edge = np.partition(scores, count - k)[count - k]
         above = np.flatnonzero(scores > edge)
         tied = np.flatnonzero(scores == edge)
-        wanted = k - len(above)
-        tied = tied[np.argpartition(ids[tied], wanted - 1)[:wanted]]
+        remaining = k - len(above)
+        tied = tied[np.argpartition(ids[tied], remaining - 1)[:remaining]]
         chosen = np.concatenate([above, tied])
         scores, ids = scores[chosen], ids[chosen]
     order = np.lexsort((ids, -scores))[:k]

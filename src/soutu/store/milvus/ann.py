@@ -32,7 +32,7 @@ from soutu.store.ann_build import (
     TUNING_TEXTS,
     ExactSearch,
     Queries,
-    kept,
+    judge_effort,
 )
 from soutu.store.milvus import schema
 from soutu.store.milvus.epoch import EpochState, vector_set
@@ -278,7 +278,7 @@ class GraphBuilder:
                     name: self._propose(graph, queries[name], k, efforts[middle]) for name in truth
                 }
                 hits = {name: truth[name].hits(ids[name], k)[:, -1] for name in truth}
-                if estimate := kept(hits, k, self.target):
+                if estimate := judge_effort(hits, k, self.target):
                     estimates[middle], high = estimate, middle
                 else:
                     low = middle + 1

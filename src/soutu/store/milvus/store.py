@@ -346,7 +346,7 @@ class _TextIndex:
                 self._fill(state)
             assert self._index is not None
             images = self._images if admitted is None else np.intersect1d(self._images, admitted)
-            return text_search.ranked(self._index, text, k, images, exact=exact)
+            return text_search.rank_captions(self._index, text, k, images, exact=exact)
 
     def close(self) -> None:
         with self._lock:

@@ -25,7 +25,7 @@ from soutu.store import text_search
 from soutu.store.ann import manifest_path, read_manifest
 from soutu.store.sqlite.schema import (
     CREATE,
-    FAULTS,
+    READ_ERRORS,
     SCHEMA_VERSION,
     TABLES,
     checksum,
@@ -119,7 +119,7 @@ class RawIndex:
 
     def rows(self, table: str, order: str = "") -> Iterator[tuple[Row, bool]]:
         """Yield each row of ``table``, and whether it is what was written: of a table of slots,
-        with the vector that lies there. ``FAULTS`` where the file ends the reading."""
+        with the vector that lies there. ``READ_ERRORS`` where the file ends the reading."""
         kind = KINDS_BY_TABLE.get(table)
         sql = f"SELECT {', '.join(TABLES[table])}, checksum FROM {table} {order}"
         for row in self.connection.execute(sql):
@@ -196,7 +196,7 @@ def check_index(home: Path) -> tuple[list[IntegrityIssue], dict[str, int]]:
         for check in checks:
             try:
                 issues.update(dict.fromkeys(check(index)))
-            except FAULTS as error:
+            except READ_ERRORS as error:
                 if is_transient(error):
                     raise
                 issues[structure_issue(error)] = None
@@ -209,15 +209,19 @@ def check_index(home: Path) -> tuple[list[IntegrityIssue], dict[str, int]]:
 def wrong_definitions(index: RawIndex) -> tuple[int, list[str]]:
     """Return the schema's version, and the names of tables that are not as this version makes
     them. MissingIndex where nothing was ever written, IndexCorrupt for a newer Soutu's index."""
-    there = {as_text(name): as_text(sql) for name, sql in index.connection.execute(_DEFINITIONS)}
+    definitions = {
+        as_text(name): as_text(sql) for name, sql in index.connection.execute(_DEFINITIONS)
+    }
     (version,) = index.connection.execute("PRAGMA user_version").fetchone()
-    has_fts = any(name.startswith(text_search.TABLE) for name in there)  # it may be made later
+    has_fts = any(
+        name.startswith(text_search.TABLE) for name in definitions
+    )  # it may be made later
     wrong = [
         name
         for name, sql in _reference_schema()[0].items()
-        if there.get(name) != sql and (has_fts or not name.startswith(text_search.TABLE))
+        if definitions.get(name) != sql and (has_fts or not name.startswith(text_search.TABLE))
     ]
-    if not there and not version and not any((index.home / "spaces").glob("*/*")):
+    if not definitions and not version and not any((index.home / "spaces").glob("*/*")):
         raise MissingIndex("index-missing", folder=str(index.home.parent))
     if version > SCHEMA_VERSION and wrong:
         fields = {"found": version, "understood": SCHEMA_VERSION}
@@ -299,7 +303,7 @@ def _rows(index: RawIndex) -> Iterator[IntegrityIssue]:
             yield from (
                 row_issue(table, row) for row, intact in index.rows(table, order) if not intact
             )
-        except FAULTS as error:
+        except READ_ERRORS as error:
             if is_transient(error):
                 raise
             yield structure_issue(error, table)
@@ -314,10 +318,10 @@ def _slabs(index: RawIndex) -> Iterator[IntegrityIssue]:
             needed = index.connection.execute(sql, (number,)).fetchone()[0] or 0
             file = index.vector_files().get((number, kind.name))
             length = 0 if file is None else len(file)
-            place = f"spaces/{as_text(name)}/{kind.slab}"
+            path = f"spaces/{as_text(name)}/{kind.slab}"
             # os.path: False for a name that no file can have.
-            if length < needed or not os.path.isfile(index.home / place):  # noqa: PTH113
-                yield IntegrityIssue("doctor-slab", place, detail=f"{length} < {needed}")
+            if length < needed or not os.path.isfile(index.home / path):  # noqa: PTH113
+                yield IntegrityIssue("doctor-slab", path, detail=f"{length} < {needed}")
 
 
 def _references(index: RawIndex) -> Iterator[IntegrityIssue]:
@@ -347,7 +351,7 @@ def _counters(index: RawIndex) -> Iterator[IntegrityIssue]:
             yield IntegrityIssue("doctor-counter-low", "counters", name, f"{value} < {used}")
 
 
-def _packed(index: RawIndex) -> Iterator[IntegrityIssue]:
+def _visible_rows(index: RawIndex) -> Iterator[IntegrityIssue]:
     """Check that packed answers are what the tables say."""
     revision = get_counter(index.connection, REVISION)
     sql = "SELECT pairs FROM packed WHERE space = ? AND kind = ? AND revision = ?"
@@ -380,8 +384,8 @@ def _codes(index: RawIndex) -> Iterator[IntegrityIssue]:
                 detail = manifest.file
             except IndexCorrupt:
                 pass
-            place = manifest_path(folder, kind.name).relative_to(index.home).as_posix()
-            yield IntegrityIssue("doctor-ann", place, detail=detail)
+            path = manifest_path(folder, kind.name).relative_to(index.home).as_posix()
+            yield IntegrityIssue("doctor-ann", path, detail=detail)
 
 
 def _leftovers(index: RawIndex) -> Iterator[IntegrityIssue]:
@@ -390,8 +394,8 @@ def _leftovers(index: RawIndex) -> Iterator[IntegrityIssue]:
     for path in sorted((*home.glob("*"), *home.glob("spaces/*/*"))):
         temporary = path.name.endswith(_LEFTOVERS) and path.is_file()
         if (temporary or path == home / REBUILD) and _settled(path):
-            place = path.relative_to(home).as_posix()
-            yield IntegrityIssue("doctor-leftover", place, harm=False)
+            where = path.relative_to(home).as_posix()
+            yield IntegrityIssue("doctor-leftover", where, harm=False)
 
 
 def _permissions(index: RawIndex) -> Iterator[IntegrityIssue]:
@@ -408,8 +412,8 @@ def _permissions(index: RawIndex) -> Iterator[IntegrityIssue]:
         except OSError:  # gone since it was listed
             continue
         if not stat.S_ISLNK(mode) and mode & 0o077:
-            place, detail = path.relative_to(home).as_posix(), f"{stat.S_IMODE(mode):04o}"
-            yield IntegrityIssue("doctor-open", place, detail=detail, harm=False)
+            where, detail = path.relative_to(home).as_posix(), f"{stat.S_IMODE(mode):04o}"
+            yield IntegrityIssue("doctor-open", where, detail=detail, harm=False)
 
 
 _CHECKS: tuple[Check, ...] = (
@@ -418,7 +422,7 @@ _CHECKS: tuple[Check, ...] = (
     _slabs,
     _references,
     _counters,
-    _packed,
+    _visible_rows,
     _text_index,
     _codes,
     _leftovers,
@@ -457,5 +461,5 @@ def _settled(path: Path) -> bool:
 def _count(connection: sqlite3.Connection, table: str) -> int:
     try:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-    except FAULTS:
+    except READ_ERRORS:
         return 0

@@ -26,7 +26,7 @@ from soutu.store.sqlite.schema import (
     translate_sqlite_errors,
     write,
 )
-from soutu.store.sqlite.store import connected
+from soutu.store.sqlite.store import open_connection
 from soutu.store.sqlite.vectors import (
     KINDS,
     REVISION,
@@ -44,11 +44,12 @@ from soutu.types import Floats, Ids
 
 _BATCH = 4096
 
-_GONE = """id NOT IN (SELECT image_id FROM paths)"""
+_ORPHAN = "id NOT IN (SELECT image_id FROM paths)"
+_ORPHAN_IDS = f"id FROM images WHERE {_ORPHAN}"
 
 
 @dataclass(frozen=True)
-class Compacted:
+class CompactReport:
     """``images`` and ``captions`` had no file any more, ``vectors`` belonged to nothing;
     ``before`` and ``after`` are bytes on disk."""
 
@@ -59,20 +60,20 @@ class Compacted:
     after: int
 
 
-def compact(home: Path) -> Compacted:
+def compact(home: Path) -> CompactReport:
     """Under the write lock: drop what has no file, and write the rest without gaps. Readers go on
     meanwhile. IndexCorrupt where there is no room for it."""
     before = _size(home)
-    with connected(home, writing=True) as connection:
+    with open_connection(home, writing=True) as connection:
         remove_old_generations(connection, home)
-        gone = _count(connection, "images", _GONE)
-        captions = _count(connection, "captions", f"image_id IN (SELECT {_gone_ids()})")
-        idle = sum(_idle(connection, space, kind) for space in all_spaces(connection, home)
+        images = _count(connection, "images", _ORPHAN)
+        captions = _count(connection, "captions", f"image_id IN (SELECT {_ORPHAN_IDS})")
+        unused = sum(_idle(connection, space, kind) for space in all_spaces(connection, home)
                    for kind in KINDS)  # fmt: skip
-        if gone or idle:
+        if images or unused:
             _check_room(home)
             with translate_sqlite_errors(home), transaction(connection):
-                _drop_gone(connection)
+                _drop_orphans(connection)
                 if captions:
                     schema.rebuild(connection)
                 for space in all_spaces(connection, home):
@@ -82,11 +83,7 @@ def compact(home: Path) -> Compacted:
             connection.execute("VACUUM")
             if remove_old_generations(connection, home):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return Compacted(gone, captions, idle, before, _size(home))
-
-
-def _gone_ids() -> str:
-    return f"id FROM images WHERE {_GONE}"
+    return CompactReport(images, captions, unused, before, _size(home))
 
 
 def _count(connection: sqlite3.Connection, table: str, condition: str) -> int:
@@ -97,20 +94,20 @@ def _count(connection: sqlite3.Connection, table: str, condition: str) -> int:
 def _idle(connection: sqlite3.Connection, space: Space, kind: VectorKind) -> int:
     """Slots of ``kind`` that no row refers to."""
     name = slot_counter(space.id, kind)
-    found = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+    row = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
     used = _count(connection, kind.vectors, f"space = {space.id}")
-    return (found[0] if found else 0) - used
+    return (row[0] if row else 0) - used
 
 
-def _drop_gone(connection: sqlite3.Connection) -> None:
-    lost = f"SELECT {_gone_ids()}"
+def _drop_orphans(connection: sqlite3.Connection) -> None:
+    lost = f"SELECT {_ORPHAN_IDS}"
     connection.execute(
         f"""DELETE FROM caption_vectors WHERE owner IN
             (SELECT id FROM captions WHERE image_id IN ({lost}))"""
     )
     connection.execute(f"DELETE FROM captions WHERE image_id IN ({lost})")
     connection.execute(f"DELETE FROM image_vectors WHERE owner IN ({lost})")
-    connection.execute(f"DELETE FROM images WHERE {_GONE}")
+    connection.execute(f"DELETE FROM images WHERE {_ORPHAN}")
 
 
 def _move(connection: sqlite3.Connection, space: Space) -> None:
@@ -153,17 +150,17 @@ def _refer(
 ) -> None:
     """Seal the rows for their new slots; one that was damaged stays one that is seen to be."""
     first, vectors = moved
-    sealed = []
+    updates = []
     for slot, ((owner, old), vector) in enumerate(zip(pairs.tolist(), vectors, strict=True), first):
         data = vector.tobytes()
         seal = connection.execute(
             f"SELECT checksum FROM {kind.vectors} WHERE space = ? AND owner = ?", (space.id, owner)
         ).fetchone()[0]
-        whole = seal == checksum(kind.vectors, space.id, owner, old, data)
-        new = checksum(kind.vectors, space.id, owner, slot, data) if whole else bytes(8)
-        sealed.append((slot, new, space.id, owner))
+        intact = seal == checksum(kind.vectors, space.id, owner, old, data)
+        new = checksum(kind.vectors, space.id, owner, slot, data) if intact else bytes(8)
+        updates.append((slot, new, space.id, owner))
     connection.executemany(
-        f"UPDATE {kind.vectors} SET slot = ?, checksum = ? WHERE space = ? AND owner = ?", sealed
+        f"UPDATE {kind.vectors} SET slot = ?, checksum = ? WHERE space = ? AND owner = ?", updates
     )
 
 
@@ -178,7 +175,7 @@ def _check_room(home: Path) -> None:
 
 def _size(home: Path) -> int:
     total = 0
-    for place, _, files in os.walk(home):
+    for folder, _, files in os.walk(home):
         for name in files:
-            total += (Path(place) / name).stat(follow_symlinks=False).st_size
+            total += (Path(folder) / name).stat(follow_symlinks=False).st_size
     return total

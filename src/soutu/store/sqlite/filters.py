@@ -25,10 +25,10 @@ _SHAPES = {
 _FUNCTION = "soutu_match"
 
 
-def matching_images(connection: sqlite3.Connection, wanted: Filter) -> Ids:
+def matching_images(connection: sqlite3.Connection, where: Filter) -> Ids:
     """Ids of the images that have a path for which ``wanted`` holds, ascending, int64 (n,)."""
     connection.create_function(_FUNCTION, 3, _match, deterministic=True)
-    condition, values = _sql(wanted)
+    condition, values = _sql(where)
     rows = connection.execute(
         f"""SELECT DISTINCT p.image_id FROM paths p JOIN images i ON i.id = p.image_id
             WHERE {condition} ORDER BY p.image_id""",
@@ -37,38 +37,38 @@ def matching_images(connection: sqlite3.Connection, wanted: Filter) -> Ids:
     return np.array([row[0] for row in rows], np.int64)
 
 
-def _sql(wanted: Filter) -> Sql:
-    if isinstance(wanted, Not):
-        condition, values = _sql(wanted.part)
+def _sql(where: Filter) -> Sql:
+    if isinstance(where, Not):
+        condition, values = _sql(where.part)
         return f"NOT ({condition})", values
-    if isinstance(wanted, (All, Any)):
-        parts = [_sql(part) for part in wanted.parts]
-        word = " AND " if isinstance(wanted, All) else " OR "
+    if isinstance(where, (All, Any)):
+        parts = [_sql(part) for part in where.parts]
+        word = " AND " if isinstance(where, All) else " OR "
         joined = word.join(f"({condition})" for condition, _ in parts)
         return joined, [value for _, values in parts for value in values]
-    return _compare(wanted)
+    return _compare(where)
 
 
-def _compare(one: Compare) -> Sql:
-    if one.field in _COLUMNS:
-        return f"{_COLUMNS[one.field]} {one.operator} ?", [one.value]
-    if one.field == "orientation":
-        shape = _SHAPES[str(one.value)]
-        return (shape if one.operator == "=" else f"NOT ({shape})"), []
-    if one.field == "taken":
-        return _taken(one.operator, str(one.value))
-    if one.operator == "!=":
-        condition, values = _compare(Compare(one.field, "=", one.value))
+def _compare(comparison: Compare) -> Sql:
+    if comparison.field in _COLUMNS:
+        return f"{_COLUMNS[comparison.field]} {comparison.operator} ?", [comparison.value]
+    if comparison.field == "orientation":
+        shape = _SHAPES[str(comparison.value)]
+        return (shape if comparison.operator == "=" else f"NOT ({shape})"), []
+    if comparison.field == "taken":
+        return _compare_time(comparison.operator, str(comparison.value))
+    if comparison.operator == "!=":
+        condition, values = _compare(Compare(comparison.field, "=", comparison.value))
         return f"NOT ({condition})", values
-    if one.field == "caption":
-        return _in_captions(f"{_FUNCTION}(?, c.text, ?)", [one.operator, one.value])
-    if one.field.startswith(TAG):
-        name = one.field.removeprefix(TAG)
+    if comparison.field == "caption":
+        return _in_captions(f"{_FUNCTION}(?, c.text, ?)", [comparison.operator, comparison.value])
+    if comparison.field.startswith(TAG):
+        name = comparison.field.removeprefix(TAG)
         # Tags are a flat JSON object; what the file does not say matches nothing.
         tag = "(SELECT value FROM json_each(c.tags) WHERE key = ?)"
         test = f"{_FUNCTION}(?, {tag}, ?)"
-        return _in_captions(test, [one.operator, name, one.value])
-    return _of_path(one.field, one.operator, str(one.value))
+        return _in_captions(test, [comparison.operator, name, comparison.value])
+    return _of_path(comparison.field, comparison.operator, str(comparison.value))
 
 
 def _of_path(field: str, operator: str, value: str) -> Sql:
@@ -83,44 +83,44 @@ def _of_path(field: str, operator: str, value: str) -> Sql:
     exact: Sql = f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", value]
     if field != "name":
         return exact
-    wanted = casefold_nfc(value)
+    folded = casefold_nfc(value)
     if operator == "=":  # which minds case, and stored names have none
-        return f"p.name = ? AND {exact[0]}", [wanted, *exact[1]]
+        return f"p.name = ? AND {exact[0]}", [folded, *exact[1]]
     if operator == "contains":
-        return "instr(p.name, ?) > 0", [wanted]
+        return "instr(p.name, ?) > 0", [folded]
     # Between brackets GLOB and fnmatch understand different things.
-    return exact if "[" in wanted else ("p.name GLOB ?", [wanted])
+    return exact if "[" in folded else ("p.name GLOB ?", [folded])
 
 
 def _in_captions(test: str, values: list[Field]) -> Sql:
     return f"EXISTS (SELECT 1 FROM captions c WHERE c.image_id = i.id AND {test})", values
 
 
-def _taken(operator: str, value: str) -> Sql:
+def _compare_time(operator: str, value: str) -> Sql:
     """Times are compared as far as ``value`` says them: 2024 is all of that year. A picture
     whose time is not known matches nothing."""
-    told = f"substr(i.taken, 1, {len(value)})"
-    return f"i.taken != '' AND {told} {operator} ?", [value]
+    prefix = f"substr(i.taken, 1, {len(value)})"
+    return f"i.taken != '' AND {prefix} {operator} ?", [value]
 
 
-def _match(how: str, value: bytes | str | None, wanted: str) -> bool:
+def _match(operation: str, value: bytes | str | None, pattern: str) -> bool:
     """One text against another, both folded. ``how``: an operator, for paths preceded by the
     part that is meant."""
     if value is None:
         return False
-    *part, operator = how.split(" ")
+    *part, operator = operation.split(" ")
     text = os.fsdecode(value) if isinstance(value, bytes) else value
     if part:
         folder, _, name = text.rpartition("/")
         text = {"folder": folder, "name": name}.get(part[0], text)
         if operator == "=":
-            return text == wanted
-    text, wanted = casefold_nfc(text), casefold_nfc(wanted)
+            return text == pattern
+    text, pattern = casefold_nfc(text), casefold_nfc(pattern)
     if operator == "~":
-        return _pattern(wanted).match(text) is not None
-    return wanted in text if operator == "contains" else text == wanted
+        return _pattern(pattern).match(text) is not None
+    return pattern in text if operator == "contains" else text == pattern
 
 
 @cache
-def _pattern(wanted: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(wanted))
+def _pattern(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))

@@ -34,7 +34,7 @@ from soutu.store.sqlite.check import (
     wrong_definitions,
 )
 from soutu.store.sqlite.schema import (
-    FAULTS,
+    READ_ERRORS,
     TABLES,
     connect,
     create_tables,
@@ -63,7 +63,7 @@ from soutu.types import Floats, IntegrityIssue, ModelInfo
 _BATCH = 4096
 _PLAIN = ("meta", "counters", "spaces", "images", "paths", "captions", "changes")
 _HEADER = b"SQLite format 3\0\x10\0\2\2\0\x40\x20\x20"  # of every database that we make
-_SET_ANEW = ("root", "model", DEFAULT)  # settings
+_RESET_KEYS = ("root", "model", DEFAULT)  # settings
 
 
 @dataclass
@@ -96,7 +96,7 @@ class OldIndex:
 
 
 @dataclass
-class Carried:
+class CarryReport:
     """Counts of what came from the old index, and what of it was lost."""
 
     images: int = 0
@@ -117,7 +117,7 @@ def read_old_index(home: Path) -> OldIndex:
         with open(home / DATABASE, "rb") as file:
             old.writable = file.read(len(_HEADER)) == _HEADER
         old.raw = RawIndex(home) if old.writable else _open_copy(home)
-        with suppress(*FAULTS):
+        with suppress(*READ_ERRORS):
             wrong_definitions(old.raw)
     except (IndexCorrupt, OSError) as error:
         if isinstance(error, IndexCorrupt) and error.code == "index-newer":
@@ -165,7 +165,7 @@ def begin_new_index(old: OldIndex, folder: Path) -> None:
 
 def carry_over(
     old: OldIndex, folder: Path, space: str, *, encoded: bool, captions: bool
-) -> Carried:
+) -> CarryReport:
     """Add to the new index in ``folder`` what was not made anew.
 
     Parameters
@@ -252,7 +252,7 @@ def _read_rows(
     for order in ("", "DESC"):  # from the other end too, where a damaged page is in the way
         try:
             rows.update(raw.rows(table, f"{condition} ORDER BY {key} {order}"))
-        except FAULTS as error:
+        except READ_ERRORS as error:
             issues.append(structure_issue(error, table))
         else:
             return rows, []
@@ -264,7 +264,7 @@ class _Carrying:
 
     def __init__(self, old: OldIndex, encoded: str | None) -> None:
         self.old, self.encoded = old, encoded
-        self.carried = Carried()
+        self.carried = CarryReport()
         self._images = {row[0]: row for row in old.rows["images"]}
         self._paths: defaultdict[int, list[Row]] = defaultdict(list)
         for row in old.rows["paths"]:
@@ -276,9 +276,9 @@ class _Carrying:
         for owners, vectors in self._intact_vectors(IMAGES, number, card):
             contents = [self._images[owner][1] for owner in owners]
             known = writer.known_content(contents)
-            there = [i for i, content in enumerate(contents) if known.get(content) in lacking]
-            ids = [known[contents[i]] for i in there]
-            writer.set_image_vectors(ids, vectors[there])
+            places = [i for i, content in enumerate(contents) if known.get(content) in lacking]
+            ids = [known[contents[i]] for i in places]
+            writer.set_image_vectors(ids, vectors[places])
             new = [
                 (i, _new_image(image, path, size, mtime))
                 for i, owner in enumerate(owners)
@@ -288,7 +288,7 @@ class _Carrying:
             rows = [i for i, _ in new]
             writer.add_images([image for _, image in new], vectors[rows])
             self.carried.images += len(set(rows))
-            self.carried.vectors += len(there) + len(set(rows))
+            self.carried.vectors += len(places) + len(set(rows))
 
     def carry_captions(self, writer: LocalWriter) -> None:
         ids = self._new_ids(writer)
@@ -321,7 +321,7 @@ class _Carrying:
                 # Of a picture that was imported without its file nothing else tells.
                 known = any(os.fsdecode(path[0]) in paths for path in self._paths[row[0]])
             else:
-                known = table in again or (table == "meta" and issue.key in _SET_ANEW)
+                known = table in again or (table == "meta" and issue.key in _RESET_KEYS)
             if not known:
                 self.carried.lost.append(issue)
 
@@ -338,11 +338,11 @@ class _Carrying:
             part = intact[start : start + _BATCH]
             vectors = [raw.vector(kind, number, slot) for _, slot in part]
             yield [owner for owner, _ in part], np.array(vectors, np.float32)
-        made_anew = card.space == self.encoded
+        encoded = card.space == self.encoded
         for row in (row for row, ok in rows.items() if not ok):
-            if not made_anew or (kind is IMAGES and self._unfindable(row[1])):
+            if not encoded or (kind is IMAGES and self._unfindable(row[1])):
                 self.carried.lost.append(row_issue(kind.vectors, row))
-        if not made_anew:
+        if not encoded:
             self.carried.lost += unread
 
     def _unfindable(self, owner: int) -> Row | None:

@@ -16,30 +16,30 @@ from soutu.store.sqlite.vectors import VectorKind
 
 def image_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[ImageRow]:
     """The images ``ids``, in that order; KeyError for one that is unknown."""
-    wanted = [int(id_) for id_ in ids]
+    image_ids = [int(id_) for id_ in ids]
     paths: defaultdict[int, list[str]] = defaultdict(list)
     sql = "SELECT image_id, path FROM paths WHERE image_id IN ({marks})"
-    for image_id, path in select_in(connection, sql, wanted):
+    for image_id, path in select_in(connection, sql, image_ids):
         paths[image_id].append(os.fsdecode(path))
     texts: defaultdict[int, list[str]] = defaultdict(list)
     sql = """SELECT image_id, text FROM captions WHERE image_id IN ({marks})
         ORDER BY image_id, position"""
-    for image_id, text in select_in(connection, sql, list(dict.fromkeys(wanted))):
+    for image_id, text in select_in(connection, sql, list(dict.fromkeys(image_ids))):
         texts[image_id].append(text)
     sql = "SELECT id, width, height, taken FROM images WHERE id IN ({marks})"
-    found = {
+    rows = {
         id_: ImageRow(id_, tuple(sorted(set(paths[id_]))), tuple(texts[id_]), *size_and_time)
-        for id_, *size_and_time in select_in(connection, sql, wanted)
+        for id_, *size_and_time in select_in(connection, sql, image_ids)
     }
-    return [found[id_] for id_ in wanted]
+    return [rows[id_] for id_ in image_ids]
 
 
 def caption_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[CaptionRow]:
     """The captions ``ids``, in that order; KeyError for one that is unknown."""
-    wanted = [int(id_) for id_ in ids]
+    caption_ids = [int(id_) for id_ in ids]
     sql = "SELECT id, image_id, text, tags FROM captions WHERE id IN ({marks})"
-    found = {row[0]: caption_row(row) for row in select_in(connection, sql, wanted)}
-    return [found[id_] for id_ in wanted]
+    rows = {row[0]: caption_row(row) for row in select_in(connection, sql, caption_ids)}
+    return [rows[id_] for id_ in caption_ids]
 
 
 def captions_of_image(connection: sqlite3.Connection, image_id: int) -> list[CaptionRow]:

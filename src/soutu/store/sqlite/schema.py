@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from soutu.errors import IndexCorrupt, Missing, MissingIndex
 from soutu.fs import DATABASE, write_lock
-from soutu.store.text_search import CREATE_FTS, TABLE, available, indexed
+from soutu.store.text_search import CREATE_FTS, TABLE, available, fts_text
 
 # The truth about a gallery: SQLite rows, each with a checksum over its own fields.
 #
@@ -29,7 +29,7 @@ SCHEMA_VERSION = 3  # a format of another number must also differ in ``CREATE`` 
 
 Field: TypeAlias = "int | str | bytes"
 
-FAULTS = (sqlite3.DatabaseError, UnicodeDecodeError)
+READ_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file raises; the second where SQLite's own words quote what is no text."""
 
 _PASSING = ("locked", "busy", "unable to open", "disk", "readonly")
@@ -111,15 +111,15 @@ def translate_sqlite_errors(home: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise  # a fault of ours, not of the file
-    except FAULTS as error:
+    except READ_ERRORS as error:
         code = "index-failed" if is_transient(error) else "index-damaged"
         raise IndexCorrupt(code, home=str(home), error=str(error)) from error
 
 
 def is_transient(error: Exception) -> bool:
     """Whether SQLite was only kept from its work: by a lock, by permissions, by the disk."""
-    said = str(error)
-    return isinstance(error, sqlite3.OperationalError) and any(word in said for word in _PASSING)
+    message = str(error)
+    return isinstance(error, sqlite3.OperationalError) and any(word in message for word in _PASSING)
 
 
 @contextmanager
@@ -212,8 +212,8 @@ def write(
 
 def get_counter(connection: sqlite3.Connection, name: str) -> int:
     """The value of a counter; 0 where it has not begun."""
-    found = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
-    return int(found[0]) if found else 0
+    row = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def next_ids(connection: sqlite3.Connection, name: str, by: int = 1) -> int:
@@ -227,8 +227,8 @@ def next_ids(connection: sqlite3.Connection, name: str, by: int = 1) -> int:
 
 def get_meta(connection: sqlite3.Connection, key: str) -> str | None:
     """A remembered text; None if nothing is remembered under ``key``."""
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if found is None else bytes(found[0]).decode("utf-8", "surrogateescape")
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else bytes(row[0]).decode("utf-8", "surrogateescape")
 
 
 def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
@@ -282,16 +282,16 @@ def catch_up(connection: sqlite3.Connection) -> None:
 
 
 def follow(
-    connection: sqlite3.Connection, gone: Sequence[int], fresh: Iterable[tuple[int, str]]
+    connection: sqlite3.Connection, removed: Sequence[int], added: Iterable[tuple[int, str]]
 ) -> None:
     """Take out the captions ``gone``, which must still be in their table, and put in ``fresh``
     ones, (id, text), within the transaction that changes the captions."""
     if not available(connection):
         set_meta(connection, BEHIND, "yes")
         return
-    old = select_in(connection, f"{_CAPTIONS} WHERE id IN ({{marks}})", list(gone))
+    old = select_in(connection, f"{_CAPTIONS} WHERE id IN ({{marks}})", list(removed))
     connection.executemany(_TAKE, _rows(old))
-    connection.executemany(_PUT, ((id_, indexed(text)) for id_, text in fresh))
+    connection.executemany(_PUT, ((id_, fts_text(text)) for id_, text in added))
 
 
 def rebuild(connection: sqlite3.Connection) -> None:
@@ -318,7 +318,7 @@ def of_captions(captions: Sequence[str]) -> sqlite3.Connection:
     connection.execute(CREATE_FTS)
     numbers = [(number, number) for number in range(len(captions))]
     connection.executemany("INSERT INTO captions VALUES (?, ?)", numbers)
-    connection.executemany(_PUT, ((i, indexed(text)) for i, text in enumerate(captions)))
+    connection.executemany(_PUT, ((i, fts_text(text)) for i, text in enumerate(captions)))
     return connection
 
 
@@ -342,28 +342,28 @@ def text_index_error(connection: sqlite3.Connection) -> str:
                 copy.execute(CREATE_FTS.replace("content='', ", ""))
                 for part, columns in (("data", 2), ("idx", 3), ("docsize", 2), ("config", 2)):
                     copy.execute(f"DELETE FROM {TABLE}_{part}")
-                    rows = map(_decoded, connection.execute(f"SELECT * FROM {TABLE}_{part}"))
+                    rows = map(_decode_row, connection.execute(f"SELECT * FROM {TABLE}_{part}"))
                     marks = ",".join("?" * columns)
                     copy.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", rows)
                 texts = _rows(connection.execute(_CAPTIONS))
                 copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", texts)
             with closing(sqlite3.connect(path)) as copy:  # anew: FTS5 keeps in mind what it wrote
                 copy.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('integrity-check')")
-        except FAULTS as error:
+        except READ_ERRORS as error:
             if is_transient(error):
                 raise
             return str(error)
     return ""
 
 
-def _decoded(row: Sequence[object]) -> list[object]:
+def _decode_row(row: Sequence[object]) -> list[object]:
     """Make text text again: ``connection`` may give it undecoded, as a subclass of bytes."""
     return [v.decode() if isinstance(v, bytes) and type(v) is not bytes else v for v in row]
 
 
 def _rows(captions: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
     for id_, text in captions:
-        yield id_, indexed(text.decode("utf-8", "replace"))
+        yield id_, fts_text(text.decode("utf-8", "replace"))
 
 
 def _exists(connection: sqlite3.Connection) -> bool:
@@ -371,25 +371,25 @@ def _exists(connection: sqlite3.Connection) -> bool:
     return connection.execute(sql, (TABLE,)).fetchone() is not None
 
 
-PATIENCE = 60.0  # seconds to wait for another process that is about the same thing
-_ROWS = 10_000
+MIGRATION_WAIT = 60.0  # seconds to wait for another process that is about the same thing
+_BATCH_ROWS = 10_000
 
 _PATHS_2 = """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
         name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID"""
 
 
-def migrate(home: Path, found: int) -> None:
+def migrate(home: Path, version: int) -> None:
     """Bring the index at ``home`` from version ``found`` to ``SCHEMA_VERSION``. IndexCorrupt where
-    it cannot be written, or where an index run goes on for longer than ``PATIENCE``."""
+    it cannot be written, or where an index run goes on for longer than ``MIGRATION_WAIT``."""
     if not os.access(home, os.W_OK):
-        raise IndexCorrupt("index-older", home=str(home), found=found, wanted=SCHEMA_VERSION)
-    with write_lock(home, wait=PATIENCE):
+        raise IndexCorrupt("index-older", home=str(home), found=version, wanted=SCHEMA_VERSION)
+    with write_lock(home, wait=MIGRATION_WAIT):
         connection = connect(home, writing=True)
         try:
             with translate_sqlite_errors(home), transaction(connection):
-                version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-                for step in range(version, SCHEMA_VERSION):  # another process may have done them
+                current = int(connection.execute("PRAGMA user_version").fetchone()[0])
+                for step in range(current, SCHEMA_VERSION):  # another process may have done them
                     _STEPS[step](connection)
                     connection.execute(f"PRAGMA user_version = {step + 1}")
         finally:
@@ -404,20 +404,20 @@ def _names(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE paths RENAME TO paths_1")
     connection.execute(_PATHS_2)
     rows = connection.execute("SELECT path, size, mtime_ns, image_id, checksum FROM paths_1")
-    while batch := rows.fetchmany(_ROWS):
+    while batch := rows.fetchmany(_BATCH_ROWS):
         connection.executemany(
             "INSERT INTO paths VALUES (?, ?, ?, ?, ?, ?)",
-            [(*fields, *_named(fields, seal)) for *fields, seal in batch],
+            [(*fields, *_migrate_path(fields, seal)) for *fields, seal in batch],
         )
     connection.execute("DROP TABLE paths_1")
     connection.execute("CREATE INDEX paths_by_image ON paths (image_id)")
 
 
-def _named(fields: list[bytes | int], seal: bytes) -> tuple[str, bytes]:
+def _migrate_path(fields: list[bytes | int], seal: bytes) -> tuple[str, bytes]:
     """The name, and the new seal; a row that was damaged stays one that is seen to be."""
     name = casefold_name(os.fsdecode(fields[0])) if isinstance(fields[0], bytes) else ""
-    whole = checksum("paths", *fields) == seal
-    return name, checksum("paths", *fields, name) if whole else bytes(8)
+    intact = checksum("paths", *fields) == seal
+    return name, checksum("paths", *fields, name) if intact else bytes(8)
 
 
 def _text(connection: sqlite3.Connection) -> None:

@@ -76,7 +76,7 @@ from soutu.types import Filter, Floats, Ids, IndexState, ModelInfo, Ranking
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from soutu.store.sqlite.compact import Compacted
+    from soutu.store.sqlite.compact import CompactReport
     from soutu.store.sqlite.writer import LocalWriter
 
 # Getting at an index: made where it is not there, brought up to date where it is old.
@@ -87,10 +87,10 @@ def create_or_find(home: Path, card: ModelInfo) -> Space:
     refuse_network_storage(home)
     make_private_folder(home)
     make_private_file(home / DATABASE)
-    with connected(home, writing=True) as connection:
+    with open_connection(home, writing=True) as connection:
         create_tables(connection)
     bring_up_to_date(home)
-    with connected(home, writing=True) as connection:
+    with open_connection(home, writing=True) as connection:
         return add_space(connection, home, card)
 
 
@@ -99,11 +99,13 @@ def find(home: Path, space: str | None) -> Space:
     if not (home / DATABASE).is_file():
         raise MissingIndex("index-missing", folder=str(home.parent))
     refuse_network_storage(home)
-    with connected(home) as connection:  # one where one will do: the last to leave tidies the file
+    with open_connection(
+        home
+    ) as connection:  # one where one will do: the last to leave tidies the file
         if check_version(connection, home) == SCHEMA_VERSION:
             return find_space(connection, home, space)
     bring_up_to_date(home)
-    with connected(home) as connection:
+    with open_connection(home) as connection:
         return find_space(connection, home, space)
 
 
@@ -112,7 +114,7 @@ def read_meta(home: Path, key: str) -> str | None:
     home = absolute(home)
     if not (home / DATABASE).is_file():
         return None
-    with connected(home) as connection:
+    with open_connection(home) as connection:
         try:
             check_version(connection, home)
         except MissingIndex:  # its making was cut short
@@ -122,12 +124,12 @@ def read_meta(home: Path, key: str) -> str | None:
 
 def write_meta(home: Path, key: str, value: str) -> None:
     """Keep ``value`` under ``key``."""
-    with connected(home, writing=True) as connection, transaction(connection):
+    with open_connection(home, writing=True) as connection, transaction(connection):
         set_meta(connection, key, value)
 
 
 @contextmanager
-def connected(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+def open_connection(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection for one purpose."""
     connection = connect(home, writing=writing)
     try:
@@ -139,7 +141,7 @@ def connected(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connecti
 
 def bring_up_to_date(home: Path) -> None:
     """Bring an index that an older Soutu made to the schema of this one."""
-    with connected(home) as connection:
+    with open_connection(home) as connection:
         version = check_version(connection, home)
     if version < SCHEMA_VERSION:
         from soutu.store.sqlite.schema import migrate  # which few openings need
@@ -171,18 +173,18 @@ class IndexView:
     @cached_property
     def covered(self) -> int:
         """How many of the live slots the codes cover; those after them are newer."""
-        return self._covered(self.live)
+        return self._count_covered(self.live)
 
     def search(self, query: Floats, k: int, among: VisibleRows | None = None) -> Ranking:
         """The best ``k``, of all or of those ``among`` them."""
         live = self.live if among is None else among
         if k < 1 or not len(live.ids):
             return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
-        covered = self.covered if among is None else self._covered(live)
-        found = self._candidates(query, k, live, covered, narrowed=among is not None)
-        if found is None:
+        covered = self.covered if among is None else self._count_covered(live)
+        candidates = self._candidates(query, k, live, covered, narrowed=among is not None)
+        if candidates is None:
             return self._best(query, k, live, live.slots, self.slab.scan(query, live.slots))
-        slots, scores = found.slots, found.scores
+        slots, scores = candidates.slots, candidates.scores
         if covered < len(live.slots):  # what the codes do not cover yet is scored too
             later = live.slots[covered:]
             scores = np.concatenate([scores, self.slab.scan(query, later)])
@@ -195,7 +197,7 @@ class IndexView:
         near = slots[rescoring_candidates(scores, k, query)]
         return top_k(self.slab.exact(query, near), live.ids_at(near), k)
 
-    def _covered(self, live: VisibleRows) -> int:
+    def _count_covered(self, live: VisibleRows) -> int:
         return int(np.searchsorted(live.slots, self.ann.manifest.slots)) if self.ann else 0
 
     def _candidates(
@@ -214,9 +216,9 @@ class IndexView:
             level = replace(level, lists=self.ann.manifest.lists, candidates=more)
         while covered * SCATTERED > self.ann.manifest.slots and covered > level.candidates:
             rows = self.slab.rows(self.ann.manifest.slots)
-            found = self.ann.candidates(query, level, rows, bits)
-            if not narrowed or found.settle(k):
-                return found
+            candidates = self.ann.candidates(query, level, rows, bits)
+            if not narrowed or candidates.settle(k):
+                return candidates
             if level.candidates * MORE > covered // SCATTERED:
                 break  # reading the vectors of so many takes longer than scanning them all
             level = replace(level, candidates=level.candidates * MORE)
@@ -240,23 +242,23 @@ class IndexViews:
         view = self._view  # another thread may put a later one there meanwhile
         if view.live.revision != get_counter(connection, REVISION):
             return None
-        return self._accelerated(view)
+        return self._update_codes(view)
 
     def current(self, connection: sqlite3.Connection) -> IndexView:
         """What the connection's transaction sees."""
         view = self.latest(connection)
-        return view or self._accelerated(self._reload(connection, self._view))
+        return view or self._update_codes(self._reload(connection, self._view))
 
     def among(self, connection: sqlite3.Connection, view: IndexView, where: Filter) -> VisibleRows:
         """What ``where`` admits of ``view``."""
-        kept = self._among.get(where)
-        if kept is None or kept.revision != view.live.revision:
+        admitted = self._among.get(where)
+        if admitted is None or admitted.revision != view.live.revision:
             from soutu.store.sqlite.filters import matching_images
 
             if len(self._among) >= FILTERS:
                 self._among.clear()
-            kept = self._among[where] = view.live.only(matching_images(connection, where))
-        return kept
+            admitted = self._among[where] = view.live.only(matching_images(connection, where))
+        return admitted
 
     def count(self, connection: sqlite3.Connection) -> int:
         live = self._view.live
@@ -269,7 +271,7 @@ class IndexViews:
         self._view.slab.close()
         self._view = self._blank(self._view.folder)
 
-    def _accelerated(self, view: IndexView) -> IndexView:
+    def _update_codes(self, view: IndexView) -> IndexView:
         """``view`` with the codes that there are now."""
         if len(view.live.slots) >= self._exact_below:
             view = _with_ann(view, self._kind)
@@ -292,14 +294,14 @@ class IndexViews:
 
 
 def _with_ann(view: IndexView, kind: VectorKind) -> IndexView:
-    found = file_signature(view.folder, kind.name)
-    if found == view.stamp:
+    signature = file_signature(view.folder, kind.name)
+    if signature == view.stamp:
         return view
     try:
-        ann = Ann.load(view.folder, kind.name) if found else None
+        ann = Ann.load(view.folder, kind.name) if signature else None
     except IndexCorrupt:  # doctor names it and the next run mends it; scanning is right meanwhile
         ann = None
-    return replace(view, ann=ann, stamp=found)
+    return replace(view, ann=ann, stamp=signature)
 
 
 ONCE_EXACT_BELOW = 100_000  # where scanning takes less time than importing Faiss
@@ -350,8 +352,8 @@ class LocalStore:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        fault: BaseException | None,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self.close()
@@ -404,7 +406,7 @@ class LocalStore:
             schema.require(connection)
             view = views.current(connection)
             admitted = views.among(connection, view, where) if where is not None else view.live
-            return text_search.ranked(connection, text, k, admitted.ascending, exact=exact)
+            return text_search.rank_captions(connection, text, k, admitted.ascending, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         with self.snapshot():
@@ -470,8 +472,8 @@ class LocalStore:
         manifest is IndexCorrupt."""
         with self.snapshot():
             folder = folder_of(self._connection(), self.home, self._space)
-        kept = {kind.name: read_manifest(folder, kind.name) for kind in KINDS}
-        return {name: manifest for name, manifest in kept.items() if manifest}
+        manifests = {kind.name: read_manifest(folder, kind.name) for kind in KINDS}
+        return {name: manifest for name, manifest in manifests.items() if manifest}
 
     def get_meta(self, key: str) -> str | None:
         """What was remembered under ``key``."""
@@ -500,7 +502,7 @@ class LocalStore:
             finally:
                 run.close()
 
-    def compact(self) -> Compacted:
+    def compact(self) -> CompactReport:
         """Give back the room of what is gone; see ``store.compact``. IndexCorrupt while an index
         run goes on, or where there is no room to write the vectors anew."""
         from soutu.fs import write_lock
@@ -532,8 +534,8 @@ class LocalStore:
         with self.snapshot():
             view = self._views[kind.name].current(self._connection())
             slots = slots_of(self._connection(), self._space.id, kind, ids)
-            wanted: Ids = np.array([slots[int(id_)] for id_ in ids], dtype=np.int64)
-            return view.slab.take(wanted)
+            positions: Ids = np.array([slots[int(id_)] for id_ in ids], dtype=np.int64)
+            return view.slab.take(positions)
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)

@@ -69,8 +69,8 @@ class VisibleRows:
 
     def only(self, ids: Ids) -> VisibleRows:
         """Those of them that are among ``ids``."""
-        kept = np.isin(self.ids, ids)
-        return VisibleRows(self.revision, self.ids[kept], self.slots[kept])
+        chosen = np.isin(self.ids, ids)
+        return VisibleRows(self.revision, self.ids[chosen], self.slots[chosen])
 
     def ids_at(self, slots: Ids) -> Ids:
         """The ids at these slots, each of which is live."""
@@ -106,27 +106,27 @@ def slot_counter(space: int, kind: VectorKind) -> str:
 def load_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) -> VisibleRows:
     """What is searchable as the connection's transaction sees it."""
     revision = get_counter(connection, REVISION)
-    found = connection.execute(
+    row = connection.execute(
         "SELECT pairs FROM packed WHERE space = ? AND kind = ? AND revision = ?",
         (space, kind.name, revision),
     ).fetchone()
-    if found is None:
+    if row is None:
         return from_tables(connection, space, kind)
-    ids, slots = np.frombuffer(found[0], "<i8").reshape(2, -1)
-    if len(slots) and not 0 <= slots.min() <= slots.max() < _allotted(connection, space, kind):
+    ids, slots = np.frombuffer(row[0], "<i8").reshape(2, -1)
+    if len(slots) and not 0 <= slots.min() <= slots.max() < _slot_count(connection, space, kind):
         return from_tables(connection, space, kind)  # damaged, and only a copy
     return VisibleRows(revision, ids, slots)
 
 
 def count_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) -> int:
     """How many are searchable, without loading which."""
-    found = connection.execute(
+    row = connection.execute(
         "SELECT length(pairs) / 16 FROM packed WHERE space = ? AND kind = ? AND revision = ?",
         (space, kind.name, get_counter(connection, REVISION)),
     ).fetchone()
-    if found is None:
-        found = connection.execute(f"SELECT count(*) FROM ({kind.live})", (space,)).fetchone()
-    return int(found[0])
+    if row is None:
+        row = connection.execute(f"SELECT count(*) FROM ({kind.live})", (space,)).fetchone()
+    return int(row[0])
 
 
 def pack(connection: sqlite3.Connection) -> None:
@@ -154,7 +154,7 @@ def from_tables(connection: sqlite3.Connection, space: int, kind: VectorKind) ->
     return VisibleRows(get_counter(connection, REVISION), ids, slots)
 
 
-def _allotted(connection: sqlite3.Connection, space: int, kind: VectorKind) -> int:
+def _slot_count(connection: sqlite3.Connection, space: int, kind: VectorKind) -> int:
     return get_counter(connection, slot_counter(space, kind))
 
 
@@ -235,13 +235,13 @@ class VectorFile:
         width = self._dim * _VALUE.itemsize
         try:
             with open(self._path, "rb") as file:
-                found = os.fstat(file.fileno()).st_size // width
-                if found < count:
-                    raise _short(self._path, found, count)
-                view = mmap.mmap(file.fileno(), found * width, access=mmap.ACCESS_READ)
+                length = os.fstat(file.fileno()).st_size // width
+                if length < count:
+                    raise _short(self._path, length, count)
+                view = mmap.mmap(file.fileno(), length * width, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise _short(self._path, 0, count) from None
-        return np.frombuffer(view, _VALUE).reshape(found, self._dim)
+        return np.frombuffer(view, _VALUE).reshape(length, self._dim)
 
 
 class VectorFileWriter:
@@ -269,8 +269,8 @@ def _end(slots: Ids) -> int:
     return int(slots.max()) + 1 if len(slots) else 0
 
 
-def _short(path: Path, found: int, expected: int) -> IndexCorrupt:
-    return IndexCorrupt("index-slab-short", file=str(path), found=found, expected=expected)
+def _short(path: Path, length: int, expected: int) -> IndexCorrupt:
+    return IndexCorrupt("index-slab-short", file=str(path), found=length, expected=expected)
 
 
 DEFAULT = "space"  # the setting that names the space last indexed with
@@ -289,16 +289,16 @@ def add_space(connection: sqlite3.Connection, home: Path, card: ModelInfo) -> Sp
     """The space of ``card``, made if it is not there. The card kept is the one last used.
     ModelMismatch if the space has vectors of another length."""
     with transaction(connection):
-        found = _rows(connection, home).get(card.space)
-        if found is not None and found.info.dim != card.dim:
+        existing = _rows(connection, home).get(card.space)
+        if existing is not None and existing.info.dim != card.dim:
             raise ModelMismatch(
-                "space-dim", home=str(home), space=card.space, found=found.info.dim, dim=card.dim
+                "space-dim", home=str(home), space=card.space, found=existing.info.dim, dim=card.dim
             )
-        if found is not None and found.info == card:
-            return found
+        if existing is not None and existing.info == card:
+            return existing
         last = connection.execute("SELECT max(id) FROM spaces").fetchone()[0] or 0
-        number = found.id if found else last + 1
-        name = found.folder.name if found else folder_name(card.space)
+        number = existing.id if existing else last + 1
+        name = existing.folder.name if existing else folder_name(card.space)
         folder = home / "spaces" / name
         make_private_folder(folder.parent)
         make_private_folder(folder)
@@ -336,8 +336,8 @@ def find_space(connection: sqlite3.Connection, home: Path, space: str | None) ->
 
 def folder_of(connection: sqlite3.Connection, home: Path, space: Space) -> Path:
     """Where the vectors of ``space`` lie in the state that the connection sees."""
-    found = connection.execute("SELECT folder FROM spaces WHERE id = ?", (space.id,)).fetchone()
-    return home / "spaces" / found[0] if found else space.folder
+    row = connection.execute("SELECT folder FROM spaces WHERE id = ?", (space.id,)).fetchone()
+    return home / "spaces" / row[0] if row else space.folder
 
 
 def first_name(folder: str) -> str:

@@ -114,11 +114,11 @@ class LocalWriter:
                 for i, id_ in zip(images, ids, strict=True)
             )
             stored = slots_of(self._connection, self._space.id, IMAGES, ids)
-            place: dict[int, int] = {}  # the first row of each image that lacks a vector
+            first_rows: dict[int, int] = {}  # the first row of each image that lacks a vector
             for row, id_ in enumerate(ids):
                 if id_ not in stored:
-                    place.setdefault(id_, row)
-            self._put_vectors(IMAGES, list(place), rows[list(place.values())])
+                    first_rows.setdefault(id_, row)
+            self._put_vectors(IMAGES, list(first_rows), rows[list(first_rows.values())])
         return ids
 
     def set_image_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
@@ -151,31 +151,31 @@ class LocalWriter:
             self._noted.extend(("renamed", old, file.path) for old, file in moves)
 
     def replace_captions(self, captions: Sequence[NewCaption]) -> None:
-        wanted: dict[tuple[int, str], tuple[str, int]] = {}
+        new_rows: dict[tuple[int, str], tuple[str, int]] = {}
         for position, caption in enumerate(captions):
             tags = json.dumps(dict(caption.tags), ensure_ascii=False, sort_keys=True)
-            wanted.setdefault((int(caption.image_id), caption.text), (tags, position))
+            new_rows.setdefault((int(caption.image_id), caption.text), (tags, position))
         with self._transaction():
-            self._require("images", [image_id for image_id, _ in wanted])
+            self._require("images", [image_id for image_id, _ in new_rows])
             rows = self._connection.execute(
                 "SELECT id, image_id, text, tags, position FROM captions"
             )
-            stored = {(image, text): (id_, tags, at) for id_, image, text, tags, at in rows}
-            gone = [stored[key][0] for key in stored.keys() - wanted.keys()]
-            fresh = [key for key in wanted if key not in stored]
+            stored = {(image, text): (id_, *rest) for id_, image, text, *rest in rows}
+            removed = [stored[key][0] for key in stored.keys() - new_rows.keys()]
+            fresh = [key for key in new_rows if key not in stored]
             first = next_ids(self._connection, "caption", len(fresh)) + 1
             ids = {key: row[0] for key, row in stored.items()}
             ids.update((key, id_) for id_, key in enumerate(fresh, first))
             moved = [
                 (ids[key], *key, *row)
-                for key, row in wanted.items()
+                for key, row in new_rows.items()
                 if key not in stored or stored[key][1:] != row
             ]
-            schema.follow(self._connection, gone, ((ids[key], key[1]) for key in fresh))
-            self._drop_captions(gone)
+            schema.follow(self._connection, removed, ((ids[key], key[1]) for key in fresh))
+            self._drop_captions(removed)
             write(self._connection, "captions", moved)
-            if gone or moved:
-                self._noted.append(("captions", "", f"+{len(fresh)} -{len(gone)}"))
+            if removed or moved:
+                self._noted.append(("captions", "", f"+{len(fresh)} -{len(removed)}"))
 
     def captions_without_vector(self) -> list[CaptionRow]:
         with translate_sqlite_errors(self._home):
