@@ -41,7 +41,7 @@ def test_texts_of_requests_at_the_same_time_are_encoded_together(app, api, galle
     words = ["红色", "绿色", "蓝色", "黄色", "黑色", "白色"]
     alone = {word: paths(api.get(f"{BASE}/search", params={"q": f"{word}的"})) for word in words}
     batching = gallery.encoder
-    batching._vectors.clear()
+    batching._cache.clear()
     tower, go, begun = batching.encoder.encode_texts, threading.Event(), threading.Event()
 
     def held(texts):

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
 from typing import TypeVar
@@ -20,7 +21,7 @@ from soutu.images.decode import decode
 from soutu.models.batching import BatchingEncoder
 from soutu.models.catalog import cache_folder
 from soutu.query.parser import IMAGE, INDEXED, TEXT, format_query, parse_query, parse_where
-from soutu.search.searcher import SearchParams
+from soutu.search.searcher import PreparedQuery, Searcher, SearchParams
 from soutu.server.exceptions import Busy, NotFound, TimedOut
 from soutu.server.media import ThumbnailCache
 from soutu.server.metrics import Metrics
@@ -96,15 +97,34 @@ class SearchService:
         self, request: SearchRequest, upload: bytes | None = None, *, stream: bool = False
     ) -> Response:
         """Answer a search; ``upload`` is a picture to search by."""
+        searcher: Searcher | None = None
+        prepared: PreparedQuery | None = None
 
         async def prefetch() -> None:
-            if upload is None and self.is_ready:
-                await self.prefetch(self._texts_to_encode(request))
+            nonlocal searcher, prepared
+            terms = request.terms or ()
+            if upload is not None or not (self.is_ready and (request.text is not None or terms)):
+                return
+            # Neither the index nor another server or model is asked on the event loop.
+            with suppress(SoutuError):  # the search will raise it again
+                searcher, encoder = self.gallery.searcher, self.gallery.encoder
+                if request.expand and not searcher.expands_locally:
+                    return
+                if any(term.image_id is not None for term in terms):
+                    return
+                prepared = self._prepare(request)
+                if isinstance(encoder, BatchingEncoder):
+                    await self.prefetch(encoder.unknown(prepared.texts))
 
         def work() -> Response:
             self.gallery.reload_if_changed()
-            query: Query | Rgb = self._query(request) if upload is None else self._decode(upload)
-            result = self.gallery.search_query(query, self._params(request))
+            if upload is not None:
+                rgb = self._decode(upload)
+                result = self.gallery.search_query(rgb, self._params(request))
+            elif prepared is not None and self.gallery.searcher is searcher:
+                result = self.gallery.run(prepared)
+            else:
+                result = self.gallery.run(self._prepare(request))
             answer = self._answer(result, request.offset, vector=request.vector)
             return ndjson_response(answer) if stream else json_response(answer)
 
@@ -128,7 +148,7 @@ class SearchService:
 
         def work() -> Response:
             self.gallery.reload_if_changed()
-            explanation = self.gallery.explain(_only_indexed(parse_query(text)), k=k)
+            explanation = self.gallery.explain(_parse(text), k=k)
             return json_response(explanation_json(explanation, self._answer(explanation.result)))
 
         return await self.run(work)
@@ -172,27 +192,9 @@ class SearchService:
                 raise
             self._warm_up_error, self.is_ready = None, True
 
-    def _texts_to_encode(self, request: SearchRequest) -> list[str]:
-        """Foresee what a search will have the model encode, where that takes no time.
-
-        Never raises: the search itself will.
-        """
-        encoder = self.gallery.encoder
-        terms = request.terms or ()
-        if not isinstance(encoder, BatchingEncoder) or any(
-            term.image_id is not None for term in terms
-        ):
-            return []
-        if request.text is None and not terms:
-            return []
-        try:
-            searcher, params = self.gallery.searcher, self._params(request)
-            if params.expand and not searcher.expands_locally:
-                return []
-            texts = searcher.prepare(self._query(request), params).texts
-        except SoutuError:
-            return []
-        return encoder.unknown(texts)
+    def _prepare(self, request: SearchRequest) -> PreparedQuery:
+        params, query = self._params(request), self._query(request)
+        return self.gallery.searcher.prepare(query, params)
 
     def _params(self, request: SearchRequest) -> SearchParams:
         variants = request.variants and tuple(
@@ -209,7 +211,7 @@ class SearchService:
 
     def _query(self, request: SearchRequest) -> Query:
         if request.text is not None:
-            return _only_indexed(parse_query(request.text))
+            return _parse(request.text)
         if request.image_id is not None:
             terms = [Term(INDEXED, self.image_row(request.image_id).paths[0])]
         else:
@@ -357,8 +359,9 @@ class TextPrefetcher:
         self._encode_next()
 
 
-def _only_indexed(query: Query) -> Query:
-    """Take pictures for the gallery's: a client names no files of the server."""
+def _parse(text: str) -> Query:
+    """Parse a query whose pictures are the gallery's: a client names no files of the server."""
+    query = parse_query(text)
     terms = tuple(
         replace(term, kind=INDEXED, value=term.value.removeprefix("./"))
         if term.kind == IMAGE
