@@ -106,25 +106,24 @@ class SearchService:
             if upload is not None or not (self.is_ready and (request.text is not None or terms)):
                 return
             # Neither the index nor another server or model is asked on the event loop.
+            if any(term.image_id is not None for term in terms):
+                return
             with suppress(SoutuError):  # the search will raise it again
+                query, params = self._query(request), self._params(request)
                 searcher, encoder = self.gallery.searcher, self.gallery.encoder
-                if request.expand and not searcher.expands_locally:
+                if params.expand and not searcher.expands_locally:
                     return
-                if any(term.image_id is not None for term in terms):
-                    return
-                prepared = self._prepare(request)
+                prepared = searcher.prepare(query, params)
                 if isinstance(encoder, BatchingEncoder):
                     await self.prefetch(encoder.unknown(prepared.texts))
 
         def work() -> Response:
             self.gallery.reload_if_changed()
-            if upload is not None:
-                rgb = self._decode(upload)
-                result = self.gallery.search_query(rgb, self._params(request))
-            elif prepared is not None and self.gallery.searcher is searcher:
+            if prepared is not None and self.gallery.searcher is searcher:
                 result = self.gallery.run(prepared)
             else:
-                result = self.gallery.run(self._prepare(request))
+                query = self._query(request) if upload is None else self._decode(upload)
+                result = self.gallery.search_query(query, self._params(request))
             answer = self._answer(result, request.offset, vector=request.vector)
             return ndjson_response(answer) if stream else json_response(answer)
 
@@ -191,10 +190,6 @@ class SearchService:
                 self._warm_up_error = error
                 raise
             self._warm_up_error, self.is_ready = None, True
-
-    def _prepare(self, request: SearchRequest) -> PreparedQuery:
-        params, query = self._params(request), self._query(request)
-        return self.gallery.searcher.prepare(query, params)
 
     def _params(self, request: SearchRequest) -> SearchParams:
         variants = request.variants and tuple(
