@@ -33,7 +33,7 @@ from benchmarks.scene_galleries import (
 from soutu.evaluation.absence import fit_logistic
 from soutu.factory import build_encoder
 from soutu.models.base import Encoder
-from soutu.query.expansion import LexiconExpander, select_variants, variants
+from soutu.query.expansion import LexiconExpander, propose_variants
 from soutu.search.calibration import ANY, THIS, Calibration, measure_baseline
 from soutu.search.fusion import pool_variants
 from soutu.types import Floats
@@ -68,8 +68,8 @@ class Observation:
 
 def encode_text(encoder: Encoder, text: str) -> Floats:
     """Return the vector of a text as a gallery searches for it, with its variants."""
-    proposed = variants(text, LexiconExpander())
-    used = [v for v in select_variants(proposed, encoder.info.languages) if not v.unused]
+    variants, _ = propose_variants(text, LexiconExpander(), encoder.info.languages)
+    used = [v for v in variants if not v.unused]
     return pool_variants(encoder.encode_texts([v.text for v in used]), used)[0]
 
 

@@ -26,8 +26,6 @@ from soutu.query.expansion import (
     LexiconExpander,
     Templates,
     propose_variants,
-    select_variants,
-    variants,
 )
 from soutu.query.lexicon import built_in_lexicon
 from soutu.query.probes import probe_texts
@@ -118,14 +116,14 @@ def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
     held = correction_alpha(reference, ON)
 
     def fuse(query: JudgedQuery, name: str, keep: Callable[[Variant], bool]) -> Floats:
-        every = variants(query.zh, expander)
+        every, _ = propose_variants(query.zh, expander)
         used = [variant for variant in every if keep(variant)] or list(every[:1])
         vectors = encoder.encode_texts([v.text for v in used])
         return pool_variants(vectors, used, by_language=name == "balanced")[0]
 
     def selected_by_gallery(text: str) -> Callable[[Variant], bool]:
         """What a gallery does by itself."""
-        used = {v.text for v in select_variants(variants(text, expander), read) if not v.unused}
+        used = {v.text for v in propose_variants(text, expander, read)[0] if not v.unused}
         return lambda variant: variant.text in used
 
     def fuse_all(name: str) -> Method:
@@ -143,7 +141,7 @@ def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
         return fuse(query, "mean", selected_by_gallery(query.zh))
 
     def senses(query: JudgedQuery) -> Floats:
-        selected = select_variants(variants(query.zh, expander), read)
+        selected, _ = propose_variants(query.zh, expander, read)
         used = [variant for variant in selected if not variant.unused]
         return pool_by_sense(encoder.encode_texts([variant.text for variant in used]), used)
 

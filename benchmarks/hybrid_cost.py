@@ -13,7 +13,7 @@ import numpy as np
 
 from soutu.fs import DATABASE
 from soutu.models.base import Encoder
-from soutu.query.expansion import LexiconExpander, variants
+from soutu.query.expansion import LexiconExpander, propose_variants
 from soutu.search.searcher import Searcher, SearchParams
 from soutu.store.base import NewCaption, NewImage
 from soutu.store.sqlite.schema import connect, rebuild, transaction
@@ -43,7 +43,7 @@ def store_of(home: Path, encoder: Encoder, vectors: Floats, captions: Captions) 
 
 
 def parse_and_expand(text: str) -> tuple[Query, tuple[Variant, ...]]:
-    return Query(text, (Term("text", text),)), variants(text, LexiconExpander())
+    return Query(text, (Term("text", text),)), propose_variants(text, LexiconExpander())[0]
 
 
 def times(store: LocalStore, encoder: Encoder, texts: Sequence[str], images: Floats) -> Figures:

@@ -20,8 +20,7 @@ from soutu.models.catalog import (
 )
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.expansion import ExpanderPipeline, LexiconExpander, Templates, load_rules
-from soutu.query.lexicon import FILE as LEXICON_FILE
-from soutu.query.lexicon import load_lexicon
+from soutu.query.lexicon import USER_LEXICON, load_lexicon
 from soutu.search.calibration import UNTUNED, TunedParams, read_tuned
 from soutu.settings import Settings, is_loopback_url, user_settings_file
 from soutu.store.sqlite.store import LocalStore
@@ -465,7 +464,7 @@ def _user_rules(settings: Settings, home: Path | None) -> Path | None:
 
 def user_lexicon(home: Path | None) -> Path:
     """Return the file for words of one's own: the gallery's, or the user's without a gallery."""
-    return (home or user_settings_file().parent) / LEXICON_FILE
+    return (home or user_settings_file().parent) / USER_LEXICON
 
 
 def validate_words(file: Path) -> int:

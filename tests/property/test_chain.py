@@ -43,11 +43,11 @@ def test_any_chain_takes_any_text(text, chain, languages):
     assert 1 <= sum(not variant.unused for variant in said) <= 1 + MAX_VARIANTS
     assert sum(not variant.unused for variant in said[1:]) <= MAX_VARIANTS
     assert all(variant.weight > 0 for variant in said)
-    asked = [one for one in (*chain.first, *chain.further) if isinstance(one, Saying)]
+    asked = [one for one in (*chain.fallbacks, *chain.additional) if isinstance(one, Saying)]
     for one in ran:
-        assert one.fault is None or isinstance(one.fault, SoutuError)
-        assert str(one.fault)
-    assert sum(one.fault is not None for one in ran) == sum(
+        assert one.error is None or isinstance(one.error, SoutuError)
+        assert str(one.error)
+    assert sum(one.error is not None for one in ran) == sum(
         one.fault is not None for one in asked if one.asked
     )
     assert len(chain.expand(text)) <= MAX_VARIANTS

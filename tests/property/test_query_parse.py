@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soutu.errors import BadQuery
-from soutu.query.parser import MOST_TERMS, format_query, parse_query
+from soutu.query.parser import MAX_TERMS, format_query, parse_query
 from soutu.types import Term
 
 WEIGHTS = st.integers(1, 100_000_000).map(lambda millionths: millionths / 1e6)
@@ -19,7 +19,7 @@ TERMS = st.builds(Term, st.sampled_from(["text", "image"]), VALUES, WEIGHTS)
 @st.composite
 def queries(draw):
     """Terms of which one at least is wanted."""
-    terms = draw(st.lists(TERMS, min_size=1, max_size=MOST_TERMS))
+    terms = draw(st.lists(TERMS, min_size=1, max_size=MAX_TERMS))
     kept = draw(st.integers(0, len(terms) - 1))
     signs = [1 if at == kept else draw(st.sampled_from([1, -1])) for at in range(len(terms))]
     return tuple(

@@ -6,10 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soutu.query.expansion import NOT_NEEDED, NOT_READ, LexiconExpander, select_variants, variants
-from soutu.query.gloss import counted, gloss, keyword_gloss, plural, with_article
-from soutu.query.lexicon import Lexicon, Sense, built_in_lexicon, read_line
-from soutu.text import language, length, normalized, simplified
+from soutu.query.expansion import (
+    NOT_NEEDED,
+    NOT_READ,
+    LexiconExpander,
+    propose_variants,
+    select_variants,
+)
+from soutu.query.gloss import gloss, keyword_gloss, pluralize, with_article, with_number
+from soutu.query.lexicon import Lexicon, Sense, built_in_lexicon, parse_line
+from soutu.text import language, length, normalize, simplify
 from soutu.types import Variant
 
 SMALL = Lexicon(
@@ -26,10 +32,10 @@ SMALL = Lexicon(
 
 
 def test_a_line_is_a_sense():
-    assert read_line("猫\tanimal\tcat|kitty\t猫咪|喵\t") == Sense(
+    assert parse_line("猫\tanimal\tcat|kitty\t猫咪|喵\t") == Sense(
         "猫", "animal", ("cat", "kitty"), ("猫咪", "喵")
     )
-    assert read_line("只\tmeasure\t-\t\t").english == ()
+    assert parse_line("只\tmeasure\t-\t\t").english == ()
 
 
 def test_words_synonyms_and_senses():
@@ -53,8 +59,8 @@ def test_segmentation_leaves_least_unknown_and_prefers_long_words():
         "看",
         "雪花",
     ]
-    assert SMALL.covers(SMALL.segment("灰猫看雪花")) == pytest.approx(0.8)
-    assert SMALL.covers(SMALL.segment("abc")) == 1
+    assert SMALL.coverage(SMALL.segment("灰猫看雪花")) == pytest.approx(0.8)
+    assert SMALL.coverage(SMALL.segment("abc")) == 1
 
 
 @given(st.text("猫灰色雪花只一 a,", max_size=40))
@@ -103,8 +109,8 @@ def test_nothing_known_says_nothing():
      ("toy", "toys"), ("peach", "peaches"), ("mouse", "mice")],
 )  # fmt: skip
 def test_plurals(one, many):
-    assert plural(one) == many
-    assert counted(2, one) == f"two {many}"
+    assert pluralize(one) == many
+    assert with_number(2, one) == f"two {many}"
 
 
 def test_articles():
@@ -115,8 +121,8 @@ def test_articles():
 
 
 def test_normalizing():
-    assert normalized(" 灰猫，ＡＢＣ！ ") == "灰猫 abc"
-    assert simplified("紅色的汽車") == "红色的汽车"
+    assert normalize(" 灰猫，ＡＢＣ！ ") == "灰猫 abc"
+    assert simplify("紅色的汽車") == "红色的汽车"
     assert [language(text) for text in ("灰猫", "cat", "红色 car", "123")] == [
         "zh", "en", "mixed", "en"
     ]  # fmt: skip
@@ -143,7 +149,7 @@ def test_what_is_mostly_unknown_is_left_alone():
     assert LexiconExpander(SMALL).expand("龘龘龘猫") == []
 
 
-SAID = variants("灰猫", LexiconExpander(SMALL))
+SAID, _ = propose_variants("灰猫", LexiconExpander(SMALL))
 
 
 def test_a_model_that_reads_no_chinese_gets_none():

@@ -3,7 +3,7 @@
 import pytest
 
 from soutu.errors import BadConfig
-from soutu.query.expansion import RuleExpander, load_rules, variants
+from soutu.query.expansion import RuleExpander, load_rules, propose_variants
 from soutu.types import Variant
 
 ORIGINAL = {
@@ -17,15 +17,15 @@ ORIGINAL = {
 
 @pytest.mark.parametrize(("query", "expected"), ORIGINAL.items())
 def test_the_originals_rules_are_built_in(query, expected):
-    said = variants(query, load_rules([]))
+    said, _ = propose_variants(query, load_rules([]))
     assert said[0] == Variant(query, 1.0, "original")
     assert [v.text for v in said[1:]] == expected
     assert {v.source for v in said[1:]} == {"built-in"}
 
 
 def test_an_unknown_query_stays_alone():
-    assert variants(" 飞碟 ", load_rules([])) == (Variant("飞碟"),)
-    assert variants("金毛", None) == (Variant("金毛"),)
+    assert propose_variants(" 飞碟 ", load_rules([]))[0] == (Variant("飞碟"),)
+    assert propose_variants("金毛", None)[0] == (Variant("金毛"),)
 
 
 def test_a_users_file_goes_over_the_built_in_one(tmp_path):
@@ -39,7 +39,7 @@ def test_a_users_file_goes_over_the_built_in_one(tmp_path):
 
 def test_repeats_are_dropped_and_order_is_kept():
     rules = RuleExpander({"a": [Variant("b"), Variant("a"), Variant("b", 3), Variant("c")]})
-    assert [v.text for v in variants("a", rules)] == ["a", "b", "c"]
+    assert [v.text for v in propose_variants("a", rules)[0]] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

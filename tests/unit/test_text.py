@@ -2,7 +2,7 @@
 
 import pytest
 
-from soutu.text import LONGEST, pieces
+from soutu.text import MAX_PIECE_LENGTH, pieces
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from soutu.text import LONGEST, pieces
         ("", []),
         ("…——『』", []),
         ("\ud800", []),
-        ("a" * 1000, [("a" * LONGEST,)]),
+        ("a" * 1000, [("a" * MAX_PIECE_LENGTH,)]),
     ],
 )  # fmt: skip
 def test_pieces(text, expected):
@@ -51,11 +51,11 @@ def test_what_is_simplified_already_is_told_without_opencc(monkeypatch):
         if module._is_simplified(said):
             assert convert(said) == said
     monkeypatch.setattr(module, "_converter", lambda: pytest.fail("OpenCC is loaded"))
-    assert module.simplified("雪地里的金毛 dog") == "雪地里的金毛 dog"
+    assert module.simplify("雪地里的金毛 dog") == "雪地里的金毛 dog"
 
 
 def test_what_is_not_is_converted():
-    from soutu.text import simplified
+    from soutu.text import simplify
 
-    assert simplified("紅色的汽車") == "红色的汽车"
-    assert simplified("香菸") == "香烟"  # of GB 2312, and converted all the same
+    assert simplify("紅色的汽車") == "红色的汽车"
+    assert simplify("香菸") == "香烟"  # of GB 2312, and converted all the same

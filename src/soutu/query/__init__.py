@@ -1,1 +1,1 @@
-"""TODO"""
+"""Parse queries and expand their texts."""

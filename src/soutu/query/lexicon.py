@@ -1,10 +1,14 @@
-"""A person's own words, laid over the lexicon: YAML that is easy to write by hand.
+"""Chinese words for what can be seen, with their English and their synonyms.
 
-words:
-  飞碟: [ufo, flying saucer]
-  金毛:
-    - {english: [golden retriever], sense: dog, kind: animal, synonyms: [大金毛]}
-    - {english: [golden hair], sense: hair}
+The package's files in ``data/lexicon`` are tab-separated: word, kind, english, synonyms, sense;
+several renderings and synonyms are joined by ``|``. A word with several senses has a line for each,
+the most common first. A person's own words are YAML, which is easy to write by hand::
+
+    words:
+      飞碟: [ufo, flying saucer]
+      金毛:
+        - {english: [golden retriever], sense: dog, kind: animal, synonyms: [大金毛]}
+        - {english: [golden hair], sense: hair}
 """
 
 from __future__ import annotations
@@ -19,26 +23,24 @@ from typing import TYPE_CHECKING
 
 from soutu.errors import BadConfig
 from soutu.fs import atomic_write
-from soutu.text import EN, is_chinese, language, normalized
+from soutu.text import CHINESE, EN, language, normalize
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-# The lexicon: Chinese words for what can be seen, with their English and their synonyms.
-#
-# Tab-separated files in ``data/lexicon``: word, kind, english, synonyms, sense; several renderings
-# and synonyms are joined by ``|``. A word with several senses has a line for each, the most common
-# first. Files are read by name, and of one word's senses those read first win; ``cldr.tsv``
-# (Unicode's names of emoji) comes last.
+USER_LEXICON = "lexicon.yaml"
 
-
-LAST = "cldr.tsv"
+_LAST_FILE = "cldr.tsv"  # Unicode's names of emoji: words of other files win
+_FIELDS = {"english", "sense", "kind", "synonyms"}
+_SEPARATORS = set("\t\n|")
 
 
 @dataclass(frozen=True)
 class Sense:
-    """One meaning of ``word``. ``english``: renderings, best first; ``label`` tells it from the
-    word's other senses and is empty where there is one."""
+    """One meaning of ``word``.
+
+    ``english`` has the best rendering first; ``label`` tells the sense from the word's others.
+    """
 
     word: str
     kind: str
@@ -49,74 +51,90 @@ class Sense:
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of a text. ``senses`` is empty for what the lexicon does not know."""
+    """A piece of a text; ``senses`` is empty for what the lexicon does not know."""
 
     text: str
     senses: tuple[Sense, ...] = ()
 
 
 class Lexicon:
-    """Looks words up and finds the longest ones in a text."""
+    """Looks words up and segments texts."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        """``lines`` of the files, in the order in which they count. They are taken apart when
-        a word is looked up: most never are, and all of them cost 10 ms."""
-        self._lines = _index(lines)
-        self._longest = max(map(len, self._lines), default=0)
+        """Index the ``lines`` of lexicon files, those that count most first.
+
+        A word keeps the senses of the line that was first; further ones need labels of their own.
+        A synonym is looked up where no line has it as its word. Lines are parsed when a word is
+        looked up: most never are, and all of them cost 10 ms.
+        """
+        words: dict[str, list[str]] = {}
+        lines_by_synonym: dict[str, str] = {}
+        for line in lines:
+            word, _, _, synonyms, label = line.split("\t")
+            senses = words.setdefault(word.casefold(), [])
+            if senses and (not label or {"", label} & {s.rpartition("\t")[2] for s in senses}):
+                continue
+            senses.append(line)
+            for synonym in synonyms.casefold().split("|") if synonyms else ():
+                lines_by_synonym.setdefault(synonym, line)
+        for synonym, line in lines_by_synonym.items():
+            words.setdefault(synonym, [line])
+        self._lines = words
+        self._longest_word = max(map(len, words), default=0)
 
     def __len__(self) -> int:
-        """How many words are known, synonyms among them."""
+        """Count the words that are known, synonyms among them."""
         return len(self._lines)
 
     def lookup(self, word: str) -> tuple[Sense, ...]:
-        """The senses of ``word``, most common first; none for a word that is not known."""
-        return tuple(read_line(line) for line in self._lines.get(word, ()))
+        """Return the senses of ``word``, most common first; none for an unknown word."""
+        return tuple(map(parse_line, self._lines.get(word, ())))
 
     def segment(self, text: str) -> list[Token]:
-        """``text`` cut into the fewest words that are known, longer ones first where there is a
-        choice; what is not known stays in pieces of its own. Time grows with the length."""
+        """Cut ``text`` into the fewest known words, the first ones as long as can be.
+
+        What is not known stays in tokens of its own. Takes time linear in the length.
+        """
         # best[i]: of text[i:], (letters left unknown, number of words), and the first word's end.
         best: list[tuple[int, int, int]] = [(0, 0, 0)] * (len(text) + 1)
-        for at in range(len(text) - 1, -1, -1):
-            unknown, words, _ = best[at + 1]
-            choices = [(unknown + 1, words, at + 1)]
-            for end in range(at + 1, min(len(text), at + self._longest) + 1):
-                if text[at:end] in self._lines:
+        for start in range(len(text) - 1, -1, -1):
+            unknown, words, _ = best[start + 1]
+            choices = [(unknown + 1, words, start + 1)]
+            for end in range(start + 1, min(len(text), start + self._longest_word) + 1):
+                if text[start:end] in self._lines:
                     unknown, words, _ = best[end]
                     choices.append((unknown, words + 1, end))
-            best[at] = min(choices, key=lambda choice: (choice[0], choice[1], -choice[2]))
-        return self._tokens(text, best)
+            best[start] = min(choices, key=lambda choice: (choice[0], choice[1], -choice[2]))
+        tokens: list[Token] = []
+        start = 0
+        while start < len(text):
+            end = best[start][2]
+            token = Token(text[start:end], self.lookup(text[start:end]))
+            if tokens and not token.senses and not tokens[-1].senses:
+                token = Token(tokens.pop().text + token.text)
+            tokens.append(token)
+            start = end
+        return tokens
 
-    def covers(self, tokens: Sequence[Token]) -> float:
-        """The share of the Chinese characters that stand in known words; 1 where there are none."""
-        every = [(letter, bool(t.senses)) for t in tokens for letter in t.text]
-        known = [found for letter, found in every if is_chinese(letter)]
+    def coverage(self, tokens: Sequence[Token]) -> float:
+        """Return the share of Chinese characters in known words; 1 where there are none."""
+        known = [bool(token.senses) for token in tokens for _ in CHINESE.findall(token.text)]
         return sum(known) / len(known) if known else 1.0
-
-    def _tokens(self, text: str, best: Sequence[tuple[int, int, int]]) -> list[Token]:
-        found: list[Token] = []
-        at = 0
-        while at < len(text):
-            end = best[at][2]
-            piece = text[at:end]
-            if piece in self._lines:
-                found.append(Token(piece, self.lookup(piece)))
-            elif found and not found[-1].senses:
-                found[-1] = Token(found[-1].text + piece)
-            else:
-                found.append(Token(piece))
-            at = end
-        return found
 
 
 @cache
 def built_in_lexicon() -> Lexicon:
-    """The package's own."""
+    """Load the package's lexicon."""
     return Lexicon(package_lines())
 
 
+def load_lexicon(file: Path) -> Lexicon:
+    """Load the package's lexicon with the words of ``file`` over it; raises as ``read_words``."""
+    return Lexicon(chain(read_words(file), package_lines()))
+
+
 def package_lines() -> Iterator[str]:
-    """Every line of the package's files, in the order in which they count."""
+    """Read the lines of the package's files, those that count most first."""
     for file in package_files():
         for line in file.read_text(encoding="utf-8").split("\n"):
             if line and not line.startswith("#"):
@@ -124,111 +142,78 @@ def package_lines() -> Iterator[str]:
 
 
 def package_files() -> list[Traversable]:
-    """The package's files, in the order in which they count."""
+    """List the package's files, those that count most first."""
     folder = resources.files("soutu") / "query" / "data" / "lexicon"
     return sorted(
         (file for file in folder.iterdir() if file.name.endswith(".tsv")),
-        key=lambda file: (file.name == LAST, file.name),
+        key=lambda file: (file.name == _LAST_FILE, file.name),
     )
 
 
-def read_line(line: str) -> Sense:
-    """ValueError for a line of another form."""
+def parse_line(line: str) -> Sense:
+    """Parse a line of a lexicon file; raise ValueError for one that is none."""
     word, kind, english, synonyms, label = line.split("\t")
     renderings = () if english == "-" else tuple(english.split("|"))
     return Sense(word, kind, renderings, tuple(synonyms.split("|")) if synonyms else (), label)
 
 
-def _index(lines: Iterable[str]) -> dict[str, list[str]]:
-    """Lines by word; by synonym where no line has that word. A word that an earlier file has
-    keeps that file's senses; a further sense must have a label of its own."""
-    words: dict[str, list[str]] = {}
-    synonyms: dict[str, str] = {}
-    for line in lines:
-        word, _, _, others, label = line.split("\t")
-        word, others = word.casefold(), others.casefold()
-        own = words.get(word)
-        if own is None:
-            words[word] = [line]
-        elif label and not {"", label} & {one.split("\t")[4] for one in own}:
-            own.append(line)
-        else:
-            continue
-        if others:
-            for synonym in others.split("|"):
-                synonyms.setdefault(synonym, line)
-    for synonym, line in synonyms.items():
-        words.setdefault(synonym, [line])
-    return words
-
-
-FILE = "lexicon.yaml"
-_FIELDS = {"english", "sense", "kind", "synonyms"}
-_FORBIDDEN = set("\t\n|")
-
-
-def load_lexicon(file: Path) -> Lexicon:
-    """The package's lexicon with the words of ``file`` over it. BadConfig naming file and word."""
-    return Lexicon(chain(read_words(file), package_lines()))
-
-
 def read_words(file: Path) -> list[str]:
-    """The lines of ``file``, in the lexicon's form. BadConfig naming file, word and cure."""
+    """Read a person's own words as lines of the lexicon; raise BadConfig naming file and word."""
     import yaml
 
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as fault:
-        raise BadConfig("words-yaml", file=file, fault=" ".join(str(fault).split())) from fault
-    words = loaded.get("words") if isinstance(loaded, dict) else None
-    if not isinstance(words, dict) or set(loaded) != {"words"}:
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadConfig("words-yaml", file=file, error=" ".join(str(error).split())) from error
+    words = loaded.get("words") if isinstance(loaded, dict) and len(loaded) == 1 else None
+    if not isinstance(words, dict):
         raise BadConfig("words-form", file=file)
-    return [line for word, said in words.items() for line in _lines(file, word, said)]
+    return [line for word, senses in words.items() for line in _format_lines(file, word, senses)]
 
 
 def add_word(file: Path, word: str, english: list[str]) -> None:
-    """Append ``word`` with its English to ``file``, which is made where it is not there; the rest
-    of it, comments included, stays as it is. BadConfig for a word that is there already or a
-    file that cannot be understood; it is then as it was."""
+    """Append a word to ``file``, which is created where needed; the rest stays, comments included.
+
+    Raise BadConfig, and leave the file as it was, for a word that is there already or cannot be
+    one, and for a file that cannot be parsed or appended to.
+    """
     lines = read_words(file) if file.exists() else []
     if any(line.split("\t")[0] == word for line in lines):
         raise BadConfig("words-there", file=file, word=word)
-    list(_lines(file, word, english))  # refused before anything is written
+    list(_format_lines(file, word, english))  # refused before anything is written
     before = file.read_text(encoding="utf-8-sig") if file.exists() else "words:\n"
-    rendered = ", ".join(_quoted(text) for text in english)
-    after = f"{before.rstrip()}\n  {_quoted(word)}: [{rendered}]\n"
+    key, *texts = (
+        '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in (word, *english)
+    )
+    after = f"{before.rstrip()}\n  {key}: [{', '.join(texts)}]\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as new:
         new.write(after.encode())
         new.flush()
         try:
             read_words(Path(new.name))
-        except BadConfig as fault:  # written in a way that a further line does not fit to
-            raise BadConfig("words-append", file=file, word=word) from fault
+        except BadConfig as error:  # in a style of YAML that such a line does not continue
+            raise BadConfig("words-append", file=file, word=word) from error
 
 
-def _lines(file: Path, word: object, said: object) -> Iterator[str]:
-    if not isinstance(word, str) or language(word) == EN or set(word) & _FORBIDDEN:
+def _format_lines(file: Path, word: object, value: object) -> Iterator[str]:
+    if not isinstance(word, str) or language(word) == EN or set(word) & _SEPARATORS:
         raise BadConfig("words-word", file=file, word=word)
-    senses = said if isinstance(said, list) else [said]
-    if all(isinstance(one, str) for one in senses):
+    senses = value if isinstance(value, list) else [value]
+    if all(isinstance(sense, str) for sense in senses):
         senses = [{"english": senses}]
     for sense in senses:
         if not isinstance(sense, dict) or not set(sense) <= _FIELDS:
             raise BadConfig("words-sense", file=file, word=word, value=sense)
-        english, synonyms = (_texts(sense.get(name, [])) for name in ("english", "synonyms"))
+        english, synonyms = (_check_texts(sense.get(name, [])) for name in ("english", "synonyms"))
         label, kind = str(sense.get("sense", "")), str(sense.get("kind", "thing"))
-        if not english or synonyms is None or {*label, *kind} & _FORBIDDEN:
+        if not english or synonyms is None or {*label, *kind} & _SEPARATORS:
             raise BadConfig("words-sense", file=file, word=word, value=sense)
-        yield "\t".join((normalized(word), kind, "|".join(english), "|".join(synonyms), label))
+        yield "\t".join((normalize(word), kind, "|".join(english), "|".join(synonyms), label))
 
 
-def _texts(value: object) -> list[str] | None:
-    """A list of texts, or one alone, without the signs that the lexicon's files are made of."""
+def _check_texts(value: object) -> list[str] | None:
+    """Return a list of texts, or one alone, as a list; None for anything else."""
     texts = value if isinstance(value, list) else [value]
-    good = all(isinstance(t, str) and t.strip() and not set(t) & _FORBIDDEN for t in texts)
-    return [str(text).strip() for text in texts] if good else None
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    valid = all(isinstance(t, str) and t.strip() and not set(t) & _SEPARATORS for t in texts)
+    return [str(text).strip() for text in texts] if valid else None

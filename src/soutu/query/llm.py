@@ -12,7 +12,7 @@ import json
 import os
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,95 +62,28 @@ _FORBIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, and what is
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server that speaks OpenAI's ``chat/completions``: Ollama, llama.cpp, vLLM, a paid one.
+    """A server that speaks OpenAI's ``chat/completions``: Ollama, llama.cpp, vLLM, a paid one."""
 
-    Parameters
-    ----------
-    url
-        What ``/chat/completions`` is added to.
-    timeout
-        Seconds that a question may take altogether.
-    key
-        Sent as a bearer token; never shown.
-    """
-
-    url: str
+    url: str  # to which /chat/completions is added
     model: str
-    timeout: float = 5.0
-    key: str = field(default="", repr=False)
+    timeout: float = 5.0  # seconds for a question altogether
+    key: str = field(default="", repr=False)  # sent as a bearer token, never shown
 
 
-class LlmExpander:
-    """Asks ``endpoint`` and keeps each answer in the file ``cache`` (None: in memory)."""
+def ask_endpoint(endpoint: Endpoint, text: str) -> str:
+    """Ask the model for other wordings of ``text``; return its answer, which may be anything.
 
-    name: ClassVar[str] = LLM
-
-    def __init__(self, endpoint: Endpoint, cache: Path | None = None) -> None:
-        self._endpoint = endpoint
-        self._cache = AnswerCache(cache)
-        self._failure: tuple[float, SoutuError] | None = None
-
-    def expand(self, text: str) -> list[Variant]:
-        """Propose variants of ``text``; none of one that is too long or holds no word.
-
-        Raises
-        ------
-        BadConfig
-            For an endpoint that cannot be used.
-        RemoteUnavailable
-            For a server that fails, or an answer that is not what was asked for.
-        """
-        text = text.encode("utf-8", "replace").decode().strip()
-        if len(text) > MAX_TEXT_LENGTH or not any(map(str.isalnum, text)):
-            return []
-        # A new prompt, server or model is asked again.
-        parts = [self._endpoint.url, self._endpoint.model, PROMPT, text]
-        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        texts = _parse_answer(self._cache.get(key))
-        if texts is None:
-            try:
-                texts = _parse_answer(json.loads(self._answer(text)))
-            except (ValueError, RecursionError):
-                texts = None
-            if texts is None:
-                raise RemoteUnavailable("llm-reply", model=self._endpoint.model)
-            self._cache.put(key, {"variants": texts})
-        return [Variant(variant, WEIGHT, LLM) for variant in texts]
-
-    def _answer(self, text: str) -> str:
-        # A query may have many terms: a server that is down costs one timeout, not one each.
-        if self._failure and time.monotonic() - self._failure[0] < RETRY_AFTER:
-            raise self._failure[1]
-        messages = [
-            {"role": "system", "content": PROMPT},
-            {"role": "user", "content": json.dumps(text, ensure_ascii=False)},
-        ]
-        try:
-            return complete(self._endpoint, messages, SCHEMA)
-        except RemoteUnavailable as error:
-            self._failure = (time.monotonic(), error)
-            raise
-
-
-def complete(
-    endpoint: Endpoint, messages: Sequence[Mapping[str, str]], schema: Mapping[str, object]
-) -> str:
-    """Ask the model to answer ``messages`` in keeping with a JSON ``schema``.
-
-    A server that knows no schemas is asked for any JSON. Whether the answer keeps to the schema is
-    for the caller to check.
-
-    Raises
-    ------
-    BadConfig
-        For an endpoint that cannot be used.
-    RemoteUnavailable
-        For a server that fails.
+    A server that knows no schemas is asked for any JSON. Raise BadConfig for an endpoint that
+    cannot be used, RemoteUnavailable for a server that fails.
     """
     target = _check_endpoint(endpoint)
     deadline = time.monotonic() + endpoint.timeout
-    plain = {"model": endpoint.model, "messages": list(messages), "stream": False}
-    strict = {"type": "json_schema", "json_schema": dict(schema)}
+    messages = [
+        {"role": "system", "content": PROMPT},
+        {"role": "user", "content": json.dumps(text, ensure_ascii=False)},
+    ]
+    plain = {"model": endpoint.model, "messages": messages, "stream": False}
+    strict = {"type": "json_schema", "json_schema": SCHEMA}
     body = {**plain, "temperature": 0, "max_tokens": 500, "response_format": strict}
     status, data = _post(endpoint, target, body, deadline)
     if status in _UNKNOWN_FIELD:
@@ -203,22 +136,6 @@ def _post(
     return response.status, response.body
 
 
-def _parse_answer(answer: object) -> list[str] | None:
-    """Return the variants of an answer that keeps to the schema and its limits, else None."""
-    if not isinstance(answer, dict) or set(answer) != {"variants"}:
-        return None
-    texts = answer["variants"]
-    if not isinstance(texts, list) or len(texts) > MAX_VARIANTS or not all(map(_is_plain, texts)):
-        return None
-    return [text.strip() for text in texts]
-
-
-def _is_plain(text: object) -> bool:
-    if not isinstance(text, str) or not text.strip() or len(text) > MAX_VARIANT_LENGTH:
-        return False
-    return not any(unicodedata.category(letter) in _FORBIDDEN for letter in text)
-
-
 class AnswerCache:
     """Answers that took long to get: the same question is never asked twice.
 
@@ -265,18 +182,75 @@ class AnswerCache:
             del self._entries[key]
         if self._file:
             with atomic_write(self._file, private=True, durable=False) as file:
-                file.writelines(_line(*entry).encode() for entry in self._entries.items())
+                file.writelines(_line(*entry) for entry in self._entries.items())
 
 
-def _append(file: Path, text: str) -> None:
-    """In one call, so that writers in several processes do not interleave."""
+def _append(file: Path, line: bytes) -> None:
+    """Write in one call, so that writers in several processes do not interleave."""
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        os.write(handle, text.encode())
+        os.write(handle, line)
     finally:
         os.close(handle)
 
 
-def _line(key: str, answer: object) -> str:
-    """Begins with the newline, so that it also ends one that a crash cut short."""
-    return "\n" + json.dumps({"key": key, "said": answer})
+def _line(key: str, answer: object) -> bytes:
+    """Begin with the newline, so that it also ends a line that a crash cut short."""
+    return b"\n" + json.dumps({"key": key, "said": answer}).encode()
+
+
+class LlmExpander:
+    """Asks ``endpoint`` and keeps each answer in the file ``cache`` (None: in memory)."""
+
+    name: ClassVar[str] = LLM
+
+    def __init__(self, endpoint: Endpoint, cache: Path | None = None) -> None:
+        self._endpoint = endpoint
+        self._cache = AnswerCache(cache)
+        self._failure: tuple[float, SoutuError] | None = None
+
+    def expand(self, text: str) -> list[Variant]:
+        """Propose variants of ``text``; none of one that is too long or holds no word.
+
+        Raise RemoteUnavailable also for an answer that is not what was asked for.
+        """
+        text = text.encode("utf-8", "replace").decode().strip()
+        if len(text) > MAX_TEXT_LENGTH or not any(map(str.isalnum, text)):
+            return []
+        # A new prompt, server or model is asked again.
+        parts = [self._endpoint.url, self._endpoint.model, PROMPT, text]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        texts = _parse_answer(self._cache.get(key))
+        if texts is None:
+            with suppress(ValueError, RecursionError):
+                texts = _parse_answer(json.loads(self._ask(text)))
+            if texts is None:
+                raise RemoteUnavailable("llm-reply", model=self._endpoint.model)
+            self._cache.put(key, {"variants": texts})
+        return [Variant(variant, WEIGHT, LLM) for variant in texts]
+
+    def _ask(self, text: str) -> str:
+        # A query may have many terms: a server that is down costs one timeout, not one each.
+        if self._failure and time.monotonic() - self._failure[0] < RETRY_AFTER:
+            raise self._failure[1]
+        try:
+            return ask_endpoint(self._endpoint, text)
+        except RemoteUnavailable as error:
+            self._failure = (time.monotonic(), error)
+            raise
+
+
+def _parse_answer(answer: object) -> list[str] | None:
+    """Return the variants of an answer that keeps to the schema and its limits, else None."""
+    if not isinstance(answer, dict) or set(answer) != {"variants"}:
+        return None
+    texts = answer["variants"]
+    if not isinstance(texts, list) or len(texts) > MAX_VARIANTS or not all(map(_is_plain, texts)):
+        return None
+    return [text.strip() for text in texts]
+
+
+def _is_plain(text: object) -> bool:
+    if not isinstance(text, str) or not text.strip() or len(text) > MAX_VARIANT_LENGTH:
+        return False
+    return not any(unicodedata.category(letter) in _FORBIDDEN for letter in text)

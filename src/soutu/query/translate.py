@@ -1,15 +1,14 @@
-"""Chinese into English by a translation model in a folder: CTranslate2's, or Marian's with PyTorch.
+"""Translate Chinese into English by a model in a folder: CTranslate2's, or Marian's with PyTorch.
 
-Only models of one pair of languages are understood (such as OPUS-MT zh-en): those of many wait for
-the name of a language that nothing here tells them.
+Only models of one pair of languages are supported (such as OPUS-MT zh-en): those of many need the
+name of a language, which no setting gives them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +19,10 @@ from soutu.query.expansion import TRANSLATION
 from soutu.text import EN, language
 from soutu.types import Variant
 
-_LONGEST = 300  # characters
-_BEAM, _TOKENS = 4, 96
-_WEIGHTS = (1.0, 0.5)  # of the best translation and of the next
+MAX_TEXT_LENGTH = 300  # characters
+BEAM_SIZE, MAX_TOKENS = 4, 96
+WEIGHTS = (1.0, 0.5)  # of the best translation and of the next
+
 _PAIR = ("source.spm", "target.spm")
 _SHARED = ("sentencepiece.model", "sentencepiece.bpe.model", "spm.model")
 _END, _UNKNOWN = "</s>", "<unk>"
@@ -39,113 +39,109 @@ class Translator:
     name: ClassVar[str] = TRANSLATION
 
     def expand(self, text: str) -> list[Variant]:
-        """The two best translations. Raises BadConfig for a folder that holds no usable model,
-        MissingExtra where what runs it is not installed."""
+        """Propose the two best translations; raise BadConfig where the folder has no usable model.
+
+        Raise MissingExtra where what runs the model is not installed.
+        """
         text = text.encode("utf-8", "replace").decode().strip()
-        if language(text) == EN or len(text) > _LONGEST:
+        if language(text) == EN or len(text) > MAX_TEXT_LENGTH:
             return []
-        with _explained(self.folder):
-            said = [one.strip().rstrip(".").strip() for one in self._translate(text)]
-        usable = [one for one in said if language(one) == EN and any(map(str.isalnum, one))]
+        try:
+            translations = [t.strip().rstrip(".").strip() for t in self._translate(text)]
+        except SoutuError:
+            raise
+        except Exception as error:  # a damaged model makes these libraries raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise BadConfig("translator-broken", folder=self.folder, error=reason) from error
+        usable = [t for t in translations if language(t) == EN and any(map(str.isalnum, t))]
         return [
-            Variant(one, weight, TRANSLATION)
-            for one, weight in zip(dict.fromkeys(usable), _WEIGHTS, strict=False)
+            Variant(translation, weight, TRANSLATION)
+            for translation, weight in zip(dict.fromkeys(usable), WEIGHTS, strict=False)
         ]
 
     @cached_property
     def _translate(self) -> Translate:
         if (self.folder / "model.bin").is_file():
-            return _ctranslate2(self.folder)
+            return _load_ctranslate2(self.folder)
         if (self.folder / "model.safetensors").is_file():
-            return _marian(self.folder)
+            return _load_marian(self.folder)
         raise BadConfig("translator-folder", folder=self.folder)
 
 
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """What a damaged model makes of these libraries is anything."""
-    try:
-        yield
-    except SoutuError:
-        raise
-    except Exception as fault:
-        told = " ".join(f"{type(fault).__name__}: {fault}".split())[:300]
-        raise BadConfig("translator-broken", folder=folder, fault=told) from fault
-
-
-def _ctranslate2(folder: Path) -> Translate:
+def _load_ctranslate2(folder: Path) -> Translate:
     try:
         import ctranslate2
-    except ImportError as fault:
-        raise MissingExtra("extra-translate", fault=fault) from fault
-    source, target = _pieces(folder)
-    config = folder / "config.json"
-    known = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    except ImportError as error:
+        raise MissingExtra("extra-translate", error=error) from error
+    source, target = _load_sentencepiece(folder)
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     # Marian's models were trained with an end after every text; a converter may have noted it.
-    marian = (folder / _PAIR[0]).is_file() and not known.get("add_source_eos")
-    # More threads than cores, as it has by itself, wait for each other.
+    end = [_END] if (folder / _PAIR[0]).is_file() and not config.get("add_source_eos") else []
+    # More threads than cores, its default, wait for each other.
     threads = min(4, os.cpu_count() or 1)
     model = ctranslate2.Translator(str(folder), device="cpu", intra_threads=threads)
 
     def translate(text: str) -> list[str]:
-        pieces = [*source.encode(text, out_type=str), *([_END] if marian else [])]
-        options = {"beam_size": _BEAM, "num_hypotheses": len(_WEIGHTS)}
-        [found] = model.translate_batch([pieces], max_decoding_length=_TOKENS, **options)
-        return [target.decode(hypothesis) for hypothesis in found.hypotheses]
+        pieces = [*source.encode(text, out_type=str), *end]
+        options = {"beam_size": BEAM_SIZE, "num_hypotheses": len(WEIGHTS)}
+        [result] = model.translate_batch([pieces], max_decoding_length=MAX_TOKENS, **options)
+        return [target.decode(hypothesis) for hypothesis in result.hypotheses]
 
     return translate
 
 
-def _marian(folder: Path) -> Translate:
+def _load_marian(folder: Path) -> Translate:
     try:
         import torch
         from transformers import MarianMTModel
-    except ImportError as fault:
-        raise MissingExtra("extra-translate-torch", folder=folder, fault=fault) from fault
-    source, target = _pieces(folder)
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingExtra("extra-translate-torch", folder=folder, error=error) from error
+    source, target = _load_sentencepiece(folder)
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     pieces = {number: piece for piece, number in vocabulary.items()}
     special = {vocabulary[_END], vocabulary[_UNKNOWN], vocabulary.get("<pad>")}
-    model = _quietly_loaded(MarianMTModel, folder)
-    longest = model.config.max_position_embeddings  # numbers beyond have no position
+    progress: Any = logging
+    had_bars = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()
+    try:
+        loading: Any = MarianMTModel
+        model, loading_info = loading.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    finally:
+        if had_bars:
+            progress.enable_progress_bar()
+    if missing := sorted(loading_info["missing_keys"]):  # they would be random
+        raise ValueError(f"no weights for {', '.join(missing[:3])}")
+    model.eval()
+    max_length = model.config.max_position_embeddings  # numbers beyond have no position
 
     def translate(text: str) -> list[str]:
-        words = [*source.encode(text, out_type=str)[: longest - 1], _END]
-        given = torch.tensor([[vocabulary.get(word, vocabulary[_UNKNOWN]) for word in words]])
-        options = {"num_beams": _BEAM, "num_return_sequences": len(_WEIGHTS), "do_sample": False}
-        asked = {"input_ids": given, "attention_mask": torch.ones_like(given)}
+        words = [*source.encode(text, out_type=str)[: max_length - 1], _END]
+        ids = torch.tensor([[vocabulary.get(word, vocabulary[_UNKNOWN]) for word in words]])
         with torch.inference_mode():
-            found = model.generate(**asked, max_length=min(_TOKENS, longest), **options)
-        rows = ([n for n in row if n not in special] for row in found.tolist())
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_length=min(MAX_TOKENS, max_length),
+                num_beams=BEAM_SIZE,
+                num_return_sequences=len(WEIGHTS),
+                do_sample=False,
+            )
+        rows = ([n for n in row if n not in special] for row in output.tolist())
         return [target.decode([pieces[n] for n in row if n in pieces]) for row in rows]
 
     return translate
 
 
-def _quietly_loaded(kind: Any, folder: Path) -> Any:
-    """The model; ValueError where the file lacks weights, which would be random ones."""
-    from transformers.utils import logging
-
-    bars: Any = logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-        model, told = kind.from_pretrained(str(folder), **options)
-    finally:
-        if shown:
-            bars.enable_progress_bar()
-    if lacking := sorted(told["missing_keys"]):
-        raise ValueError(f"no weights for {', '.join(lacking[:3])}")
-    return model.eval()
-
-
-def _pieces(folder: Path) -> list[Any]:
-    """The two SentencePiece models of the source and the target language."""
+def _load_sentencepiece(folder: Path) -> list[Any]:
+    """Load the models of the source and the target language, which may be one."""
     try:
         import sentencepiece
-    except ImportError as fault:
-        raise MissingExtra("extra-translate", fault=fault) from fault
+    except ImportError as error:
+        raise MissingExtra("extra-translate", error=error) from error
     shared = [name for name in _SHARED if (folder / name).is_file()]
     names = _PAIR if (folder / _PAIR[0]).is_file() else tuple(shared[:1] * 2)
     if not names or not (folder / names[1]).is_file():

@@ -9,7 +9,7 @@ import numpy as np
 from soutu.models.base import Encoder
 from soutu.query.lexicon import built_in_lexicon
 from soutu.store.base import Searchable
-from soutu.text import EN, language, length, normalized
+from soutu.text import EN, language, length, normalize
 from soutu.types import Floats, Hit, SearchResult, Variant
 
 HITS_PER_VARIANT = 3  # pictures shown for each variant
@@ -75,7 +75,7 @@ def explain(result: SearchResult, encoder: Encoder, store: Searchable) -> Explan
 
 
 def _analyse(text: str) -> QueryAnalysis:
-    tokens = built_in_lexicon().segment(normalized(text)) if language(text) != EN else []
+    tokens = built_in_lexicon().segment(normalize(text)) if language(text) != EN else []
     words = tuple(
         (token.text, token.senses[0].english[0] if token.senses and token.senses[0].english else "")
         for token in tokens

@@ -16,7 +16,6 @@ import numpy as np
 from soutu.errors import BadQuery, Missing
 from soutu.models.base import Encoder
 from soutu.query.expansion import (
-    AUTO,
     CHOSEN,
     SWITCHED_OFF,
     Expander,
@@ -25,7 +24,7 @@ from soutu.query.expansion import (
     override_variants,
     propose_variants,
 )
-from soutu.query.parser import INDEXED, MOST_WEIGHT, TEXT, format_query, parse_query, parse_where
+from soutu.query.parser import INDEXED, MAX_WEIGHT, TEXT, format_query, parse_query, parse_where
 from soutu.search.calibration import (
     BASELINE_KEY,
     OFF,
@@ -67,7 +66,7 @@ from soutu.types import (
     Variant,
 )
 
-MEAN, BALANCED, SENSES = "mean", "balanced", "senses"
+AUTO, MEAN, BALANCED, SENSES = "auto", "mean", "balanced", "senses"
 FUSIONS = (AUTO, MEAN, BALANCED, SENSES)
 """How variants become one vector: the mean of those that suit the model (auto) or of all (mean), of
 the languages' means (balanced), or one vector a sense (senses). ``chosen`` is logged where a person
@@ -312,7 +311,7 @@ class Searcher:
     @property
     def expands_locally(self) -> bool:
         """Whether ``prepare`` answers at once: no server and no other model is asked."""
-        return not (isinstance(self.expander, ExpanderPipeline) and self.expander.further)
+        return not (isinstance(self.expander, ExpanderPipeline) and self.expander.additional)
 
     def run(self, prepared: PreparedQuery, vectors: Floats | None = None) -> SearchResult:
         """Search for a prepared query.
@@ -604,8 +603,8 @@ def _check_params(params: SearchParams) -> Filter | None:
 def _check_variants(query: Query, variants: Sequence[Variant]) -> None:
     for variant in variants:
         known = 0 <= variant.term < len(query.terms) and query.terms[variant.term].kind == TEXT
-        if not known or not variant.text.strip() or not 0 < variant.weight <= MOST_WEIGHT:
-            raise BadQuery("query-variant", text=variant.text, term=variant.term, most=MOST_WEIGHT)
+        if not known or not variant.text.strip() or not 0 < variant.weight <= MAX_WEIGHT:
+            raise BadQuery("query-variant", text=variant.text, term=variant.term, most=MAX_WEIGHT)
 
 
 def _pool_terms(terms: Sequence[Term], vectors: Floats) -> Floats:
