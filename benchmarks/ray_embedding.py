@@ -28,7 +28,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import save
-from soutu.distributed.job import EmbedReport, Encoders, connected, embed, require_ray
+from soutu.distributed.ingest import require_ray
+from soutu.distributed.job import EmbedReport, connect, embed
 from soutu.distributed.shards import ShardFolder
 from soutu.distributed.sources import FolderSource
 from soutu.distributed.worker import WorkerOptions
@@ -98,7 +99,7 @@ def job(folder: Path, out: Path, size: int, workers: int) -> EmbedReport:
     build = partial(build_encoder, MODEL, "cpu", threads=1)
     work = WorkerOptions(build, build().info, str(out))
     source = FolderSource(str(folder), size=size)
-    return embed(source, work, model=MODEL, encoders=Encoders(workers))
+    return embed(source, work, model=MODEL, workers=workers)
 
 
 def all_seconds() -> float:
@@ -122,7 +123,7 @@ def pace(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     single, spread, with_loading, single_core = [], [], [], []
     core: dict[str, float] = {}
     everything: dict[str, float] = {}
-    with connected(cpus=cores):
+    with connect(cpus=cores):
         for number in range(args.rounds):
             seconds, used, _ = alone(MODEL, part)
             single.append(args.pace / seconds)
@@ -172,9 +173,9 @@ def loss(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     out = scratch / "loss"
     work = WorkerOptions(counting, counting().info, str(out))
     try:
-        with connected(cluster.address):
+        with connect(cluster.address):
             report = embed(FolderSource(str(folder), size=500), work, model="tiny",
-                           encoders=Encoders(3), progress=lose)  # fmt: skip
+                           workers=3, progress=lose)  # fmt: skip
     finally:
         cluster.shutdown()
     return {"lost after": lost[0], "encoded in all": counting.encoded(),
@@ -201,12 +202,12 @@ def drive() -> None:
     """The process that is killed, and the one that goes on: ``FOLDER OUT LOG``."""
     folder, out, log = sys.argv[1:]
     counting = Counting(Path(log))
-    with connected(cpus=2):
+    with connect(cpus=2):
         embed(
             FolderSource(folder, size=500),
             WorkerOptions(counting, counting().info, out),
             model="tiny",
-            encoders=Encoders(2),
+            workers=2,
         )
 
 

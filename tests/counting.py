@@ -16,34 +16,54 @@ from soutu.types import Floats, Rgb
 
 @dataclass(frozen=True)
 class Counting:
-    """Builds ``tiny``; each batch becomes a line in ``log``, and takes ``pause`` seconds more."""
+    """Builds ``tiny``; each batch becomes a line in ``log``, and takes ``pause`` seconds more.
+
+    After ``limit`` pictures each process waits until it is killed. ``pids`` lists them.
+    """
 
     log: Path
     pause: float = 0.0
+    limit: int | None = None
 
     def __call__(self) -> _Counted:
         return _Counted(self)
 
     def encoded(self) -> int:
         """Pictures so far, in all processes."""
-        return sum(map(int, self.log.read_text().split())) if self.log.exists() else 0
+        return sum(self._read(self.log))
+
+    def pids(self) -> list[int]:
+        """Processes that have built an encoder."""
+        return self._read(self.log.with_suffix(".pids"))
+
+    @staticmethod
+    def append(file: Path, number: int) -> None:
+        # One write of a line to a file opened for appending is not torn.
+        line = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(line, f"{number}\n".encode())
+        os.close(line)
+
+    @staticmethod
+    def _read(file: Path) -> list[int]:
+        return [*map(int, file.read_text().split())] if file.exists() else []
 
 
 class _Counted:
     max_concurrency = 1
 
-    def __init__(self, how: Counting) -> None:
-        self._how, self._inner = how, build_encoder("tiny", "cpu", threads=1)
+    def __init__(self, counting: Counting) -> None:
+        self._counting, self._inner = counting, build_encoder("tiny", "cpu", threads=1)
         self.info, self.batch = self._inner.info, self._inner.batch
+        counting.append(counting.log.with_suffix(".pids"), os.getpid())
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
-        time.sleep(self._how.pause)
-        done = self._inner.encode_images(images)
-        # One write of a line to a file opened for appending is not torn.
-        line = os.open(self._how.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(line, f"{len(images)}\n".encode())
-        os.close(line)
-        return done
+        counting = self._counting
+        while counting.limit is not None and counting.encoded() >= counting.limit:
+            time.sleep(0.05)
+        time.sleep(counting.pause)
+        vectors = self._inner.encode_images(images)
+        counting.append(counting.log, len(images))
+        return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         return self._inner.encode_texts(texts)
@@ -62,7 +82,7 @@ class Given:
     """A source of one shard with these items."""
 
     given: tuple[Item, ...]
-    place: str = "/given"
+    path: str = "/given"
     name: str = "given-1"
     count: None = None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
+
+import pytest
+from _pytest.mark import ParameterSet
 
 from soutu.store.base import Searchable, VectorStore
 from soutu.store.memory import ArrayStore
@@ -28,6 +31,12 @@ def milvus_store(folder: Path) -> VectorStore:
 WRITERS: dict[str, Callable[[Path], VectorStore]] = {"local": local_store}
 if find_spec("pymilvus") and find_spec("milvus_lite"):  # else their tests would be skipped anyway
     WRITERS["milvus"] = milvus_store
+
+
+def params(factories: Mapping[str, object]) -> list[ParameterSet]:
+    """Names of stores as parameters of tests, marked where a store has a marker."""
+    marks = {"milvus": [pytest.mark.milvus]}
+    return [pytest.param(name, marks=marks.get(name, [])) for name in factories]
 
 
 class Reader(Protocol):

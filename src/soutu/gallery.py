@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from typing_extensions import Self
 
-    from soutu.distributed.ingest import OnRay
     from soutu.exchange.export import ExportReport
     from soutu.indexing.diff import FolderDiff
     from soutu.indexing.importer import ImportReport
@@ -98,6 +97,16 @@ class LexiconEntry:
     senses: tuple[Sense, ...]
     words: tuple[str, ...]
     caption: str
+
+
+class Engine(Protocol):
+    """What may embed a gallery's pictures in place of this process, such as Ray."""
+
+    def embed_folder(
+        self, gallery: Gallery, store: VectorStore, progress: Callable[[int, int], None] | None
+    ) -> int:
+        """Embed into ``store`` what it lacks; return how many pictures were added."""
+        ...
 
 
 class Gallery:
@@ -572,7 +581,7 @@ class Gallery:
         *,
         encoding: str | None = None,
         progress: Callable[[int, int], None] | None = None,
-        on_ray: OnRay | None = None,
+        engine: Engine | None = None,
     ) -> IndexReport:
         """Bring the index up to date with the folder.
 
@@ -584,8 +593,8 @@ class Gallery:
             Of the captions file.
         progress
             Called with the pictures done and in all.
-        on_ray
-            Embed pictures there first.
+        engine
+            Embeds the pictures first, in place of this process.
         """
         from soutu.images.captions import read_captions
         from soutu.indexing.indexer import index_folder
@@ -600,7 +609,7 @@ class Gallery:
         rows = read_captions(file, self.root, encoding=encoding) if file and not missing else None
         store = self._create_store(self.encoder.info)
         self._save_settings(file if captions else None, encoding)
-        embedded = on_ray.fill(self, store, progress) if on_ray else 0
+        embedded = engine.embed_folder(self, store, progress) if engine else 0
         settings = self.settings
         options = IndexOptions(settings.workers or 0, settings.batch or 0, settings.max_pixels)
         report = index_folder(

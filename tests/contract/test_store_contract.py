@@ -10,10 +10,10 @@ import pytest
 from soutu.store.base import Searchable
 from soutu.testing import SEARCH_CHECKS
 from soutu.types import Floats
-from tests.store_factories import READERS
+from tests.store_factories import READERS, params
 
 
-@pytest.fixture(params=READERS)
+@pytest.fixture(params=params(READERS))
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Searchable]]:
     stores: list[Searchable] = []
 

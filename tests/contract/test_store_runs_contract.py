@@ -9,11 +9,11 @@ import pytest
 
 from soutu.errors import IndexCorrupt
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore
-from tests.store_factories import WRITERS
+from tests.store_factories import WRITERS, params
 from tests.store_samples import DIM, picture, pictures, unit
 
 
-@pytest.fixture(params=WRITERS)
+@pytest.fixture(params=params(WRITERS))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
     made = WRITERS[request.param](tmp_path)
     yield made

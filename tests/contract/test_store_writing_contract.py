@@ -10,11 +10,11 @@ import pytest
 
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore
 from soutu.types import Compare
-from tests.store_factories import WRITERS, paths_of
+from tests.store_factories import WRITERS, params, paths_of
 from tests.store_samples import DIM, picture, pictures, unit
 
 
-@pytest.fixture(params=WRITERS)
+@pytest.fixture(params=params(WRITERS))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
     made = WRITERS[request.param](tmp_path)
     yield made

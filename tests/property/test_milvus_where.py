@@ -15,9 +15,12 @@ from soutu.types import All, Any, Compare, Not
 from tests.property.test_where import FILTERS, ROWS
 from tests.store_samples import DIM, card, unit
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
-)
+pytestmark = [
+    pytest.mark.milvus,
+    pytest.mark.skipif(
+        not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
+    ),
+]
 
 HOSTILE = st.one_of(
     st.sampled_from([

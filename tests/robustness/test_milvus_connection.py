@@ -18,9 +18,12 @@ from tests.cut_proxy import CutProxy
 from tests.store_factories import paths_of
 from tests.store_samples import DIM, card, pictures, unit
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
-)
+pytestmark = [
+    pytest.mark.milvus,
+    pytest.mark.skipif(
+        not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
+    ),
+]
 COUNT, BATCH = 400, 50
 
 

@@ -14,16 +14,17 @@ import pytest
 
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
-from soutu.distributed.job import connected
+from soutu.distributed.job import connect
 from soutu.factory import open_store
 from tests.records import jpegs, samples, write_folder, write_tar
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with connected(cpus=2):
+    with connect(cpus=2):
         yield
 
 
@@ -38,23 +39,25 @@ def indexed(folder):
         return {p: (f.size, f.mtime_ns) for p, f in files.items()}, rows, vectors
 
 
-def test_decoders_stay_between_their_tasks(cluster):
+def test_decoders_stay_between_their_tasks(cluster, tmp_path):
     """To start one again costs as much as it decodes in a second: Ray would, after one."""
     import ray
 
     @ray.remote(num_cpus=0.5)
     def task():
-        time.sleep(0.5)
+        (tmp_path / str(os.getpid())).touch()
+        while len([*tmp_path.iterdir()]) < 4:  # each in a process of its own
+            time.sleep(0.05)
         return os.getpid()
 
-    before = {*ray.get([task.remote() for _ in range(4)])}
+    before = {*ray.get([task.remote() for _ in range(4)], timeout=300)}
     time.sleep(4)
     assert len(before) == 4, "more than Ray keeps for two cores"
     assert [pid for pid in before if not Path(f"/proc/{pid}").exists()] == []
 
 
 def test_a_folder_ends_in_the_same_index(cluster, tmp_path, soutu, monkeypatch):
-    monkeypatch.setattr("soutu.distributed.ingest.FEW", 0)
+    monkeypatch.setattr("soutu.distributed.ingest.MIN_PICTURES", 0)
     plain = write_folder(tmp_path / "plain", jpegs(40))
     (plain / "copy.jpg").write_bytes((plain / "00003.jpg").read_bytes())
     (plain / "bad.jpg").write_bytes(b"no picture")
@@ -141,7 +144,7 @@ def test_nothing_but_our_words_is_printed_and_no_process_is_left(tmp_path):
     assert len(lines) == 2, done.stderr
     assert all(line.startswith(str(folder)) for line in lines)
     if Path("/proc/self/environ").is_file():
-        end = time.monotonic() + 20  # those that were told to end are allowed to
+        end = time.monotonic() + 120  # those that were told to end are allowed to
         while (left := [*marked(mark)]) and time.monotonic() < end:
             time.sleep(0.1)
         assert not left

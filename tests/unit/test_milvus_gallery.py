@@ -18,9 +18,12 @@ from soutu.settings import user_settings_file
 from soutu.store.milvus.store import MilvusStore
 from tests.serving import served
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
-)
+pytestmark = [
+    pytest.mark.milvus,
+    pytest.mark.skipif(
+        not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
+    ),
+]
 QUERIES = ("灰猫", "a red car", "黑猫", "snow", "一辆红色的汽车停在公路上", "cat - black")
 
 

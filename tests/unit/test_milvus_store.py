@@ -24,9 +24,12 @@ from soutu.types import Compare
 from tests.store_factories import filled, local_store, milvus_store, paths_of
 from tests.store_samples import DIM, card, picture, pictures, unit
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
-)
+pytestmark = [
+    pytest.mark.milvus,
+    pytest.mark.skipif(
+        not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs the extra milvus"
+    ),
+]
 
 
 @pytest.fixture

@@ -12,10 +12,13 @@ from soutu.store.top_k import top_k
 from tests.store_factories import milvus_store
 from tests.store_samples import card, pictures
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("pymilvus") and find_spec("milvus_lite") and find_spec("faiss")),
-    reason="needs the extra milvus, and Faiss for its graphs",
-)
+pytestmark = [
+    pytest.mark.milvus,
+    pytest.mark.skipif(
+        not (find_spec("pymilvus") and find_spec("milvus_lite") and find_spec("faiss")),
+        reason="needs the extra milvus, and Faiss for its graphs",
+    ),
+]
 COUNT, TEXTS, DIM = 3000, 300, 8
 
 

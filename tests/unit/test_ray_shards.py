@@ -9,15 +9,16 @@ import pytest
 
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
-from soutu.distributed.ingest import fill_folder, fill_records, missing_files
-from soutu.distributed.job import Encoders, embed
-from soutu.distributed.shards import DeadLetter, EmbeddedRow, Item, ShardFolder
+from soutu.distributed.ingest import add_new_pictures, add_records, missing_files
+from soutu.distributed.job import embed
+from soutu.distributed.shards import DeadLetter, Item, ShardData, ShardFolder
 from soutu.distributed.sources import FolderSource
 from soutu.distributed.worker import WorkerOptions, decode_chunk
 from soutu.errors import BadImage, BadInput, ModelMismatch
 from soutu.factory import build_encoder, create_store
 from tests.records import jpegs, write_folder
 
+pytestmark = pytest.mark.ray
 PICTURES = jpegs(6)
 
 
@@ -29,7 +30,7 @@ def encoder():
 def embedded(encoder, items):
     chunk = decode_chunk(list(items), encoder.info, 10**7)
     vectors = encoder.encode_images([*chunk.pixels])
-    return EmbeddedRow(chunk.rows, chunk.captions, vectors, chunk.letters)
+    return ShardData(chunk.images, chunk.captions, vectors, chunk.dead_letters)
 
 
 def named(pictures, captions=()):
@@ -48,13 +49,13 @@ def test_a_shard_is_read_as_it_was_written(tmp_path, encoder):
     assert (again.images, again.captions) == (made.images, made.captions)
     assert (again.vectors == made.vectors).all()
     assert again.vectors.dtype == np.float32
-    assert [(x.key, x.code) for x in again.letters] == [
+    assert [(x.key, x.code) for x in again.dead_letters] == [
         ("bad.jpg", "image-unknown"), ("\udcff.jpg", "key-not-text")
     ]  # fmt: skip
     assert again.captions[1] == "猫"
     assert again.captions[-1] == "half ? of a pair"
-    assert folder.counted("a") == (7, again.letters)
-    assert folder.finished() == {"a"}
+    assert folder.summary("a") == (7, again.dead_letters)
+    assert folder.finished_names() == {"a"}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.parquet"]
 
 
@@ -75,14 +76,15 @@ def test_a_shard_of_nothing_but_bad_items(tmp_path, encoder):
     folder = ShardFolder(str(tmp_path))
     folder.write("a", embedded(encoder, [Item("x", data=b"?")]))
     assert folder.read("a").vectors.shape == (0, 512)
-    assert folder.counted("a")[0] == 0
+    assert folder.summary("a")[0] == 0
 
 
 def test_bad_items_become_lines(tmp_path):
     folder = ShardFolder(str(tmp_path))
     letter = DeadLetter.of("坏.jpg", BadImage("image-empty", path="坏.jpg"))
-    assert folder.write_letters(iter([letter, letter])) == 2
+    folder.write_dead_letters([letter, letter])
     lines = (tmp_path / "dead-letters.jsonl").read_text().splitlines()
+    assert len(lines) == 2
     told = json.loads(lines[0])
     assert (told["key"], told["code"]) == ("坏.jpg", "image-empty")
     assert "坏.jpg" in told["message"]
@@ -117,7 +119,7 @@ def test_a_damaged_shard_is_named(tmp_path, encoder):
     folder.write("a", embedded(encoder, named(PICTURES)))
     file = tmp_path / "a.parquet"
     file.write_bytes(file.read_bytes()[:-40])
-    for look in (folder.read, folder.counted):
+    for look in (folder.read, folder.summary):
         with pytest.raises(BadInput, match=r"a\.parquet") as caught:
             look("a")
         assert caught.value.code == "shards-damaged"
@@ -129,11 +131,11 @@ def test_records_fill_an_index_once(tmp_path, encoder):
     folder = ShardFolder(str(tmp_path / "out"))
     folder.write("a", embedded(encoder, named(twice, captions)))
     with create_store(tmp_path / "index", encoder.info) as store:
-        first = fill_records(store, encoder, folder, ["a"])
+        first = add_records(store, encoder, folder, ["a"])
         state = store.state()
         assert (first.added, first.captions, state.images, state.captions) == (7, 2, 6, 2)
         assert set(store.files()) == {f"x.tar/{name}" for name in twice}
-        again = fill_records(store, encoder, folder, ["a"])
+        again = add_records(store, encoder, folder, ["a"])
         assert (again.added, again.captions, store.state()) == (0, 0, state)
         vector = encoder.encode_texts(["灰猫"])[0]
         best = store.captions(store.search_captions(vector, 1).ids.tolist())[0]
@@ -142,7 +144,7 @@ def test_records_fill_an_index_once(tmp_path, encoder):
         more = embedded(encoder, named({"new.jpg": jpegs(1, seed=9)["00000.jpg"]},
                                        {"new.jpg": "黑狗"}))  # fmt: skip
         folder.write("b", more)
-        assert fill_records(store, encoder, folder, ["a", "b"]).captions == 1
+        assert add_records(store, encoder, folder, ["a", "b"]).captions == 1
         assert [row.text for row in store.all_captions()] == ["灰猫", "a red car", "黑狗"]
 
 
@@ -153,9 +155,9 @@ def test_a_folder_is_filled_with_what_is_new_alone(tmp_path, encoder):
     with create_store(tmp_path / "index", encoder.info) as store:
         (shard,) = FolderSource(str(photos), missing_files(photos, store)).shards()
         folder.write(shard.name, embedded(encoder, shard.items()))
-        assert fill_folder(store, folder, [shard.name]) == 6
+        assert add_new_pictures(store, folder, [shard.name]) == 6
         assert set(store.files()) == set(PICTURES), "copies are left to the index run"
-        assert fill_folder(store, folder, [shard.name]) == 0
+        assert add_new_pictures(store, folder, [shard.name]) == 0
         assert [file.path for file in missing_files(photos, store)] == ["z-copy.jpg"]
 
 
@@ -164,8 +166,9 @@ def test_shards_that_are_no_longer_wanted_and_half_written_ones_go(tmp_path, enc
     for name in ("kept", "gone"):
         folder.write(name, embedded(encoder, named(PICTURES)))
     (tmp_path / ".kept.parquet.host.123").write_bytes(b"half")
+    (tmp_path / "kept.parquet.1234abcd.new").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("a person's")
-    folder.tidy({"kept"})
+    folder.clean_up({"kept"})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.parquet", "notes.txt"]
 
 
@@ -175,9 +178,9 @@ def test_a_source_that_has_become_empty_leaves_the_shards(tmp_path, encoder):
     ShardFolder(str(out)).write("a", embedded(encoder, named(PICTURES)))
     work = WorkerOptions(lambda: encoder, encoder.info, str(out))
     with pytest.raises(BadInput) as caught:
-        embed(FolderSource(str(photos)), work, model="tiny", encoders=Encoders(1))
+        embed(FolderSource(str(photos)), work, model="tiny", workers=1)
     assert caught.value.code == "source-empty"
-    assert ShardFolder(str(out)).finished() == {"a"}
+    assert ShardFolder(str(out)).finished_names() == {"a"}
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -201,9 +204,9 @@ def test_a_place_that_cannot_be_used_is_said(tmp_path, encoder, monkeypatch, rem
     if remote:
         monkeypatch.setattr(type(fs), "exists", refuse)
         with pytest.raises(BadInput, match="no access to the bucket"):
-            folder.has("a")
+            folder.is_finished("a")
         monkeypatch.setattr(type(fs), "find", lambda *a, **k: {"/shards/z.parquet": {}})
         monkeypatch.setattr(type(fs), "rm_file", refuse)
         with pytest.raises(BadInput) as caught:
-            folder.tidy(set())
+            folder.clean_up(set())
         assert caught.value.code == "shards-unwritable"

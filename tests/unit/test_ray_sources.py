@@ -10,11 +10,12 @@ import pytest
 pytest.importorskip("ray.data", reason="needs the extra ray")
 fsspec = pytest.importorskip("fsspec")
 
-from soutu.distributed.filesystem import listed, read_image, write_whole
+from soutu.distributed.filesystem import list_files, read_image, write_file
 from soutu.distributed.sources import FolderSource, open_source, parquet_shards, tar_shards
 from soutu.errors import BadImage, BadInput
 from tests.records import jpegs, samples, write_folder, write_parquet, write_tar
 
+pytestmark = pytest.mark.ray
 PICTURES = jpegs(5)
 CAPTIONS = {"00000.jpg": "灰猫", "00002.jpg": "a red car"}
 
@@ -23,8 +24,8 @@ def items(shards):
     return [item for shard in shards for item in shard.items()]
 
 
-def faults(found):
-    return [item.fault.code for item in found if item.fault]
+def errors(found):
+    return [item.error.code for item in found if item.error]
 
 
 def test_a_tar_gives_pictures_with_their_captions(tmp_path):
@@ -56,17 +57,17 @@ def test_a_tar_that_is_cut_off_gives_what_came_before(tmp_path):
     data = tar.read_bytes()
     tar.write_bytes(data[: data.index(PICTURES["00002.jpg"]) + 100])
     found = items(tar_shards([str(tar)]))
-    assert faults(found) == ["tar-damaged"]
+    assert errors(found) == ["tar-damaged"]
     assert [item.key for item in found] == ["x.tar/00000.jpg", "x.tar/00001.jpg", "x.tar"]
     tar.write_bytes(b"no tar at all" * 100)
-    assert faults(items(tar_shards([str(tar)]))) == ["tar-damaged"]
+    assert errors(items(tar_shards([str(tar)]))) == ["tar-damaged"]
 
 
 def test_names_that_lead_outside_are_bad_items(tmp_path):
     picture = PICTURES["00000.jpg"]
     hostile = {"../up.jpg": picture, "/etc/x.jpg": picture, "ok.jpg": picture, "empty.jpg": b""}
     found = items(tar_shards([str(write_tar(tmp_path / "x.tar", hostile))]))
-    assert faults(found) == ["tar-name", "tar-name", "image-empty"]
+    assert errors(found) == ["tar-name", "tar-name", "image-empty"]
     assert {item.key for item in found} == {"x.tar", "x.tar/ok.jpg", "x.tar/empty.jpg"}
 
 
@@ -119,7 +120,7 @@ def test_parquet_that_cannot_be_used(tmp_path):
     assert caught.value.code == "source-unreadable"
     rows = {"image_path": ["", None], "bytes": [None, None]}
     found = items(parquet_shards([str(write_parquet(tmp_path / "r.parquet", rows))]))
-    assert faults(found) == ["parquet-no-picture"] * 2
+    assert errors(found) == ["parquet-no-picture"] * 2
 
 
 def test_a_folder_is_cut_into_slices_that_stay_where_they_are(tmp_path):
@@ -141,7 +142,7 @@ def test_what_is_no_file_is_a_bad_item(tmp_path):
     (folder / "empty.jpg").touch()
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     (shard,) = FolderSource(str(folder)).shards()
-    assert faults(shard.items()) == ["image-empty", "image-link-dangling"]
+    assert errors(shard.items()) == ["image-empty", "image-link-dangling"]
     assert pickle.loads(pickle.dumps(shard)).name == shard.name
 
 
@@ -198,8 +199,8 @@ def test_sources_in_object_storage(bucket, tmp_path):
     with pytest.raises(BadImage) as caught:
         read_image("memory://photos/gone.jpg", "gone.jpg")
     assert caught.value.code == "image-unreadable"
-    write_whole("memory://out/deep/a.bin", b"1")
-    assert [*listed("memory://out", deep=True)] == ["deep/a.bin"]
+    write_file("memory://out/deep/a.bin", b"1")
+    assert [*list_files("memory://out", deep=True)] == ["deep/a.bin"]
 
 
 def test_remote_storage_that_stumbles_is_asked_again(bucket, monkeypatch):

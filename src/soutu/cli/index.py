@@ -25,7 +25,7 @@ from soutu.fs import DATABASE
 from soutu.i18n import prefer_language, tr
 
 if TYPE_CHECKING:
-    from soutu.distributed.ingest import OnRay
+    from soutu.distributed.ingest import RayEngine
     from soutu.distributed.planning import Plan
     from soutu.gallery import Gallery
     from soutu.indexing.indexer import IndexReport
@@ -68,21 +68,21 @@ def index(
     **flags: object,
 ) -> None:
     """Index the pictures in FOLDER, or bring its index up to date · 建立或更新索引"""
-    on_ray = None
+    ray = None
     if rebuild and (dry_run or watch or engine == "ray" or (flags["index_dir"] and not folder)):
         raise click.UsageError(tr("rebuild-options"))
     if (watch or dry_run) if engine == "ray" else (address or shards):
         raise click.UsageError(tr("ray-options"))
     if engine == "ray":
-        from soutu.distributed.ingest import OnRay, is_records
+        from soutu.distributed.ingest import RayEngine, is_records
 
         # Here workers are encoders in processes of their own, not threads that decode.
         workers = flags.get("workers")
-        on_ray = OnRay(
+        ray = RayEngine(
             address or None, workers if isinstance(workers, int) else None, shards or None
         )
         if folder is not None and is_records(folder):
-            _index_records(folder, on_ray, flags, as_json=as_json)
+            _index_records(folder, ray, flags, as_json=as_json)
             return
     flags["gallery"] = folder
     if dry_run:
@@ -95,26 +95,25 @@ def index(
         if rebuild:
             _rebuild(gallery, captions, encoding, as_json=as_json)
             return
-        with progress_bar("embedding" if on_ray else "indexing") as progress:
-            report = gallery.index(captions, encoding=encoding, progress=progress, on_ray=on_ray)
-    if on_ray:
-        _show_job(on_ray, gallery.root)
+        with progress_bar("embedding" if ray else "indexing") as progress:
+            report = gallery.index(captions, encoding=encoding, progress=progress, engine=ray)
+    if ray:
+        _show_job(ray, gallery.root)
     _show_report(report, gallery, as_json=as_json)
 
 
-def _index_records(source: str, on_ray: OnRay, flags: Flags, *, as_json: bool) -> None:
+def _index_records(source: str, ray: RayEngine, flags: Flags, *, as_json: bool) -> None:
     """Index tars, Parquet files or a remote folder."""
-    from soutu.distributed.ingest import index_records
     from soutu.settings import load_settings
 
     index = flags.pop("index_dir")
-    if index is None and on_ray.shards is None:
+    if index is None and ray.shards is None:
         raise click.UsageError(tr("ray-nowhere"))
     prefer_language(load_settings(None, flags).lang)
     with progress_bar("embedding") as progress:
-        filled = index_records(source, on_ray, index=index, settings=flags, progress=progress)
-    _show_job(on_ray, source)
-    record = _job_counts(on_ray)
+        filled = ray.embed_records(source, index=index, settings=flags, progress=progress)
+    _show_job(ray, source)
+    record = _job_counts(ray)
     if filled is not None:
         rows = {"added": filled.added, "captions": filled.captions}
         click.echo(tr("filled", index=index, **rows), err=True)
@@ -123,16 +122,16 @@ def _index_records(source: str, on_ray: OnRay, flags: Flags, *, as_json: bool) -
         show_json(record)
 
 
-def _show_job(on_ray: OnRay, source: object) -> None:
-    counts = _job_counts(on_ray)
+def _show_job(ray: RayEngine, source: object) -> None:
+    counts = _job_counts(ray)
     if counts:
         rounded = {name: f"{counts[name]:.1f}" for name in ("seconds", "rate")}
         click.echo(tr("embedded", source=source, **{**counts, **rounded}), err=True)
 
 
-def _job_counts(on_ray: OnRay) -> Flags:
+def _job_counts(ray: RayEngine) -> Flags:
     """Return what a job did; empty if there was nothing to do."""
-    report = on_ray.report
+    report = ray.report
     if report is None:
         return {}
     return {
@@ -140,7 +139,7 @@ def _job_counts(on_ray: OnRay) -> Flags:
         "shards": len(report.shards),
         "skipped": report.skipped,
         "encoded": report.encoded,
-        "failed": len(report.letters),
+        "failed": len(report.dead_letters),
         "seconds": report.seconds,
         "core_seconds": report.core_seconds,
         "rate": report.encoded / report.seconds if report.seconds else 0.0,

@@ -1,4 +1,4 @@
-"""Files here or in object storage, by path or by URL (``s3://…``, whatever fsspec knows)."""
+"""Read and write files here or in object storage, by path or by URL (``s3://…``), with fsspec."""
 
 from __future__ import annotations
 
@@ -19,116 +19,117 @@ from soutu.images.decode import MAX_BYTES, read_file
 TRIES, PAUSE = 3, 0.5  # of a remote read; seconds before the second, twice that before the third
 
 
-def is_remote(place: str) -> bool:
-    return "://" in place
+def is_remote(path: str) -> bool:
+    """Tell whether ``path`` is a URL."""
+    return "://" in path
 
 
-def absolute(place: str) -> str:
-    """``place`` as every process can open it, whatever folder that runs in."""
-    return place if is_remote(place) else os.path.abspath(os.path.expanduser(place))  # noqa: PTH100, PTH111
+def absolute(path: str) -> str:
+    """Return ``path`` as every process can open it, whatever folder that runs in."""
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
 
 
 def join(folder: str, name: str) -> str:
+    """Return the path of ``name`` in ``folder``."""
     return f"{folder.rstrip('/')}/{name}"
 
 
-def name_of(place: str) -> str:
-    """The last part of the path."""
-    return place.rstrip("/").rpartition("/")[2]
+def base_name(path: str) -> str:
+    """Return the last part of the path."""
+    return path.rstrip("/").rpartition("/")[2]
 
 
-def open_file(place: str) -> IO[bytes]:
-    """A stream to read from. Raises BadInput for what cannot be opened."""
-    with _reading(place):
-        return cast("IO[bytes]", fsspec.open(place, "rb").open())
+def open_file(path: str) -> IO[bytes]:
+    """Open a stream to read from; raise BadInput for what cannot be opened."""
+    with _translate_errors("source-unreadable", path):
+        return cast("IO[bytes]", fsspec.open(path, "rb").open())
 
 
-def read_image(place: str, shown: str) -> bytes:
-    """The bytes of one picture's file; a remote one is tried again, because storage that is
-    asked a million times fails sometimes. Raises BadImage."""
-    if not is_remote(place):
-        return read_file(Path(place), name=shown)
-    for turn in range(TRIES):
+def read_image(path: str, name: str) -> bytes:
+    """Read one picture's file, which errors call ``name``.
+
+    A remote file is tried again, because storage that is asked a million times fails sometimes.
+
+    Raises
+    ------
+    BadImage
+        It cannot be read, is empty or too large.
+    """
+    if not is_remote(path):
+        return read_file(Path(path), name=name)
+    for attempt in range(TRIES):
         try:
-            with fsspec.open(place, "rb") as stream:
+            with fsspec.open(path, "rb") as stream:
                 data = cast("bytes", stream.read(MAX_BYTES + 1))
             break
-        except FileNotFoundError as fault:
-            raise BadImage("image-unreadable", path=shown, reason=_reason(fault)) from fault
-        except Exception as fault:
-            if turn + 1 == TRIES:
-                raise BadImage("image-unreadable", path=shown, reason=_reason(fault)) from fault
-            time.sleep(PAUSE * 2**turn)
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) or attempt + 1 == TRIES:
+                raise BadImage("image-unreadable", path=name, reason=_reason(error)) from error
+            time.sleep(PAUSE * 2**attempt)
     if not data:
-        raise BadImage("image-empty", path=shown)
+        raise BadImage("image-empty", path=name)
     if len(data) > MAX_BYTES:
-        raise BadImage("image-file-too-large", path=shown, limit=MAX_BYTES)
+        raise BadImage("image-file-too-large", path=name, limit=MAX_BYTES)
     return data
 
 
-def listed(folder: str, *, deep: bool = False) -> dict[str, dict[str, Any]]:
-    """Files below ``folder`` by their path in it, sorted, with what the storage tells of each.
-    Raises BadInput for a folder that cannot be listed."""
-    with _reading(folder):
+def list_files(folder: str, *, deep: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the files below ``folder``, sorted by path, with what the storage says of each."""
+    with _translate_errors("source-unreadable", folder):
         fs, root = url_to_fs(folder)
-        found = fs.find(root, detail=True, maxdepth=None if deep else 1)
+        files = fs.find(root, detail=True, maxdepth=None if deep else 1)
     prefix = root.rstrip("/") + "/"
-    return {path.removeprefix(prefix): found[path] for path in sorted(found)}
+    return {path.removeprefix(prefix): files[path] for path in sorted(files)}
 
 
-def size_of(place: str) -> int:
-    """Bytes of a file. Raises BadInput where it cannot be asked."""
-    with _reading(place):
-        fs, path = url_to_fs(place)
-        return int(fs.size(path) or 0)
+def file_size(path: str) -> int:
+    """Return the bytes of a file."""
+    with _translate_errors("source-unreadable", path):
+        fs, inner = url_to_fs(path)
+        return int(fs.size(inner) or 0)
 
 
-def exists(place: str) -> bool:
-    """Raises BadInput where it cannot be asked."""
-    with _reading(place):
-        fs, path = url_to_fs(place)
-        return bool(fs.exists(path))
+def exists(path: str) -> bool:
+    """Tell whether there is a file or folder."""
+    with _translate_errors("source-unreadable", path):
+        fs, inner = url_to_fs(path)
+        return bool(fs.exists(inner))
 
 
-def write_whole(place: str, data: bytes) -> None:
-    """Either all of ``data`` is at ``place`` or what was there before: beside and renamed on a
-    disk, one upload in object storage, where nothing shows before it is whole. Raises BadInput
-    where it cannot be written."""
-    with _writing(place):
-        if is_remote(place):
-            fs, path = url_to_fs(place)
-            fs.makedirs(fs._parent(path), exist_ok=True)
-            fs.pipe_file(path, data)
-        else:
-            target = Path(place)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(target) as file:
-                file.write(data)
+def write_file(path: str, data: bytes) -> None:
+    """Write ``data`` to ``path`` as a whole, or leave what was there before.
+
+    On a disk it is written beside and renamed; in object storage it is one upload, where nothing
+    shows before it is whole.
+    """
+    with _translate_errors("shards-unwritable", path):
+        if is_remote(path):
+            fs, inner = url_to_fs(path)
+            fs.makedirs(fs._parent(inner), exist_ok=True)
+            fs.pipe_file(inner, data)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as file:
+            file.write(data)
 
 
-def remove(place: str) -> None:
-    """Raises BadInput where it is there and cannot be removed."""
-    with _writing(place), suppress(FileNotFoundError):
-        fs, path = url_to_fs(place)
-        fs.rm_file(path)
-
-
-@contextmanager
-def _reading(place: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as fault:  # each kind of storage has errors of its own
-        raise BadInput("source-unreadable", place=place, reason=_reason(fault)) from fault
+def remove(path: str) -> None:
+    """Remove a file; it may be gone already."""
+    with _translate_errors("shards-unwritable", path), suppress(FileNotFoundError):
+        fs, inner = url_to_fs(path)
+        fs.rm_file(inner)
 
 
 @contextmanager
-def _writing(place: str) -> Iterator[None]:
+def _translate_errors(code: str, path: str) -> Iterator[None]:
+    """Raise BadInput for any error: each kind of storage has its own."""
     try:
         yield
-    except Exception as fault:
-        raise BadInput("shards-unwritable", place=place, reason=_reason(fault)) from fault
+    except Exception as error:
+        raise BadInput(code, path=path, reason=_reason(error)) from error
 
 
-def _reason(fault: Exception) -> str:
-    told = getattr(fault, "strerror", None) or " ".join(str(fault).split())
-    return str(told or type(fault).__name__)
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return str(text or type(error).__name__)

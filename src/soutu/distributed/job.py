@@ -1,4 +1,4 @@
-"""Embedding a source on Ray: shards to workers, finished ones passed over, a report at the end."""
+"""Embed a source on Ray: shards to workers, finished ones skipped, a report at the end."""
 
 from __future__ import annotations
 
@@ -16,48 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 import soutu
 from soutu.distributed.shards import DeadLetter, Shard, ShardFolder, Source
-from soutu.distributed.worker import DECODING, Embedder, WorkerOptions
-from soutu.errors import BadInput, MissingExtra, RemoteUnavailable
+from soutu.distributed.worker import TASK_CPUS, Embedder, WorkerOptions
+from soutu.errors import BadInput, RemoteUnavailable
 
-# The extra ``ray``, asked for before anything here that needs it is imported.
-
-
-def require_ray() -> None:
-    """Raises MissingExtra where Ray or what it brings is not installed."""
-    # Read when Ray is imported: nobody's use is reported anywhere.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import fsspec
-        import pyarrow.parquet
-        import ray.data
-    except ImportError as fault:
-        raise MissingExtra("extra-ray", fault=fault) from fault
-    del fsspec, pyarrow, ray
-
-
-# A Ray cluster to work on: the one at an address, or one of our own on this machine.
-
-
-STORE = 512_000_000  # bytes of shared memory for decoded pictures, where there is as much
-SHARED = Path("/dev/shm")
-KNOCK = 10  # seconds
+Progress = Callable[[int, int], None]
+SHARED_MEMORY = Path("/dev/shm")
+OBJECT_STORE = 512_000_000  # bytes of shared memory for decoded pictures, where there is as much
+_LEAST_OBJECT_STORE = 80_000_000  # Ray refuses less than 75 MiB
 # Ray ends a process that has had no task for a second and starts another for the next, which costs
 # a core's second. Two that decode for two encoders wait as long each time: a fifth of all work.
-IDLE = 600_000  # milliseconds
-LEAST = 80_000_000  # Ray refuses less than 75 MiB
-
-
-@dataclass(frozen=True)
-class Encoders:
-    """How many work at the same time, and how many GPUs each has."""
-
-    count: int
-    gpus: int = 0
+_IDLE_MS = 600_000
+_CONNECT_SECONDS = 10
+_READERS = 16  # threads that look into finished shards
 
 
 @dataclass(frozen=True)
@@ -67,123 +42,107 @@ class Cluster:
     cpus: int
     gpus: int
 
-    def encoders(self, count: int | None, *, on_gpu: bool) -> Encoders:
-        """``count`` of them; None: one a GPU, or one a core."""
-        return Encoders(max(1, count or (self.gpus if on_gpu else self.cpus)), int(on_gpu))
-
 
 @contextmanager
-def connected(address: str | None = None, *, cpus: int | None = None) -> Iterator[Cluster]:
-    """Yields what the cluster has. Without an ``address`` one is started on this machine
-    (with ``cpus`` cores; None: all) and ended afterwards; if this process is connected already,
-    that connection is used and kept. Raises RemoteUnavailable."""
-    # Ray's C++ side reads these when it starts; what it says there is of no use to anybody here.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
+def connect(address: str | None = None, *, cpus: int | None = None) -> Iterator[Cluster]:
+    """Connect to the cluster at ``address``, or start one on this machine and end it afterwards.
 
+    One of our own has ``cpus`` cores (None: all). If this process is connected already, that
+    connection is used and kept.
+
+    Raises
+    ------
+    RemoteUnavailable
+        No cluster answers, or none can be started.
+    """
+    # Ray's C++ side reads this when it starts; what it says there is of no use to anybody here.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ray.is_initialized():
-        yield _cluster()
+        yield _resources()
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        _wait_for_address(address)
-        with _muted():
-            ray.init(**_how(address, cpus))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as fault:
-        reason = " ".join(str(fault).split()) or type(fault).__name__
-        raise RemoteUnavailable(
-            "ray-unavailable", address=address or "local", fault=reason
-        ) from fault
+        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+        if colon and port.isdigit():  # where nobody listens Ray would go on asking for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        with _silence_stderr():
+            ray.init(**_init_options(address, cpus))
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where = address or "local"
+        raise RemoteUnavailable("ray-unavailable", address=where, error=reason) from error
     try:
-        _silence_ray()
-        yield _cluster()
+        # Ray Data prints plans and progress of its own; what a run says is the caller's to say.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        yield _resources()
     finally:
         ray.shutdown()
 
 
-def _cluster() -> Cluster:
-    import ray
-
-    told = ray.cluster_resources()
-    return Cluster(int(told.get("CPU", 1)), int(told.get("GPU", 0)))
+def _resources() -> Cluster:
+    resources = ray.cluster_resources()
+    return Cluster(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
 
 
-def _how(address: str | None, cpus: int | None) -> dict[str, Any]:
-    how: dict[str, Any] = {
+def _init_options(address: str | None, cpus: int | None) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "address": address or "local",
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "configure_logging": False,
     }
     if address:
-        return how
+        return options
+    object_store = OBJECT_STORE
+    if SHARED_MEMORY.is_dir():  # containers give little of it (Docker: 64 MB)
+        free = int(0.8 * shutil.disk_usage(SHARED_MEMORY).free)
+        object_store = max(_LEAST_OBJECT_STORE, min(OBJECT_STORE, free))
     # Workers run what runs here, installed or not.
-    path = os.pathsep.join(filter(None, [_package(), os.environ.get("PYTHONPATH", "")]))
-    return how | {
+    package = str(Path(soutu.__file__).resolve().parents[1])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    return options | {
         "include_dashboard": False,
         "num_cpus": cpus,
-        "object_store_memory": _store(),
-        "_system_config": {"idle_worker_killing_time_threshold_ms": IDLE},
+        "object_store_memory": object_store,
+        "_system_config": {"idle_worker_killing_time_threshold_ms": _IDLE_MS},
         "runtime_env": {"env_vars": {"PYTHONPATH": path}},
     }
 
 
-def _wait_for_address(address: str | None) -> None:
-    """OSError where nobody listens; Ray itself would go on asking for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
-
-
-def _package() -> str:
-    return str(Path(soutu.__file__).resolve().parents[1])
-
-
-def _store() -> int:
-    """As much as containers give of shared memory, where that is little (Docker: 64 MB)."""
-    if not SHARED.is_dir():
-        return STORE
-    return max(LEAST, min(STORE, int(0.8 * shutil.disk_usage(SHARED).free)))
-
-
 @contextmanager
-def _muted() -> Iterator[None]:
-    """Ray's C++ side says on standard error itself that it was asked to say nothing there."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
+def _silence_stderr() -> Iterator[None]:
+    """Discard what is written to file descriptor 2.
+
+    Ray's C++ side says there itself that it was asked to say nothing there.
+    """
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
-
-
-def _silence_ray() -> None:
-    """Ray Data prints plans and progress of its own; what a run says is the caller's to say."""
-    from ray.data import DataContext
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-
-
-READERS = 16  # threads that look into finished shards
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What a job did. ``shards`` are all in the source's order, ``skipped`` of them were finished
-    before; ``encoded`` pictures were embedded now, all shards hold ``images`` and ``letters``;
-    ``seconds`` of wall clock passed, the workers' start included, ``working`` of them since the
-    first had its model; ``core_seconds`` is what decoding and encoding took."""
+    """What a job did.
+
+    ``shards`` are all in the source's order, ``skipped`` of them were finished before; ``encoded``
+    pictures were embedded now, all shards hold ``images`` and ``dead_letters``. ``seconds`` of wall
+    clock passed, the workers' start included, ``working`` of them since the first had its model;
+    ``core_seconds`` is what decoding and encoding took.
+    """
 
     shards: tuple[str, ...]
     skipped: int
     encoded: int
     images: int
-    letters: tuple[DeadLetter, ...]
+    dead_letters: tuple[DeadLetter, ...]
     seconds: float
     working: float
     core_seconds: float
@@ -191,95 +150,97 @@ class EmbedReport:
 
 def embed(
     source: Source,
-    work: WorkerOptions,
+    options: WorkerOptions,
     *,
     model: str,
-    encoders: Encoders,
-    progress: Callable[[int, int], None] | None = None,
+    workers: int,
+    gpus: int = 0,
+    progress: Progress | None = None,
 ) -> EmbedReport:
-    """Embed every picture of ``source`` into Parquet shards in ``work.folder`` with as many
-    ``encoders``. The process must be connected (``cluster.connected``).
-    ``progress`` is told pictures done and of how many; shards, where only reading tells more.
+    """Embed every picture of ``source`` into Parquet shards in ``options.folder``.
 
-    A job that was stopped or killed is gone on with by calling this again: finished shards are
-    passed over. Raises what the sources and workers raise; BadInput for an empty source (more
-    likely a disk that is not mounted) and for shards of another one, ModelMismatch for those of
-    another model, RemoteUnavailable where the cluster is lost.
+    The process must be connected (``connect``). A job that was stopped or killed is resumed by
+    calling this again: finished shards are skipped.
+
+    Parameters
+    ----------
+    workers, gpus
+        How many encoders work at the same time, and how many GPUs each has.
+    progress
+        Called with pictures done and in all; with shards, where only reading tells more.
+
+    Raises
+    ------
+    BadInput
+        The source is empty (more likely a disk that is not mounted) or cannot be read, or the
+        shards there are of another one.
+    ModelMismatch
+        The shards there are of another model.
+    RemoteUnavailable
+        The cluster is lost.
     """
-    folder = ShardFolder(work.folder)
+    folder = ShardFolder(options.folder)
     shards = source.shards()
     if not shards:
-        raise BadInput("source-empty", place=source.place)
-    folder.begin(source.place, model, work.info)
-    finished = folder.finished()
-    left = [shard for shard in shards if shard.name not in finished]
-    told = _Progress(shards, left, progress)
-    start, encoded, seconds = time.time(), 0, 0.0
-    began = float("inf")
-    for row in _rows(left, work, encoders) if left else ():
-        if not folder.has(row["name"]):
-            raise BadInput("shards-not-shared", folder=work.folder)
-        encoded += row["encoded"]
-        seconds += row["seconds"]
-        began = min(began, row["began"])
-        told.done(row["name"])
+        raise BadInput("source-empty", path=source.path)
+    folder.begin(source.path, model, options.info)
+    finished = folder.finished_names()
+    unfinished = [shard for shard in shards if shard.name not in finished]
+    has_counts = all(shard.count is not None for shard in shards)
+    weights = {shard.name: (shard.count or 0) if has_counts else 1 for shard in shards}
+    total = sum(weights.values())
+    done = total - sum(weights[shard.name] for shard in unfinished)
+    start, began, encoded, seconds = time.time(), float("inf"), 0, 0.0
+    if progress and total:
+        progress(done, total)
+    for result in _run_workers(unfinished, options, workers, gpus) if unfinished else ():
+        if not folder.is_finished(result["name"]):
+            raise BadInput("shards-not-shared", folder=options.folder)
+        encoded += result["encoded"]
+        seconds += result["seconds"]
+        began = min(began, result["began"])
+        done += weights[result["name"]]
+        if progress and total:
+            progress(done, total)
     end = time.time()
     names = tuple(shard.name for shard in shards)
-    # Of slices that a folder no longer has, nobody could tell what is in them twice.
-    folder.tidy({*names})
-    images, letters = _counted(folder, names)
-    folder.write_letters(iter(letters))
-    skipped = len(shards) - len(left)
-    # A worker's clock may be another machine's.
-    working = max(0.0, end - max(start, began)) if left else 0.0
-    return EmbedReport(names, skipped, encoded, images, letters, end - start, working, seconds)
+    # Of parts that a folder no longer has, nobody could tell what is in them twice.
+    folder.clean_up({*names})
+    with ThreadPoolExecutor(_READERS) as pool:
+        counts, dead_letters = zip(*pool.map(folder.summary, names), strict=True)
+    letters = tuple(letter for part in dead_letters for letter in part)
+    folder.write_dead_letters(letters)
+    return EmbedReport(
+        shards=names,
+        skipped=len(shards) - len(unfinished),
+        encoded=encoded,
+        images=sum(counts),
+        dead_letters=letters,
+        seconds=end - start,
+        # A worker's clock may be another machine's.
+        working=max(0.0, end - max(start, began)) if unfinished else 0.0,
+        core_seconds=seconds,
+    )
 
 
-def _rows(left: list[Shard], work: WorkerOptions, encoders: Encoders) -> Iterator[dict[str, Any]]:
-    """What the workers say of each shard, as they finish."""
-    how: dict[str, Any] = {"num_gpus": encoders.gpus} if encoders.gpus else {}
-    workers = min(encoders.count, len(left))
-    shards = [{"shard": shard} for shard in left]
-    jobs = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
+def _run_workers(
+    shards: list[Shard], options: WorkerOptions, workers: int, gpus: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what the workers say of each shard (``Embedder``), as they finish."""
+    rows = [{"shard": shard} for shard in shards]
+    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Embedder,
-        fn_constructor_kwargs={"work": work},
-        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-        num_cpus=DECODING,
-        **how,
+        fn_constructor_kwargs={"options": options},
+        compute=ActorPoolStrategy(size=min(workers, len(shards)), max_tasks_in_flight_per_actor=2),
+        num_cpus=TASK_CPUS,
+        num_gpus=gpus or None,
     )
     try:
-        for row in jobs.iter_rows():
-            if row["fault"]:
-                raise pickle.loads(row["fault"])
+        for row in results.iter_rows():
+            if row["error"]:
+                raise pickle.loads(row["error"])
             yield row
-    except RayError as fault:
-        lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-        reason = lines[-1] if lines else type(fault).__name__
-        raise RemoteUnavailable("ray-failed", fault=reason) from fault
-
-
-def _counted(folder: ShardFolder, names: tuple[str, ...]) -> tuple[int, tuple[DeadLetter, ...]]:
-    with ThreadPoolExecutor(READERS) as pool:
-        found = [*pool.map(folder.counted, names)]
-    return sum(n for n, _ in found), tuple(letter for _, more in found for letter in more)
-
-
-class _Progress:
-    """Counts pictures where all shards know theirs, else shards."""
-
-    def __init__(
-        self, shards: list[Shard], left: list[Shard], tell: Callable[[int, int], None] | None
-    ) -> None:
-        known = all(shard.count is not None for shard in shards)
-        self._weight = {s.name: (s.count or 0) if known else 1 for s in shards}
-        self._tell, self._total = tell, sum(self._weight.values())
-        self._done = self._total - sum(self._weight[s.name] for s in left)
-        self._say()
-
-    def done(self, name: str) -> None:
-        self._done += self._weight[name]
-        self._say()
-
-    def _say(self) -> None:
-        if self._tell and self._total:
-            self._tell(self._done, self._total)
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise RemoteUnavailable("ray-failed", error=reason) from error

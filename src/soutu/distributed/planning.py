@@ -1,4 +1,4 @@
-"""What embedding and searching many pictures will take, from what one picture takes.
+"""Estimate what embedding and searching many pictures takes, from what one picture takes.
 
 Pure arithmetic over ``figures.yaml``; ``docs/scale.md`` explains it. Nothing here needs Ray.
 """
@@ -11,15 +11,14 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from soutu.distributed.sources import shard_size
 from soutu.errors import BadInput
 from soutu.store.ann import EXACT_BELOW
 from soutu.store.ann_build import RECIPE, lists_for
 
+# Beyond this a local search takes longer than a person likes to wait (its time grows with the
+# gallery), and Milvus spreads it over machines.
 ONE_MACHINE = 10_000_000
-"""Beyond this a local search takes longer than a person likes to wait (its time grows with the
-gallery), and Milvus spreads it over machines."""
-MOST = 10**12
+_MAX_IMAGES = 10**12
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12, "万": 10**4,
           "亿": 10**8}  # fmt: skip
 _REFERENCE = 8.8  # GFLOPs of the tower that rates of encoding are for
@@ -27,6 +26,7 @@ _REFERENCE = 8.8  # GFLOPs of the tower that rates of encoding are for
 
 @cache
 def figures() -> dict[str, Any]:
+    """Return what was measured or published, from ``figures.yaml``."""
     import yaml
 
     text = resources.files("soutu").joinpath("distributed/figures.yaml").read_text("utf-8")
@@ -34,30 +34,38 @@ def figures() -> dict[str, Any]:
 
 
 def parse_count(text: str) -> int:
-    """``100M``, ``2.5B``, ``1亿``, ``20,000``. Raises BadInput."""
-    found = re.fullmatch(r"([\d,_]*\.?\d+)\s*([kmbgt万亿]?)", text.strip().lower())
-    if found:
-        digits = re.sub("[,_]", "", found[1])
-        count = round(float(digits) * _UNITS[found[2]])
-        if 1 <= count <= MOST:
+    """Parse a count such as ``100M``, ``2.5B``, ``1亿`` or ``20,000``, or raise BadInput."""
+    match = re.fullmatch(r"([\d,_]*\.?\d+)\s*([kmbgt万亿]?)", text.strip().lower())
+    if match:
+        digits = re.sub("[,_]", "", match[1])
+        count = round(float(digits) * _UNITS[match[2]])
+        if 1 <= count <= _MAX_IMAGES:
             return count
     raise BadInput("plan-count", text=text)
 
 
+def shard_size(count: int) -> int:
+    """Return how many of ``count`` pictures go into one shard.
+
+    That is seconds to a minute of one worker's work, which is what a worker that dies costs; more
+    where there would be too many files.
+    """
+    return 1000 if count <= 1_000_000 else 10_000
+
+
 @dataclass(frozen=True)
 class Machines:
-    """``cpus`` cores in all, 0 for as many as the ``gpus`` need; ``gpu`` names their kind,
-    ``precision`` is what CPUs encode in."""
+    """What does the work; ``gpu`` names the kind of GPUs, ``precision`` is what CPUs encode in."""
 
     gpus: int = 0
-    cpus: int = 0
+    cpus: int = 0  # cores in all; 0: as many as the GPUs need
     gpu: str = "a100"
     precision: str = "int8"
 
 
 @dataclass(frozen=True)
 class Prices:
-    """In any one currency; 0: not asked for."""
+    """Prices in any one currency; 0: not asked for."""
 
     gpu_hour: float = 0.0
     cpu_hour: float = 0.0
@@ -66,7 +74,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Model:
-    """What of a model counts here: its vectors' length, the work of its image tower."""
+    """What of a model counts here: the length of its vectors, the work of its image tower."""
 
     name: str
     dim: int
@@ -75,47 +83,49 @@ class Model:
 
 @dataclass(frozen=True)
 class Plan:
-    """``per_second`` pictures are embedded, bound by ``bound`` (encoding or decoding); sizes in
-    bytes: ``vectors`` float32, ``codes`` of the local index, ``rows`` with paths and sizes,
-    ``shards`` Parquet, ``thumbnails`` if all were made; ``memory`` is what searching holds.
-    ``search_ms`` a text query; None where it is not measured. ``cost`` of embedding and
-    ``monthly`` of storage, 0 without prices. ``sources``: what is not our own measurement."""
+    """An estimate; sizes are in bytes."""
 
     images: int
     model: str
     cpus: int
     gpus: int
-    per_second: float
-    bound: str
+    per_second: float  # pictures that are embedded
+    bound: str  # what bounds that: encoding or decoding
     hours: float
     read_per_second: float
     shards_count: int
     shard_size: int
-    vectors: int
-    codes: int
-    rows: int
-    shards: int
-    thumbnails: int
-    memory: int
+    vectors: int  # float32
+    codes: int  # of the local index
+    rows: int  # with paths and sizes
+    shards: int  # Parquet
+    thumbnails: int  # if all were made
+    memory: int  # that searching holds
     index: str
-    search_ms: float | None
-    cost: float
-    monthly: float
-    sources: tuple[str, ...]
+    search_ms: float | None  # of a text query; None where it is not measured
+    cost: float  # of embedding; 0 without prices
+    monthly: float  # of storage; 0 without prices
+    sources: tuple[str, ...]  # of what is not our own measurement
 
 
 def plan(images: int, model: Model, machines: Machines, prices: Prices) -> Plan:
-    """Raises BadInput for a GPU or precision without figures, or no machine at all."""
-    told, sizes = figures(), figures()["bytes"]
+    """Estimate embedding and searching ``images`` pictures.
+
+    Raises
+    ------
+    BadInput
+        There are no figures for the GPU or precision, or no machine at all.
+    """
+    sizes = figures()["bytes"]
     encode, decode, cpus, sources = _rates(model, machines)
-    per_second = min(encode, decode) * told["efficiency"]
+    per_second = min(encode, decode) * figures()["efficiency"]
     hours = images / per_second / 3600
     size = shard_size(images)
     vectors = images * model.dim * 4
     index, codes, memory, search_ms = _index(images, model.dim)
     rows, shards = images * sizes["row"], vectors + images * sizes["shard_row"]
     cost = hours * (machines.gpus * prices.gpu_hour + cpus * prices.cpu_hour)
-    kept = vectors + codes + rows + shards
+    stored = vectors + codes + rows + shards
     return Plan(
         images=images,
         model=model.name,
@@ -136,14 +146,16 @@ def plan(images: int, model: Model, machines: Machines, prices: Prices) -> Plan:
         index=index,
         search_ms=search_ms,
         cost=cost,
-        monthly=kept / 1e9 * prices.gb_month,
+        monthly=stored / 1e9 * prices.gb_month,
         sources=sources,
     )
 
 
 def _rates(model: Model, machines: Machines) -> tuple[float, float, int, tuple[str, ...]]:
-    """Pictures a second that can be encoded and decoded, the cores, and whose figures these are.
-    Cores that encode have to decode as well, so both share them; beside GPUs they only decode."""
+    """Return pictures a second encoded and decoded, the cores, and whose figures these are.
+
+    Cores that encode have to decode as well, so both share them; beside GPUs they only decode.
+    """
     core, scale = figures()["core"], model.gflops / _REFERENCE
     decode_s = core["decode_ms"] / 1000
     if machines.gpus:
@@ -164,8 +176,7 @@ def _rates(model: Model, machines: Machines) -> tuple[float, float, int, tuple[s
 
 
 def _index(images: int, dim: int) -> tuple[str, int, int, float | None]:
-    """What ``store`` builds for so many pictures, the bytes of its codes, the memory of a
-    search, and its milliseconds."""
+    """Return the index of so many pictures, its bytes, and a search's memory and milliseconds."""
     sizes, million = figures()["bytes"], images / 1e6
     if images < EXACT_BELOW:
         return "exact", 0, images * dim * 4, None
