@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from soutu.errors import BadCaptions
 from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
@@ -172,17 +171,8 @@ def _is_gb18030(data: bytes) -> bool:
 # From text to rows
 
 
-class _Row(NamedTuple):
-    """The line a row starts on, the path as written, the text and the tags by column name."""
-
-    line: int
-    path: str
-    text: str
-    tags: dict[str, str]
-
-
-def _read_rows(text: str, file: str) -> Iterator[_Row]:
-    """Yield the rows below the header, blank lines left out; BadCaptions also midway."""
+def _read_rows(text: str, file: str) -> Iterator[tuple[int, str, str, dict[str, str]]]:
+    """Yield each row's first line, path, text and tags; BadCaptions also midway."""
     if not text.strip():
         raise BadCaptions("captions-empty", file=file)
     rows = _split_rows(text, file)
@@ -194,7 +184,7 @@ def _read_rows(text: str, file: str) -> Iterator[_Row]:
             code = "captions-row-fullwidth" if fullwidth else "captions-row-columns"
             raise BadCaptions(code, file=file, line=line, found=len(row), expected=len(columns))
         tags = dict(zip(columns[len(HEADER) :], row[len(HEADER) :], strict=True))
-        yield _Row(line, row[0], row[1], tags)
+        yield line, row[0], row[1], tags
 
 
 def _split_rows(text: str, file: str) -> Iterator[tuple[int, list[str]]]:

@@ -89,27 +89,14 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Where a model's files are and what the model is."""
+    """What a model is, and where its two graphs and its tokenizer are."""
 
     folder: Path
     info: ModelInfo
     text: TextConfig
-    layout: Layout
-
-    @property
-    def visual(self) -> Path:
-        """The graph of the image tower."""
-        return self.folder / self.layout.visual
-
-    @property
-    def textual(self) -> Path:
-        """The graph of the text tower."""
-        return self.folder / self.layout.textual
-
-    @property
-    def tokenizer(self) -> Path:
-        """The file of the ``tokenizers`` library."""
-        return self.folder / self.layout.tokenizer
+    visual: Path
+    textual: Path
+    tokenizer: Path
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -145,7 +132,8 @@ def read_bundle(folder: Path) -> Bundle:
     if info.resize_mode not in ("shortest", "squash") or not known:
         mode = f"resize_mode {info.resize_mode}, interpolation {info.interpolation}"
         raise BadConfig("bundle-config", folder=folder, error=mode)
-    return Bundle(folder, info, text, layout)
+    files = (folder / name for name in (layout.visual, layout.textual, layout.tokenizer))
+    return Bundle(folder, info, text, *files)
 
 
 def read_json(path: Path) -> dict[str, Any]:

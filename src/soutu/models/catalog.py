@@ -95,11 +95,6 @@ def load_catalog() -> dict[str, CatalogEntry]:
     return {name: _read_entry(name, row) for name, row in yaml.safe_load(text).items()}
 
 
-def known_names() -> str:
-    """Join every name that can be given, for messages."""
-    return ", ".join(sorted({EMBEDDED, *load_catalog()}))
-
-
 def _read_entry(name: str, row: dict[str, Any]) -> CatalogEntry:
     recall = ZeroShotResult(**row["recall"]) if row["recall"] else None
     lists = {key: tuple(row[key]) for key in ("languages", "repositories")}

@@ -26,9 +26,9 @@ from soutu.models.bundle import (
     write_card,
 )
 from soutu.models.catalog import (
+    EMBEDDED,
     CatalogEntry,
     embedded_folder,
-    known_names,
     load_catalog,
     models_folder,
 )
@@ -80,7 +80,9 @@ def pull(name: str, *, revision: str | None = None) -> Bundle:
     """
     entry = load_catalog().get(name)
     if entry is None:
-        raise MissingModel("model-unknown", name=name, known=known_names())
+        raise MissingModel(
+            "model-unknown", name=name, known=", ".join(sorted({EMBEDDED, *load_catalog()}))
+        )
     if not entry.repositories:
         raise MissingModel("model-no-export", name=name, source=entry.source)
     staging = models_folder() / f"{name}{_STAGING}"

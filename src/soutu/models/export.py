@@ -74,11 +74,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class TowerReport:
-    """What became of one tower.
-
-    Its precision, the layers kept in float32, and how close int8 came to float32 (None where
-    it was not tried).
-    """
+    """The layers kept in float32, and how close int8 came to it (None where it was not tried)."""
 
     precision: str
     kept: tuple[str, ...]
@@ -168,11 +164,7 @@ def closeness(vectors: Floats, reference: Floats) -> Closeness:
 
 @dataclass(frozen=True)
 class _Tower:
-    """One tower while it is exported.
-
-    The file that ``build`` makes of its ``weights``, the samples' vectors as that file gives
-    them, and the samples as float32 graphs take them.
-    """
+    """The file that ``build`` makes of ``weights``, and the samples' vectors and inputs by it."""
 
     path: Path
     build: Callable[..., TowerGraph]

@@ -246,32 +246,30 @@ class _GraphWriter:
         self._keep_float = keep_float
         self.int8 = keep_float is not None
         self.layer_inputs: dict[str, str] = {}
-        self._nodes: list[onnx.NodeProto] = []
-        self._arrays: list[onnx.TensorProto] = []
+        self.nodes: list[onnx.NodeProto] = []
+        self.arrays: list[onnx.TensorProto] = []
 
     def constant(self, value: NDArray[Any] | float | Sequence[int]) -> str:
         """Floats become float32 and lists of integers int64."""
         if isinstance(value, float):
             value = np.float32(value)
         array = np.array(value, np.int64) if isinstance(value, list) else np.asarray(value)
-        name = f"c{len(self._arrays)}"
+        name = f"c{len(self.arrays)}"
         array = np.ascontiguousarray(array).reshape(array.shape)
-        self._arrays.append(numpy_helper.from_array(array, name))
+        self.arrays.append(numpy_helper.from_array(array, name))
         return name
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add an operator with one output; return the output's name."""
-        name = f"{kind.lower()}{len(self._nodes)}"
-        self._nodes.append(
-            helper.make_node(kind, list(inputs), [name], domain=domain, **attributes)
-        )
+        name = f"{kind.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
         return name
 
     def split(self, x: str, count: int) -> list[str]:
         """Take the first axis apart."""
-        names = [f"split{len(self._nodes)}.{i}" for i in range(count)]
+        names = [f"split{len(self.nodes)}.{i}" for i in range(count)]
         sizes = self.constant([1] * count)
-        self._nodes.append(helper.make_node("Split", [x, sizes], names, domain="", axis=0))
+        self.nodes.append(helper.make_node("Split", [x, sizes], names, domain="", axis=0))
         return [self.op("Squeeze", name, self.constant([0])) for name in names]
 
     def linear(self, x: str, layer: Linear, name: str) -> str:
@@ -306,25 +304,6 @@ class _GraphWriter:
         values = self.op("Gather", self.constant(np.ascontiguousarray(weight.T)), ids)
         scales = self.op("Gather", self.constant(scale[:, None]), ids)
         return self.op("Mul", self.op("Cast", values, to=TensorProto.FLOAT), scales)
-
-    def model(
-        self, input_: tuple[str, str, Sequence[Any]], output: str, width: int, *, expose: bool
-    ) -> onnx.ModelProto:
-        """``input_`` is name, dtype and shape; ``output`` becomes ``embedding`` (n, width)."""
-        name, dtype, shape = input_
-        outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", width])]
-        if expose:
-            inner = dict.fromkeys(t for t in self.layer_inputs.values() if t != name)
-            outputs += [helper.make_tensor_value_info(t, TensorProto.FLOAT, None) for t in inner]
-        graph = helper.make_graph(
-            [*self._nodes, helper.make_node("Identity", [output], ["embedding"])],
-            "tower",
-            [helper.make_tensor_value_info(name, _DTYPES[dtype], list(shape))],
-            outputs,
-            self._arrays,
-        )
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
 
 
 def _fold_normalisation(patch: Linear, mean: tuple[float, ...], std: tuple[float, ...]) -> Linear:
@@ -465,8 +444,19 @@ def _finish(
     input_: tuple[str, str, Sequence[Any]],
     expose: bool,
 ) -> TowerGraph:
+    """Project to ``embedding``; ``input_`` is the input's name, dtype and shape."""
     for number, layer in enumerate(projections):
         x = _write_activation(graph, x, "gelu") if number else x
         x = graph.linear(x, layer, f"project.{number}")
         width = int(layer.weight.shape[1])
-    return TowerGraph(graph.model(input_, x, width, expose=expose), graph.layer_inputs)
+    graph.nodes.append(helper.make_node("Identity", [x], ["embedding"]))
+    name, dtype, shape = input_
+    inputs = [helper.make_tensor_value_info(name, _DTYPES[dtype], list(shape))]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", width])]
+    if expose:
+        inner = dict.fromkeys(t for t in graph.layer_inputs.values() if t != name)
+        outputs += [helper.make_tensor_value_info(t, TensorProto.FLOAT, None) for t in inner]
+    proto = helper.make_graph(graph.nodes, "tower", inputs, outputs, graph.arrays)
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=_IR)
+    return TowerGraph(model, graph.layer_inputs)
