@@ -9,7 +9,8 @@ import click
 
 from soutu.cli.options import (
     device_option,
-    gallery_options,
+    gallery_option,
+    index_option,
     json_option,
     model_option,
     open_gallery,
@@ -26,7 +27,8 @@ from soutu.i18n import tr
     "--format", "form", type=click.Choice(FORMATS), help="Format of PATH, if it is not recognised."
 )
 @click.option("--workers", type=int, metavar="N", help="Reading threads (one per core).")
-@gallery_options
+@gallery_option
+@index_option
 @model_option
 @json_option
 def import_(
@@ -60,7 +62,8 @@ def import_(
 @click.option(
     "--format", "form", type=click.Choice(EXPORTS), default="npy", help="Format to write (npy)."
 )
-@gallery_options
+@gallery_option
+@index_option
 @model_option
 @device_option
 @json_option

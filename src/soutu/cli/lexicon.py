@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.options import gallery_options, json_option, open_gallery
+from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
 
@@ -18,7 +18,8 @@ def lexicon() -> None:
 
 @lexicon.command()
 @click.argument("text")
-@gallery_options
+@gallery_option
+@index_option
 @json_option
 def lookup(text: str, as_json: bool, **flags: object) -> int:
     """Show how TEXT is understood · 查词，或查看短语如何理解"""
@@ -43,7 +44,8 @@ def lookup(text: str, as_json: bool, **flags: object) -> int:
 @lexicon.command()
 @click.argument("word")
 @click.argument("english", nargs=-1, required=True)
-@gallery_options
+@gallery_option
+@index_option
 def add(word: str, english: tuple[str, ...], **flags: object) -> None:
     """Add WORD with its ENGLISH, one or more · 添加词条"""
     file = open_gallery(flags).add_word(word, list(english))

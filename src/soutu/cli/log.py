@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from soutu.cli.options import Flags, gallery_options, json_option, open_gallery
+from soutu.cli.options import Flags, gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
 
@@ -42,7 +42,8 @@ def log() -> None:
 @log.command()
 @click.option("--last", type=click.IntRange(1), default=10, metavar="N", help="Searches (10).")
 @_log_option
-@gallery_options
+@gallery_option
+@index_option
 @json_option
 def show(last: int, file: Path | None, as_json: bool, **flags: object) -> int:
     """Show the last searches in full · 显示最近的搜索"""
@@ -56,7 +57,8 @@ def show(last: int, file: Path | None, as_json: bool, **flags: object) -> int:
 @click.option("-n", "last", type=click.IntRange(0), default=10, metavar="N", help="Searches (10).")
 @click.option("-f", "--follow", is_flag=True, help="Show new searches as they come; Ctrl-C ends.")
 @_log_option
-@gallery_options
+@gallery_option
+@index_option
 @json_option
 def tail(
     last: int,
@@ -80,7 +82,8 @@ def tail(
 @click.argument("pattern")
 @_since_option
 @_log_option
-@gallery_options
+@gallery_option
+@index_option
 @json_option
 def grep(
     pattern: str,
@@ -105,7 +108,8 @@ def grep(
 @log.command()
 @_since_option
 @_log_option
-@gallery_options
+@gallery_option
+@index_option
 @json_option
 def stats(
     since: datetime | None,

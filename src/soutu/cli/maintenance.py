@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.options import gallery_options, json_option, open_gallery, store_option
+from soutu.cli.options import gallery_option, index_option, json_option, open_gallery, store_option
 from soutu.cli.render import sanitize, show_json
 from soutu.errors import IndexCorrupt
 from soutu.fs import HOME
@@ -24,7 +24,8 @@ MAX_LISTED = 5  # issues of each kind
 
 
 @click.command()
-@gallery_options
+@gallery_option
+@index_option
 @store_option
 @json_option
 def info(as_json: bool, **flags: object) -> None:
@@ -82,7 +83,8 @@ def show_promises(details: GalleryInfo, *, err: bool = False) -> None:
 
 
 @click.command()
-@gallery_options
+@gallery_option
+@index_option
 @json_option
 def compact(as_json: bool, **flags: object) -> None:
     """Remove what is no longer used from the index · 收回已删除内容占用的空间"""
@@ -96,7 +98,8 @@ def compact(as_json: bool, **flags: object) -> None:
 
 
 @click.command()
-@gallery_options
+@gallery_option
+@index_option
 @click.option("--repair", is_flag=True, hidden=True)
 @json_option
 def doctor(repair: bool, as_json: bool, **flags: object) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from soutu.gallery import Gallery, Mode
 
 Flags = dict[str, Any]
-Command = TypeVar("Command", bound=Callable[..., object])
 
-_gallery_option = click.option(
+gallery_option = click.option(
     "--gallery", "-g", metavar="FOLDER", help="The gallery: its folder, or one inside it."
 )
 index_option = click.option(
@@ -36,11 +35,6 @@ paths_option = click.option("--paths-only", is_flag=True, help="Print only paths
 null_option = click.option(
     "--null", "-0", is_flag=True, help="With --paths-only: end each path with NUL, not a new line."
 )
-
-
-def gallery_options(command: Command) -> Command:
-    """Add ``--gallery`` and ``--index``, by which ``open_gallery`` finds the gallery."""
-    return _gallery_option(index_option(command))
 
 
 def open_gallery(flags: Flags, mode: Mode = "default") -> Gallery:

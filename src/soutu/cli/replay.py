@@ -11,7 +11,8 @@ import click
 from soutu.cli.log import BAD_LINES
 from soutu.cli.options import (
     device_option,
-    gallery_options,
+    gallery_option,
+    index_option,
     json_option,
     model_option,
     open_gallery,
@@ -65,7 +66,8 @@ DETAILS = {
 @click.option("--against", metavar="MODEL", help="Compare the gallery's model with this one.")
 @click.option("-k", type=click.IntRange(1), metavar="N", help="Compare the first N results.")
 @click.option("--expansions", metavar="FILE", help="YAML rules laid over the built-in ones.")
-@gallery_options
+@gallery_option
+@index_option
 @model_option
 @device_option
 @json_option

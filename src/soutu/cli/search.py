@@ -9,7 +9,8 @@ import click
 
 from soutu.cli.options import (
     device_option,
-    gallery_options,
+    gallery_option,
+    index_option,
     json_option,
     k_option,
     model_option,
@@ -59,7 +60,8 @@ server_option = click.option(
 @click.option("--also", multiple=True, metavar="MODEL", help="Search with this model too.")
 @server_option
 @k_option
-@gallery_options
+@gallery_option
+@index_option
 @store_option
 @model_option
 @device_option
@@ -106,7 +108,8 @@ def search(
 @click.argument("image")
 @server_option
 @k_option
-@gallery_options
+@gallery_option
+@index_option
 @store_option
 @model_option
 @device_option
@@ -141,7 +144,8 @@ def _open_client(url: str, **local_options: object) -> Client:
 @click.command()
 @click.argument("query")
 @k_option
-@gallery_options
+@gallery_option
+@index_option
 @model_option
 @device_option
 @json_option
