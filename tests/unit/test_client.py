@@ -107,7 +107,7 @@ def test_an_answer_is_the_same_result(connect):
     assert result.vector.tolist() == [0, 1, 0, 0]
     assert result.model.languages == ("zh", "en")
     assert (result.index_state.generation, result.correction, result.k) == (3, 0.35, 5)
-    assert "no answer" in str(result.expanders[0].fault)
+    assert "no answer" in str(result.expanders[0].error)
     method, path, headers, body = asked[0]
     assert (method, path) == ("POST", "/api/v1/search")
     assert headers["Authorization"] == "Bearer secret-token"
