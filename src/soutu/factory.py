@@ -293,8 +293,8 @@ def open_embeddings(
             "import-model-differs",
             path=path,
             model=name,
-            made=described.model,
-            said=described.info.space,
+            named=described.model,
+            named_space=described.info.space,
             space=info.space,
         )
     return embeddings, EmbeddingSource(name, info)
@@ -486,5 +486,5 @@ def load_tuned_params(settings: Settings, space: str = "") -> TunedParams:
         return UNTUNED
     tuned = read_tuned(Path(settings.tuned).expanduser())
     if space and tuned.space and tuned.space != space:
-        raise BadConfig("tuned-space", file=settings.tuned, made=tuned.space, space=space)
+        raise BadConfig("tuned-space", file=settings.tuned, tuned_for=tuned.space, space=space)
     return tuned

@@ -154,8 +154,8 @@ def refresh_codes(store: VectorStore, encode: Encode, config: Settings) -> tuple
 
 
 def _reference(store: VectorStore) -> ScoreBaseline | None:
-    kept = store.get_meta(BASELINE_KEY + store.info.space)
-    return baseline_from_json(kept) if kept else None
+    stored = store.get_meta(BASELINE_KEY + store.info.space)
+    return baseline_from_json(stored) if stored else None
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ def check_gallery(home: Path) -> HealthReport:
     """
     with suppress(SoutuError):  # what stands in the way of it is about to be found
         bring_up_to_date(home)
-    found, checked = check_index(home)
-    return HealthReport((*found, *_check_model(home)), checked)
+    issues, checked = check_index(home)
+    return HealthReport((*issues, *_check_model(home)), checked)
 
 
 def _check_model(home: Path) -> Iterator[IntegrityIssue]:
@@ -290,9 +290,9 @@ def rebuild_gallery(
                     raise
                 info = known[0]
             file = captions or (root / meta["captions_file"] if meta.get("captions_file") else None)
-            gone = captions is None and file is not None and not file.is_file()
+            missing = captions is None and file is not None and not file.is_file()
             encoding = encoding or meta.get("captions_encoding") or None
-            read = read_captions(file, root, encoding=encoding) if file and not gone else None
+            read = read_captions(file, root, encoding=encoding) if file and not missing else None
             begin_new_index(old, folder)
             report = None
             with LocalStore.create_or_open(folder, info) as store:
@@ -326,7 +326,7 @@ def rebuild_gallery(
     with LocalStore.open(home, info.space) as store:
         state = store.state()
     if report:
-        problems = (BadCaptions("captions-gone", file=file),) if gone else ()
+        problems = (BadCaptions("captions-gone", file=file),) if missing else ()
         report = replace(
             report,
             captions=state.captions,

@@ -141,7 +141,7 @@ def _read(file: Path) -> dict[str, object]:
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadConfig("config-yaml", file=file, fault=" ".join(str(error).split())) from error
+        raise BadConfig("config-yaml", file=file, error=" ".join(str(error).split())) from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

@@ -18,7 +18,7 @@ from soutu.query.expansion import Expander
 from soutu.store.base import NewCaption, NewImage, Searchable, VectorStore
 from soutu.types import Floats, ModelInfo, Ranking, Rgb
 
-TEXTS = ("灰猫", "a gray cat on the grass", "", "金毛", "小猪 pig", "x" * 400)
+SAMPLE_TEXTS = ("灰猫", "a gray cat on the grass", "", "金毛", "小猪 pig", "x" * 400)
 DIM = 8
 MakeSearchable = Callable[[Floats, Floats], Searchable]
 """Makes a store of image vectors (n, dim) and caption vectors (n, dim): image i has the path
@@ -47,7 +47,7 @@ def encodes_unit_float32_rows(encoder: Encoder, exact: bool) -> None:
     images = [_image(seed) for seed in range(5)]
     for vectors, count in (
         (encoder.encode_images(images), 5),
-        (encoder.encode_texts(list(TEXTS)), len(TEXTS)),
+        (encoder.encode_texts(list(SAMPLE_TEXTS)), len(SAMPLE_TEXTS)),
     ):
         assert vectors.shape == (count, encoder.info.dim)
         assert vectors.dtype == np.float32
@@ -65,8 +65,8 @@ def encodes_batches_as_one_by_one(encoder: Encoder, exact: bool) -> None:
     images = [_image(seed, 40 + seed, 60) for seed in range(35)]
     single = np.concatenate([encoder.encode_images([image]) for image in images])
     _assert_close(encoder.encode_images(images), single, exact)
-    single = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
-    _assert_close(encoder.encode_texts(list(TEXTS)), single, exact)
+    single = np.concatenate([encoder.encode_texts([text]) for text in SAMPLE_TEXTS])
+    _assert_close(encoder.encode_texts(list(SAMPLE_TEXTS)), single, exact)
 
 
 def keeps_the_order_of_inputs(encoder: Encoder, exact: bool) -> None:
@@ -307,7 +307,7 @@ def refuses_vectors_that_are_none(make: MakeSearchable) -> None:
             raise AssertionError(f"{search} takes {vector}")
 
 
-def keeps_the_order_asked_for(make: MakeSearchable) -> None:
+def returns_rows_in_the_order_of_ids(make: MakeSearchable) -> None:
     """Rows and vectors come in the order of the ids; an unknown id is a KeyError."""
     images = _unit(6, DIM)
     store = make(images, images)
@@ -362,7 +362,7 @@ SEARCH_CHECKS: Sequence[Callable[[MakeSearchable], None]] = (
     finds_images_by_their_captions,
     answers_when_empty,
     refuses_vectors_that_are_none,
-    keeps_the_order_asked_for,
+    returns_rows_in_the_order_of_ids,
     counts_what_it_holds,
     scores_the_same_to_the_bit,
     nests_snapshots,

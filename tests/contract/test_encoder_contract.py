@@ -7,7 +7,7 @@ from soutu.models.batching import BatchingEncoder
 from soutu.models.bundle import read_bundle
 from soutu.models.catalog import open_model
 from soutu.models.onnx import OnnxEncoder
-from soutu.testing import ENCODER_CHECKS, TEXTS
+from soutu.testing import ENCODER_CHECKS, SAMPLE_TEXTS
 from tests.conftest import picture, write_bundle
 
 
@@ -36,7 +36,7 @@ def _exported(tmp_path, precision):
     from soutu.models.export import Samples, export
     from tests.small_models import load_small
 
-    samples = Samples([picture(i) for i in range(8)], list(TEXTS))
+    samples = Samples([picture(i) for i in range(8)], list(SAMPLE_TEXTS))
     return OnnxEncoder(
         export(load_small("clip", tmp_path), "small", samples, precision).bundle, "cpu"
     )

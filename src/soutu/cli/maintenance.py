@@ -100,7 +100,7 @@ def compact(as_json: bool, **flags: object) -> None:
 @click.command()
 @gallery_option
 @index_option
-@click.option("--repair", is_flag=True, hidden=True)
+@click.option("--repair", is_flag=True, hidden=True, help="Gone: see index --rebuild.")
 @json_option
 def doctor(repair: bool, as_json: bool, **flags: object) -> int:
     """Check the gallery's index for damage · 检查索引是否损坏"""

@@ -79,7 +79,7 @@ def read_grid(file: Path) -> list[SearchVariant]:
     try:
         grid = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadConfig("config-yaml", file=file, fault=" ".join(str(error).split())) from error
+        raise BadConfig("config-yaml", file=file, error=" ".join(str(error).split())) from error
     if not isinstance(grid, dict) or not grid:
         raise BadConfig("grid-form", file=file, known=", ".join(GRID_LISTS))
     for name in grid:

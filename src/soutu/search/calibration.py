@@ -320,7 +320,7 @@ def read_tuned(file: Path) -> TunedParams:
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadConfig("config-yaml", file=file, fault=" ".join(str(error).split())) from error
+        raise BadConfig("config-yaml", file=file, error=" ".join(str(error).split())) from error
     parts = ("space", "weights", "correction", "confidence", "min_confidence")
     if not isinstance(loaded, dict) or not set(loaded) <= {*parts}:
         raise BadConfig("tuned-form", file=file, known=", ".join(parts))

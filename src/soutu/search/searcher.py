@@ -194,8 +194,8 @@ class QueryScorer:
         images = self.store.image_vectors(ids.tolist()).astype(np.float64)
         best = (images @ self.vectors.T.astype(np.float64)).max(axis=1)
         for penalty in self.penalties:
-            shown = images @ penalty.vector.astype(np.float64) - penalty.threshold
-            best -= penalty.weight * np.maximum(0, shown)
+            excess = images @ penalty.vector.astype(np.float64) - penalty.threshold
+            best -= penalty.weight * np.maximum(0, excess)
         scores: Floats = best.astype(np.float32)
         return scores
 
@@ -548,15 +548,17 @@ class Searcher:
                 if variant.term != i or variant.unused == SWITCHED_OFF:
                     continue
                 try:
-                    found = self.store.search_text(
+                    ranking = self.store.search_text(
                         variant.text, MAX_CAPTION_HITS, where, exact=True
                     )
                 except Missing:
                     if self.hybrid == ON:
                         raise
                     return NO_HITS
-                exactness = np.maximum(0, found.scores - EXACT_MATCH) / (1 - EXACT_MATCH)
-                matches.append(Ranking(found.ids, exactness * np.float32(min(1.0, variant.weight))))
+                exactness = np.maximum(0, ranking.scores - EXACT_MATCH) / (1 - EXACT_MATCH)
+                matches.append(
+                    Ranking(ranking.ids, exactness * np.float32(min(1.0, variant.weight)))
+                )
             rankings.append(comb_max(matches))
             weights.append(term.weight)
         return weighted_sum(rankings, [weight / sum(weights) for weight in weights])

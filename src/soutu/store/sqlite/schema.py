@@ -383,7 +383,7 @@ def migrate(home: Path, version: int) -> None:
     """Bring the index at ``home`` from version ``found`` to ``SCHEMA_VERSION``. IndexCorrupt where
     it cannot be written, or where an index run goes on for longer than ``MIGRATION_WAIT``."""
     if not os.access(home, os.W_OK):
-        raise IndexCorrupt("index-older", home=str(home), found=version, wanted=SCHEMA_VERSION)
+        raise IndexCorrupt("index-older", home=str(home), found=version, current=SCHEMA_VERSION)
     with write_lock(home, wait=MIGRATION_WAIT):
         connection = connect(home, writing=True)
         try:
