@@ -1,8 +1,12 @@
 """Approximate search: which of a million slots are worth scoring exactly.
 
-A Faiss index of short codes (``recipe``) over the slots of a slab. It is derived: where it is
-absent, out of date or damaged, the slab is scanned, and the answer is the same. Codes only
-choose candidates; scores always come from the stored vectors.
+A Faiss index of short codes (``recipe``) over the slots of a slab. It is derived data: where it is
+absent, out of date or damaged, the slab is scanned, and the answer is the same. Codes only choose
+candidates; scores always come from the stored vectors.
+
+A manifest names the index file, what it covers and the recall it reached. It is a small JSON file
+beside the index file, sealed by a checksum over itself, and is renamed into place after it: where
+there is a manifest, the index is whole.
 """
 
 from __future__ import annotations
@@ -21,11 +25,6 @@ from soutu.errors import IndexCorrupt
 from soutu.fs import atomic_write
 from soutu.types import Bits, Floats, Ids
 
-# What is known of a derived index: which file it is, what it covers, how much it can be trusted.
-#
-# A manifest is a small JSON file beside the index file that it names, sealed by a checksum over
-# itself. It is renamed into place after the index file: where it is, the index is whole.
-
 
 @dataclass(frozen=True)
 class RecallEstimate:
@@ -39,8 +38,11 @@ class RecallEstimate:
 
 @dataclass(frozen=True)
 class SearchEffort:
-    """The effort for up to ``k`` results: ``lists`` are scanned, the best ``candidates`` by code
-    are scored from their vectors. ``reached`` is recall@k by the kind of query."""
+    """The effort for up to ``k`` results.
+
+    ``lists`` are scanned, and the best ``candidates`` by code are scored from their vectors.
+    ``reached`` is recall@k by kind of query.
+    """
 
     k: int
     lists: int
@@ -50,8 +52,11 @@ class SearchEffort:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``file`` holds codes of the vectors at slots 0 to ``slots`` - 1, in ``lists`` lists;
-    ``checksum`` is its CRC-32. ``built`` is UTC, ISO 8601; ``seconds`` is what building took."""
+    """The description of an index file.
+
+    ``file`` holds codes of the vectors at slots 0 to ``slots`` - 1, in ``lists`` lists;
+    ``checksum`` is its CRC-32. ``built`` is UTC, ISO 8601; ``seconds`` is the time it took.
+    """
 
     file: str
     checksum: int
@@ -64,7 +69,7 @@ class Manifest:
     seconds: float
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the index file in ``folder`` is what was written."""
+        """Check that the index file in ``folder`` is what was written."""
         try:
             return file_checksum(folder / self.file) == self.checksum
         except OSError:
@@ -72,11 +77,12 @@ class Manifest:
 
 
 def manifest_path(folder: Path, kind: str) -> Path:
+    """Return the path of the manifest of ``kind``."""
     return folder / f"{kind}.ann.json"
 
 
 def read_manifest(folder: Path, kind: str) -> Manifest | None:
-    """None where there is no index. IndexCorrupt for a manifest that is not what was written."""
+    """Read a manifest, or None if there is none; IndexCorrupt if it is not what was written."""
     path = manifest_path(folder, kind)
     try:
         record = json.loads(path.read_bytes())
@@ -91,8 +97,7 @@ def read_manifest(folder: Path, kind: str) -> Manifest | None:
 
 
 def manifest_from(body: Mapping[str, Any]) -> Manifest:
-    """What ``asdict`` made of a manifest. TypeError, KeyError or AttributeError for anything
-    else."""
+    """Restore a manifest from ``asdict``; TypeError, KeyError or AttributeError otherwise."""
     levels = tuple(
         SearchEffort(
             **{**row, "reached": {n: RecallEstimate(**r) for n, r in row["reached"].items()}}
@@ -103,7 +108,7 @@ def manifest_from(body: Mapping[str, Any]) -> Manifest:
 
 
 def write_manifest(folder: Path, kind: str, manifest: Manifest) -> None:
-    """Put ``manifest`` in the place of the one before, and wait until it is on disk."""
+    """Replace the manifest of ``kind``, and wait until it is on disk."""
     path = manifest_path(folder, kind)
     body = asdict(manifest)
     text = json.dumps({"ann": body, "checksum": _seal(body)}, indent=1)
@@ -112,8 +117,10 @@ def write_manifest(folder: Path, kind: str, manifest: Manifest) -> None:
 
 
 def file_checksum(path: Path) -> int:
-    """CRC-32 of a file: any single changed byte changes it, and it costs half a millisecond a
-    megabyte."""
+    """Compute the CRC-32 of a file.
+
+    Any single changed byte changes it, and it costs half a millisecond per megabyte.
+    """
     value = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -125,13 +132,15 @@ def _seal(body: object) -> int:
     return crc32(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
 
 
-EXACT_BELOW = 20_000  # vectors; a scan of so many takes a millisecond or two
+EXACT_BELOW = 20_000  # vectors; scanning this many takes a millisecond or two
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """``slots`` (n,) with their scores by code, ``codes`` (n,), best first, and by vector,
-    ``scores`` (n,); ``every``: no others were admitted."""
+    """Slots (n,) to rank, best first by their scores by code, ``codes`` (n,).
+
+    ``scores`` (n,) are computed from the vectors; ``every``: no other slots were admitted.
+    """
 
     slots: Ids
     codes: Floats
@@ -139,8 +148,11 @@ class Candidates:
     every: bool
 
     def settle(self, k: int) -> bool:
-        """Whether what was left out is unlikely to be among the best ``k``: what the last code
-        says, and three times the codes' error, is no more than the k-th best score."""
+        """Tell whether the slots left out are unlikely to be among the best ``k``.
+
+        True if the last score by code plus three times the error of the codes is no more than the
+        k-th best score.
+        """
         if self.every:
             return True
         kth = float(np.partition(self.scores, len(self.scores) - k)[len(self.scores) - k])
@@ -153,12 +165,14 @@ class Ann:
     def __init__(self, index: Any, manifest: Manifest) -> None:  # noqa: ANN401  (Faiss has no types)
         self.manifest = manifest
         self._index = index
-        self._efforts: dict[int, Any] = {}  # Faiss's parameters, by lists
+        self._efforts: dict[int, Any] = {}  # Faiss's search parameters, by number of lists
 
     @classmethod
     def load(cls, folder: Path, kind: str) -> Ann | None:
-        """The index of this kind in ``folder``; None where there is none or Faiss is not
-        installed. IndexCorrupt("ann-damaged") where a file is not what was written."""
+        """Load the index of ``kind`` from ``folder``; None without an index or without Faiss.
+
+        IndexCorrupt("ann-damaged") if a file is not what was written.
+        """
         manifest = read_manifest(folder, kind)
         if manifest is None:
             return None
@@ -166,30 +180,32 @@ class Ann:
         try:
             import faiss
 
-            # First: what Faiss reads it believes.
+            # Before reading: Faiss trusts what it reads.
             if not manifest.is_whole(folder):
                 raise IndexCorrupt("ann-damaged", file=str(path))
             with open(path, "rb") as file:
                 index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
-            # Vectors are read at the slots it names, and no further than the manifest says.
+            # It must name no slot beyond those of the manifest: vectors are read there.
             if index.ntotal != manifest.slots:
                 raise IndexCorrupt("ann-damaged", file=str(path))
             return cls(index, manifest)
         except ImportError:
             return None
-        except (OSError, RuntimeError) as error:  # RuntimeError: what Faiss raises
+        except (OSError, RuntimeError) as error:  # Faiss raises RuntimeError
             raise IndexCorrupt("ann-damaged", file=str(path)) from error
 
     def level(self, k: int) -> SearchEffort | None:
-        """The effort that keeps the promise for ``k`` results; None for more than it was made
-        for."""
+        """Return the effort that reaches the target for ``k`` results; None for more than tuned."""
         return next((level for level in self.manifest.levels if k <= level.k), None)
 
     def candidates(
         self, query: Floats, level: SearchEffort, rows: Floats, bits: Bits | None = None
     ) -> Candidates:
-        """The slots that are likely to hold the best answers to ``query`` (dim,), of those whose
-        vectors are ``rows`` (slots, dim). ``bits``: only slots whose bit is set count."""
+        """Find the slots likely to hold the best answers to ``query`` (dim,).
+
+        ``rows`` (slots, dim) are the vectors of the slab; with ``bits``, only slots whose bit is
+        set are searched.
+        """
         import faiss
 
         effort = self._efforts.get(level.lists) if bits is None else None
@@ -198,17 +214,17 @@ class Ann:
             effort = faiss.SearchParametersIVF(nprobe=level.lists, **limits)
             if bits is None:
                 self._efforts[level.lists] = effort
-        # One query is too little work for two threads; several callers have threads of their own.
+        # One query is too little work for two threads, and callers bring threads of their own.
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)  # of this thread
         try:
             [codes], [slots] = self._index.search(query[None], level.candidates, params=effort)
             every = bool(slots[-1] < 0)
             if every:
-                valid = slots >= 0  # -1 where there were fewer
+                valid = slots >= 0  # -1 stands for no candidate
                 codes, slots = codes[valid], slots[valid]
             scores = np.empty(len(slots), np.float32)
-            # Where they lie on disk: a copy of them would take half as long again.
+            # Read in place: copying the rows first would take half as long again.
             faiss.fvec_inner_products_by_idx(
                 *map(faiss.swig_ptr, (scores, query, rows, slots)), len(query), 1, len(slots)
             )
@@ -218,9 +234,9 @@ class Ann:
 
 
 def file_signature(folder: Path, kind: str) -> tuple[int, int] | None:
-    """Changes whenever another index takes the place of this one; None where there is none."""
+    """Return a value that changes with every new index of ``kind``; None if there is none."""
     try:
-        status = os.stat(f"{folder}/{kind}.ann.json")  # noqa: PTH116  (each search asks)
+        status = os.stat(f"{folder}/{kind}.ann.json")  # noqa: PTH116  (runs in each search)
     except FileNotFoundError:
         return None
     return status.st_mtime_ns, status.st_ino

@@ -1,4 +1,10 @@
-"""When the codes of a space are built anew, and on which queries they are tuned."""
+"""Build the codes of a space, tune the effort of their search, and tell when to rebuild them.
+
+Approximate search fails quietly, most of all on texts: they lie off the cone of the images, for
+which the lists of an index are drawn. What reaches a recall of 1.0 on images reached 0.73 on texts
+in our measurements (benchmarks/results/search.json). So effort is tuned on queries like the real
+ones, against the exact answers, and the recall reached is written down.
+"""
 
 from __future__ import annotations
 
@@ -40,35 +46,31 @@ from soutu.store.sqlite.vectors import (
 )
 from soutu.types import Floats, Ids
 
-# The recall promise: how much effort a search must make, found by trying.
-#
-# ANN fails quietly, and on text most of all: texts lie off the cone of the pictures, where the
-# lists of an index were not drawn for them. What reaches a recall of 1.0 on pictures reached 0.73
-# on texts in our measurements (benchmarks/results/search.json). So effort is chosen on queries
-# like those that will be asked, against the exact answers, and what was reached is written down.
-
-
-DEPTHS = (10, 100)  # results that effort is found for
+DEPTHS = (10, 100)  # values of k that effort is tuned for
 CANDIDATES = (20, 32, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 4000)
-SCORING = 28  # one candidate's vector costs as much as scanning so many codes
+SCORING = 28  # codes scanned in the time that scoring one candidate's vector takes
 _BLOCK = 1 << 15
-_DEPTH = max(DEPTHS) + 20  # some more: who ties at the edge is right too
-_TIE = 1e-6  # scores as close as this are one as good as the other
+_DEPTH = max(DEPTHS) + 20  # a margin: results that tie at the edge are right too
+_TIE = 1e-6  # scores this close count as equal
 
 Queries: TypeAlias = Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """For each query the ids of its exact best (``ids`` (q, most), best first) and ``good``:
-    how many of these count as right among the best k, ties included, by k."""
+    """The ids of the exact best of each query, ``ids`` (q, most), best first.
+
+    ``good`` (q,), by k: how many of these count as right among the best k, ties included.
+    """
 
     ids: Ids
     good: Mapping[int, Ids]
 
     def hits(self, candidates_ids: Ids, k: int) -> Ids:
-        """(q, candidates): of the best k, how many are among the first candidates ``found``
-        (q, candidates), up to each."""
+        """Count the hits among the first 1, 2, … candidates, at most ``k``: int64 (q, candidates).
+
+        ``candidates_ids`` (q, candidates) are the ids found for each query, best first.
+        """
         table = np.zeros(candidates_ids.shape, np.int64)
         for row, (ids, good) in enumerate(zip(self.ids, self.good[k], strict=True)):
             table[row] = np.minimum(np.cumsum(np.isin(candidates_ids[row], ids[:good])), k)
@@ -76,8 +78,7 @@ class GroundTruth:
 
 
 class ExactSearch:
-    """The exact answers to ``queries`` (q, dim), found block by block, so that no more than a block
-    is in memory."""
+    """Exact answers to ``queries`` (q, dim), found one block of vectors at a time."""
 
     def __init__(self, queries: Floats) -> None:
         self._queries = queries
@@ -85,7 +86,7 @@ class ExactSearch:
         self._ids: Ids = np.empty((len(queries), 0), np.int64)
 
     def take(self, ids: Ids, vectors: Floats) -> None:
-        """Look at these ``vectors`` (n, dim) of ``ids`` (n,) too."""
+        """Search these ``vectors`` (n, dim) of ``ids`` (n,) too."""
         block = self._queries @ vectors.T
         if block.shape[1] > _DEPTH:
             nearest = np.argpartition(-block, _DEPTH - 1, axis=1)[:, :_DEPTH]
@@ -100,7 +101,7 @@ class ExactSearch:
         self._ids = np.take_along_axis(block_ids, order, axis=1)
 
     def right(self) -> GroundTruth:
-        """What was right among all that was looked at."""
+        """Return the exact answers among all vectors taken."""
         scores, count = self._scores, self._scores.shape[1]
         good = {
             k: (scores >= scores[:, min(k, count) - 1, None] - _TIE).sum(axis=1) for k in DEPTHS
@@ -114,13 +115,24 @@ def tune_effort(
     queries: Queries,
     target: float,
 ) -> tuple[SearchEffort, ...]:
-    """The least effort for each depth that keeps recall at ``target`` on each kind of
-    ``queries`` (name → (q, dim)). Effort is chosen on every other query, so that the lower end
-    of the 95 % interval is no less than the target; it must also hold on the rest, and what is
-    reported is what was reached there. A depth that cannot be reached is left out: such searches
-    will be exact.
+    """Find the least effort for each depth that reaches the target on each kind of query.
 
-    ``index`` holds ``vectors`` (n, dim), its ids are their rows.
+    Parameters
+    ----------
+    index
+        Faiss index of ``vectors``; its ids are their rows.
+    vectors
+        Float32 (n, dim).
+    queries
+        Query vectors (q, dim) by kind of query.
+    target
+        Recall@k to reach.
+
+    Returns
+    -------
+    tuple of SearchEffort
+        By ascending depth, each as ``judge_effort`` demands. A depth that misses the target is left
+        out: such searches will be exact.
     """
     truth = {name: _exact(vectors, rows) for name, rows in queries.items()}
     best: dict[int, tuple[int, SearchEffort]] = {}
@@ -140,7 +152,7 @@ def tune_effort(
 
 
 def _probes(lists: int) -> list[int]:
-    """From a 32nd of the lists to all, in steps of about √2."""
+    """Return numbers of lists from a 32nd of them to all, in steps of about √2."""
     steps = {max(1, round(lists / 2 ** (half / 2))) for half in range(11)}
     return sorted(steps)
 
@@ -152,7 +164,7 @@ def _cheapest(
     truth: Mapping[str, GroundTruth],
     target: float,
 ) -> SearchEffort | None:
-    """The fewest candidates that do on every kind of query; None where the most do not."""
+    """Return the effort with the fewest candidates that reaches the target; None if none does."""
     hits = {name: truth[name].hits(candidates[name], k) for name in candidates}
     for count in CANDIDATES:
         if count < k:
@@ -167,22 +179,24 @@ def _cheapest(
 def judge_effort(
     hits: Mapping[str, Ids], k: int, target: float
 ) -> Mapping[str, RecallEstimate] | None:
-    """Estimate the recall of an effort, if it keeps the promise.
+    """Estimate the recall of an effort, or reject it.
+
+    Effort is chosen on every second query and must hold on the rest.
 
     Parameters
     ----------
     hits
-        By kind of query: of the best ``k``, how many were among the candidates, int64 (q,).
+        By kind of query: how many of the best ``k`` were among the candidates, int64 (q,).
     k
-        Results asked for.
+        Number of results.
     target
-        Recall@k to be reached.
+        Recall@k to reach.
 
     Returns
     -------
     Mapping of str to RecallEstimate, or None
-        What was reached on every second query. None unless on the others, which the effort is
-        chosen on, the lower end of every interval is ``target`` or more, and on these every mean.
+        Recall on the rest. None unless every mean there reaches ``target`` and, on the queries
+        that effort is chosen on, so does the lower end of every 95 % interval.
     """
     chosen_on = [_estimate_recall(table[::2], k) for table in hits.values()]
     judged_on = {name: _estimate_recall(table[1::2], k) for name, table in hits.items()}
@@ -215,15 +229,12 @@ def _exact(vectors: Floats, queries: Floats) -> GroundTruth:
     return exact.right()
 
 
-# Building the index of codes: beside the one in use, renamed when it is whole.
-
-
 RECIPE = "IVF{lists},PQ{parts}x4fs"
 """Inverted lists of product-quantised codes, 4 bits for two numbers each (128 bytes for 512), laid
 out for the processor's table look-ups (André et al., Quicker ADC, arXiv 1812.09162). Of what Faiss
 has this was the fastest at a recall of 0.99 on texts: benchmarks/results/search.json."""
 
-_TRAIN = 40  # vectors a list is drawn from; Faiss asks for at least 39
+_TRAIN = 40  # training vectors per list; Faiss asks for at least 39
 _ROUNDS = 10
 _CODE_BLOCK = 1 << 16
 
@@ -235,8 +246,11 @@ def build_codes(
     queries: Callable[[], Queries],
     target: float,
 ) -> Manifest:
-    """Build the index of ``vectors`` (n, dim), the slab's rows from slot 0, tune it on
-    ``queries`` and put it in the place of the one before. ImportError without Faiss."""
+    """Build and tune the index of ``vectors`` (n, dim), a slab's rows from slot 0.
+
+    It is tuned on ``queries`` and replaces the index in use once it is whole on disk. ImportError
+    without Faiss.
+    """
     import faiss
 
     start = time.perf_counter()
@@ -266,26 +280,25 @@ def build_codes(
 
 
 def lists_for(slots: int) -> int:
-    """Twice the square root, as a power of two: 2,048 for a million."""
+    """Return twice the square root of ``slots`` as a power of two: 2,048 for a million."""
     return 1 << round(math.log2(2 * slots**0.5))
 
 
 def remove_stale(folder: Path, kind: str) -> None:
-    """Remove index files that no manifest names: one before this, or one left half-written."""
+    """Remove index files that no manifest names: replaced ones and half-written ones."""
     try:
         manifest = read_manifest(folder, kind)
-    except IndexCorrupt:  # which doctor has yet to look at
+    except IndexCorrupt:  # left for doctor to repair
         return
     for path in folder.glob(f"{kind}.ann.*"):
         if path.suffix != ".json" and (manifest is None or path.name != manifest.file):
-            with suppress(
-                OSError
-            ):  # Windows keeps what a reader has open; the next run tries again
+            # Windows keeps a file that a reader has open; the next run tries again.
+            with suppress(OSError):
                 path.unlink()
 
 
 def _sample(vectors: Floats, count: int) -> Floats:
-    """``count`` rows, the same ones every time, in the order in which they lie on disk."""
+    """Sample ``count`` rows, always the same ones, in their order on disk."""
     if count >= len(vectors):
         return np.ascontiguousarray(vectors)
     rows = np.random.default_rng(0).choice(len(vectors), count, replace=False)
@@ -293,7 +306,7 @@ def _sample(vectors: Floats, count: int) -> Floats:
 
 
 def _save(folder: Path, kind: str, index: Any) -> tuple[str, int]:  # noqa: ANN401
-    """Write the index to a file of its own; returns its name and checksum."""
+    """Write the index to a new file and return its name and checksum."""
     import faiss
 
     name = f"{kind}.ann.{time.time_ns():x}"
@@ -310,10 +323,10 @@ def _save(folder: Path, kind: str, index: Any) -> tuple[str, int]:  # noqa: ANN4
     return name, checksum
 
 
-TUNING_TEXTS = 640  # queries that effort is tuned on
-FEWEST = 256  # captions that speak for all
+TUNING_TEXTS = 640  # text queries that effort is tuned on
+FEWEST = 256  # captions needed to tune on them rather than on phrases
 TUNING_IMAGES = 128
-CORRECTED = "corrected"  # texts, as they are asked where hubs are held back
+CORRECTED = "corrected"  # kind of query: texts less the shift that holds back hubs
 
 
 def refresh_codes(
@@ -323,7 +336,7 @@ def refresh_codes(
     target: float,
     shift: Floats | None,
 ) -> list[str]:
-    """Build the codes of ``space`` where they are due; returns the names of those kinds."""
+    """Build the codes of ``space`` where they are due, and return the names of those kinds."""
     if importlib.util.find_spec("faiss") is None:
         return []
     built = []
@@ -339,8 +352,11 @@ def refresh_codes(
 
 
 def _due(space: Space, kind: VectorKind, slots: int, target: float, shift: Floats | None) -> bool:
-    """Whether the codes are absent, damaged, promise something else, or leave so many of the
-    ``slots`` uncovered that scanning those costs more than all the rest."""
+    """Tell whether codes must be built.
+
+    They must if they are absent, damaged or tuned for another target or shift, or if scanning the
+    ``slots`` they do not cover costs more than all the rest.
+    """
     try:
         manifest = read_manifest(space.folder, kind.name)
     except IndexCorrupt:
@@ -360,7 +376,7 @@ def _queries(
     phrases: Callable[[], Floats],
     shift: Floats | None,
 ) -> Queries:
-    """What will be asked of ``kind``: pictures by texts and by pictures, captions by pictures."""
+    """Return queries like the real ones: texts and images for images, images for captions."""
     pictures = _some(connection, space, IMAGES, TUNING_IMAGES if kind is IMAGES else TUNING_TEXTS)
     if kind is not IMAGES:
         return {"image": pictures}
@@ -371,7 +387,7 @@ def _queries(
 
 
 def _some(connection: sqlite3.Connection, space: Space, kind: VectorKind, count: int) -> Floats:
-    """Vectors of up to ``count`` of what is live, picked without preference, always the same."""
+    """Sample up to ``count`` vectors that a search can return, always the same ones."""
     slots = load_visible(connection, space.id, kind).slots
     if len(slots) > count:
         slots = np.sort(np.random.default_rng(0).choice(slots, count, replace=False))

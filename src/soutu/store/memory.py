@@ -1,4 +1,4 @@
-"""Searching features that are plain arrays: row i is one image with one caption."""
+"""A store of features in plain arrays: row i is one image with one caption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 
 class ArrayStore:
-    """Implements ``Searchable``, in memory. The ids of images and captions are row numbers."""
+    """A ``Searchable`` in memory; the ids of images and captions are row numbers."""
 
     def __init__(
         self,
@@ -26,37 +26,41 @@ class ArrayStore:
         captions: Sequence[str],
         card: ModelInfo,
     ) -> None:
-        """Vectors are float32 (n, card.dim), unit rows; ``paths`` and ``captions`` have n items.
-        ValueError where they do not fit together."""
+        """Take n unit rows of float32 (n, card.dim) of each kind, n paths and n captions.
+
+        ValueError if they do not fit together.
+        """
         if len(paths) != len(captions):
             raise ValueError(f"{len(paths)} paths beside {len(captions)} captions")
         self.info = card
         self._paths, self._captions = tuple(paths), tuple(captions)
         self._images = validate_rows(image_vectors, len(paths), card.dim)
-        self._words: sqlite3.Connection | None = None  # made when it is first needed
+        self._words: sqlite3.Connection | None = None  # created on first use
         self._lock = Lock()
         self._texts = validate_rows(caption_vectors, len(paths), card.dim)
 
     def snapshot(self) -> AbstractContextManager[None]:
+        """Do nothing: an array store never changes."""
         return nullcontext()
 
     def state(self) -> IndexState:
-        """Nothing ever changes here: the generation is 0."""
+        """Describe the store; its generation is always 0."""
         return IndexState(0, self.info.space, len(self._paths), len(self._captions))
 
     def search_images(self, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
-        """BadQuery for a filter: of these pictures only paths and captions are known."""
+        """Find the nearest images; BadQuery for a filter, as only paths and captions are known."""
         if where is not None:
             raise BadQuery("where-arrays")
         return self._search(self._images, vector, k)
 
     def search_captions(self, vector: Floats, k: int) -> Ranking:
+        """Find the nearest captions."""
         return self._search(self._texts, vector, k)
 
     def search_text(
         self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
     ) -> Ranking:
-        """As ``search_images``; Missing where SQLite has no FTS5."""
+        """Search the captions; BadQuery for a filter, Missing if SQLite has no FTS5."""
         if where is not None:
             raise BadQuery("where-arrays")
         from soutu.store import text_search
@@ -69,21 +73,24 @@ class ArrayStore:
             return text_search.rank_captions(self._words, text, k, admitted, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
-        """Their size in pixels is not known: 0 × 0."""
+        """Return image rows; their size in pixels is not known, so 0 × 0."""
         return [ImageRow(i, (self._paths[i],), (self._captions[i],), 0, 0) for i in self._rows(ids)]
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
+        """Return caption rows."""
         return [CaptionRow(i, i, self._captions[i]) for i in self._rows(ids)]
 
     def count_images(self, where: Filter) -> int:
+        """Raise BadQuery: filters need more than the paths and captions known here."""
         raise BadQuery("where-arrays")
 
     def get_meta(self, key: str) -> str | None:
-        """Nothing is remembered here."""
+        """Return None: an array store has no metadata."""
         del key
         return None
 
     def image_vectors(self, ids: Sequence[int]) -> Floats:
+        """Return the vectors (n, dim) of these image ids."""
         return self._images[self._rows(ids)]
 
     def _search(self, rows: Floats, vector: Floats, k: int) -> Ranking:

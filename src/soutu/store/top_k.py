@@ -1,4 +1,4 @@
-"""Picking the best of many scores: exact, in an order that depends on nothing but the scores."""
+"""Pick the best of many scores: exact, in an order that depends on nothing but the scores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 Positions: TypeAlias = "NDArray[np.intp]"
 
 _EPS = float(np.finfo(np.float32).eps)
-_FEW = 1000  # scores that are sorted in less time than it takes to pick the best of them
+_FEW = 1000  # up to this many scores, sorting is faster than picking the best
 _BLOCK_VALUES = 1 << 20  # float64 values in flight while rescoring: 8 MiB
 
 
 def top_k(scores: Floats, ids: Ids, k: int) -> Ranking:
-    """The ``k`` highest ``scores`` (n,), descending, ties by ``ids`` (n,) ascending, also where
-    ties straddle the k-th place. All of them if ``k`` exceeds n, none if it is below 1.
-    Scores must not be NaN."""
+    """Return the ``k`` highest ``scores`` (n,), descending, ties by ``ids`` (n,) ascending.
+
+    This holds where ties straddle the k-th place too. All of them if ``k`` exceeds n,
+    none if it is below 1. Scores must not be NaN.
+    """
     count = len(scores)
     if k < 1 or count == 0:
         return Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -42,12 +44,11 @@ def top_k(scores: Floats, ids: Ids, k: int) -> Ranking:
 
 
 def rescoring_candidates(scores: Floats, k: int, vector: Floats) -> Positions:
-    """Positions of all rows that may be among the best ``k`` >= 1, given float32 ``scores`` (n,)
-    of unit rows with ``vector`` (dim,).
+    """Return the positions of all rows that may be among the best ``k`` >= 1.
 
-    A float32 product of a row depends in its last digits on the row's place in the block and
-    on the number of threads. What may have changed places by that is kept, to be settled by
-    ``exact_scores``.
+    ``scores`` (n,) are float32 inner products of unit rows with ``vector`` (dim,). Their last
+    digits depend on the row's place in the block and on the number of threads, so rows that this
+    may have reordered are kept, for ``exact_scores`` to settle.
     """
     count = len(scores)
     if k >= count:
@@ -58,8 +59,10 @@ def rescoring_candidates(scores: Floats, k: int, vector: Floats) -> Positions:
 
 
 def exact_scores(rows: Floats, vector: Floats) -> Floats:
-    """Inner products of ``rows`` (n, dim) with ``vector`` (dim,), summed in float64 row by row:
-    equal rows have equal scores wherever they stand."""
+    """Compute inner products of ``rows`` (n, dim) with ``vector`` (dim,) in float64.
+
+    Summed row by row: equal rows have equal scores wherever they stand.
+    """
     wide = vector.astype(np.float64)
     step = max(1, _BLOCK_VALUES // len(vector))
     if len(rows) <= step:
