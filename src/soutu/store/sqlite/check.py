@@ -1,7 +1,7 @@
 """Find what is damaged in an index: database, rows, vectors, codes, the files around them.
 
 SQLite's own check does not see a flipped letter; the rows' checksums do. Nothing is changed here:
-an index is derived, and ``soutu index --rebuild`` makes it anew (``rebuild.py``).
+an index is derived, and ``soutu index --rebuild`` makes a new one (``rebuild.py``).
 """
 
 from __future__ import annotations
@@ -94,14 +94,17 @@ _LARGEST = {
 
 
 class RawText(bytes):
-    """What SQLite holds as TEXT, undecoded: a flipped letter may be no text any more."""
+    """Hold SQLite's TEXT undecoded: after a flipped bit it may not be UTF-8 any more."""
 
 
 class RawIndex:
-    """The rows and vectors of an index as they lie on disk, in one consistent state."""
+    """Read rows and vectors as they lie on disk, in one consistent state."""
 
     def __init__(self, home: Path, database: Path | None = None) -> None:
-        """Open the index at ``home``; its database may lie in another folder. IndexCorrupt."""
+        """Open the index at ``home``; its database may lie in another folder.
+
+        Raises IndexCorrupt if the database cannot be opened.
+        """
         self.home = home
         self.connection = connect(database or home)
         self.connection.text_factory = RawText
@@ -115,11 +118,14 @@ class RawIndex:
             raise
 
     def close(self) -> None:
+        """Close the database."""
         self.connection.close()
 
     def rows(self, table: str, order: str = "") -> Iterator[tuple[Row, bool]]:
-        """Yield each row of ``table``, and whether it is what was written: of a table of slots,
-        with the vector that lies there. ``READ_ERRORS`` where the file ends the reading."""
+        """Yield each row of ``table``, and whether it (and the vector at its slot) is intact.
+
+        Raises one of ``READ_ERRORS`` where the file cannot be read further.
+        """
         kind = KINDS_BY_TABLE.get(table)
         sql = f"SELECT {', '.join(TABLES[table])}, checksum FROM {table} {order}"
         for row in self.connection.execute(sql):
@@ -141,7 +147,7 @@ class RawIndex:
             return None
 
     def vector_files(self) -> dict[tuple[object, str], VectorFile | None]:
-        """Return the file of each (space, kind); None for a space that cannot be understood."""
+        """Return the file of each (space, kind); None for an unreadable space."""
         if self._files is None:
             rows = self.connection.execute("SELECT id, folder, card FROM spaces")
             self._files = {
@@ -207,8 +213,10 @@ def check_index(home: Path) -> tuple[list[IntegrityIssue], dict[str, int]]:
 
 
 def wrong_definitions(index: RawIndex) -> tuple[int, list[str]]:
-    """Return the schema's version, and the names of tables that are not as this version makes
-    them. MissingIndex where nothing was ever written, IndexCorrupt for a newer Soutu's index."""
+    """Return the schema's version, and the names of tables that this version defines differently.
+
+    Raises MissingIndex where nothing was ever written, IndexCorrupt for a newer Soutu's index.
+    """
     definitions = {
         as_text(name): as_text(sql) for name, sql in index.connection.execute(_DEFINITIONS)
     }
@@ -230,13 +238,13 @@ def wrong_definitions(index: RawIndex) -> tuple[int, list[str]]:
 
 
 def structure_issue(error: object, table: str = "") -> IntegrityIssue:
-    """Say that the database file, or this table of it, cannot be read."""
+    """Report that the database file, or this table of it, cannot be read."""
     where = f"{DATABASE}: {table}" if table else DATABASE
     return IntegrityIssue("doctor-structure", where, detail=str(error))
 
 
 def row_issue(table: str, row: Row) -> IntegrityIssue:
-    """Say that this row, or its vector, is not what was written."""
+    """Report that this row, or its vector, is damaged."""
     return IntegrityIssue(_CODES[table], table, _row_key(table, row))
 
 
@@ -247,7 +255,7 @@ def as_text(value: object) -> str:
 
 @cache
 def _reference_schema() -> tuple[dict[str, str], dict[str, list[type]]]:
-    """Return each definition as SQLite writes it down, and the type of each table's columns."""
+    """Return each definition as SQLite stores it, and the types of all columns."""
     types: dict[str, type] = {"INTEGER": int, "TEXT": RawText, "BLOB": bytes}
     with closing(sqlite3.connect(":memory:")) as connection:
         fts = [text_search.CREATE_FTS] if text_search.available(connection) else []
@@ -264,7 +272,7 @@ _DEFINITIONS = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
 
 
 def _is_intact(table: str, row: Row, *covered: bytes) -> bool:
-    """Say whether ``row`` is what was written. ``covered``: what its checksum covers beside.
+    """Whether ``row`` is what was written; ``covered`` is what else its checksum covers.
 
     A TEXT that became a BLOB has the same checksum, but no comparison would find it.
     """
@@ -296,7 +304,7 @@ def _structure(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _rows(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Check every row, and every vector, against its checksum."""
+    """Check every row and every vector against its checksum."""
     for table in TABLES:
         try:
             order = "ORDER BY space, slot" if table in KINDS_BY_TABLE else ""
@@ -310,7 +318,7 @@ def _rows(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _slabs(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Check that files of vectors are there, and reach to the last slot in use."""
+    """Check that the vector files exist and reach to the last slot in use."""
     for number, name in index.connection.execute("SELECT id, folder FROM spaces"):
         for kind in KINDS:
             sql = f"""SELECT max(slot) + 1 FROM {kind.vectors}
@@ -325,7 +333,7 @@ def _slabs(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _references(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Check that what rows point to is there, and that no two vectors lie in one place."""
+    """Check that references resolve, and that no two vectors share a slot."""
     shared = {table: _SHARED.format(table) for table in KINDS_BY_TABLE}
     for code, conditions in (("doctor-ownerless", _DANGLING), ("doctor-shared", shared)):
         for table, condition in conditions.items():
@@ -337,7 +345,7 @@ def _references(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _counters(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Check that no counter would give an id or a slot a second time."""
+    """Check that no counter would give out an id or a slot a second time."""
     queries = dict(_LARGEST)
     for (space,) in index.connection.execute("SELECT id FROM spaces"):
         for kind in KINDS:
@@ -352,7 +360,7 @@ def _counters(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _visible_rows(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Check that packed answers are what the tables say."""
+    """Check that the packed copies agree with the tables."""
     revision = get_counter(index.connection, REVISION)
     sql = "SELECT pairs FROM packed WHERE space = ? AND kind = ? AND revision = ?"
     for (space,) in index.connection.execute("SELECT id FROM spaces").fetchall():
@@ -366,13 +374,13 @@ def _visible_rows(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _text_index(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Check that the text index says what the captions say."""
+    """Check that the text index agrees with the captions."""
     if error := text_index_error(index.connection):
         yield IntegrityIssue("doctor-text", text_search.TABLE, detail=error)
 
 
 def _codes(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Check manifests of codes, and the files that they name."""
+    """Check the manifests of codes, and the files that they name."""
     for (name,) in index.connection.execute("SELECT folder FROM spaces"):
         folder = index.home / "spaces" / as_text(name)
         for kind in KINDS:
@@ -389,7 +397,7 @@ def _codes(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _leftovers(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Find what runs that were killed left behind."""
+    """Find what killed runs left behind."""
     home = index.home
     for path in sorted((*home.glob("*"), *home.glob("spaces/*/*"))):
         temporary = path.name.endswith(_LEFTOVERS) and path.is_file()
@@ -399,8 +407,10 @@ def _leftovers(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 
 def _permissions(index: RawIndex) -> Iterator[IntegrityIssue]:
-    """Find what others than its owner may read or change. An index folder that the person named
-    (``--index DIR``) is theirs to open; what lies in it is not."""
+    """Find what others than the owner may read or change.
+
+    A folder that the user named (``--index DIR``) is theirs to open; what lies in it is not.
+    """
     if os.name == "nt":
         return
     home = index.home
@@ -431,8 +441,10 @@ _CHECKS: tuple[Check, ...] = (
 
 
 def _space_folders(home: Path) -> list[str]:
-    """Return the folders of vectors that are more than a space in the making: a run makes the
-    folder before the row, and fills it only after."""
+    """Return the folders of vectors, but not that of a space that is just being created.
+
+    A run makes the folder before the row, and fills it only after.
+    """
     return sorted(
         folder.name
         for folder in (home / "spaces").glob("*")

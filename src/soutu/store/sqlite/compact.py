@@ -1,9 +1,9 @@
-"""Giving back the room of what is gone.
+"""Reclaim the disk space of what was deleted or replaced.
 
-A picture that has lost its last path keeps its row and vectors, so that a file that comes back is
-not encoded again, and a vector that was replaced keeps its slot. Here they go: the vectors that
-are left are written to a new folder, and one transaction makes rows and folder change places.
-Killed before that, the index is as it was; after it, as it shall be.
+An image that has lost its last path keeps its row and vectors, so that a file that comes back is
+not encoded again; a vector that was replaced keeps its slot. Compaction drops both: it writes the
+remaining vectors to a new folder, and one transaction switches the rows to that folder. Killed
+before the commit, it leaves the index as it was; after it, compacted.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ _ORPHAN_IDS = f"id FROM images WHERE {_ORPHAN}"
 
 @dataclass(frozen=True)
 class CompactReport:
-    """``images`` and ``captions`` had no file any more, ``vectors`` belonged to nothing;
-    ``before`` and ``after`` are bytes on disk."""
+    """Report what was dropped, and the bytes on disk ``before`` and ``after``.
+
+    ``images`` and ``captions`` had no file any more, ``vectors`` belonged to nothing.
+    """
 
     images: int
     captions: int
@@ -61,8 +63,10 @@ class CompactReport:
 
 
 def compact(home: Path) -> CompactReport:
-    """Under the write lock: drop what has no file, and write the rest without gaps. Readers go on
-    meanwhile. IndexCorrupt where there is no room for it."""
+    """Drop what has no file and write the rest without gaps, under the write lock.
+
+    Readers go on meanwhile. Raises IndexCorrupt where there is no room for it.
+    """
     before = _size(home)
     with open_connection(home, writing=True) as connection:
         remove_old_generations(connection, home)
@@ -92,7 +96,7 @@ def _count(connection: sqlite3.Connection, table: str, condition: str) -> int:
 
 
 def _idle(connection: sqlite3.Connection, space: Space, kind: VectorKind) -> int:
-    """Slots of ``kind`` that no row refers to."""
+    """Count the slots of ``kind`` that no row refers to."""
     name = slot_counter(space.id, kind)
     row = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
     used = _count(connection, kind.vectors, f"space = {space.id}")
@@ -111,8 +115,10 @@ def _drop_orphans(connection: sqlite3.Connection) -> None:
 
 
 def _move(connection: sqlite3.Connection, space: Space) -> None:
-    """Write the vectors of ``space`` to its next folder, in the order in which they lie, and
-    make the rows refer to that. They are on disk before the transaction can end."""
+    """Write the vectors of ``space`` to its next folder, in slot order, and update the rows.
+
+    The vectors are on disk before the transaction can end.
+    """
     folder = next_folder(space)
     make_private_folder(folder)
     for kind in KINDS:
@@ -148,7 +154,7 @@ def _refer(
     pairs: Ids,
     moved: tuple[int, Floats],
 ) -> None:
-    """Seal the rows for their new slots; one that was damaged stays one that is seen to be."""
+    """Point the rows to their new slots; a damaged row stays recognizable."""
     first, vectors = moved
     updates = []
     for slot, ((owner, old), vector) in enumerate(zip(pairs.tolist(), vectors, strict=True), first):

@@ -1,9 +1,9 @@
 """Carry over what only an old index knows, and put the new index in its place.
 
-``soutu index --rebuild`` makes an index anew in ``.soutu/rebuild``, under the write lock. Until it
+``soutu index --rebuild`` makes a new index in ``.soutu/rebuild``, under the write lock. Until it
 is complete the old one answers; a process that is killed leaves one or the other, whole. From the
-old index come settings, history, captions that no file holds, pictures that were imported without
-a file, and vectors that the run does not make: all of it where its checksums hold.
+old index come settings, history, captions that no file holds, images that were imported without a
+file, and vectors that the run does not encode: all of it where its checksums hold.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ _RESET_KEYS = ("root", "model", DEFAULT)  # settings
 
 @dataclass
 class OldIndex:
-    """What can be proven of an index that is to be replaced.
+    """Hold what is intact of an index that is to be replaced.
 
-    ``rows`` are the intact rows of all tables but those of slots, ``damaged`` (table, what is
-    wrong, row) all others. ``raw`` is None where there is no reading the database; ``writable``
-    says whether SQLite would write to it.
+    ``rows`` are the intact rows of all tables but those of slots, ``damaged`` (table, issue, row)
+    all others. ``raw`` is None where the database cannot be read; ``writable`` says whether SQLite
+    would write to it.
     """
 
     home: Path
@@ -83,21 +83,23 @@ class OldIndex:
 
     @property
     def meta(self) -> dict[str, str]:
+        """Return the stored settings."""
         return {as_text(row[0]): as_text(row[1]) for row in self.rows["meta"]}
 
     @property
     def models(self) -> dict[int, ModelInfo]:
-        """The model of each space, by the space's number."""
+        """Return the model of each space, by the space's number."""
         return {row[0]: card_from_json(row[3]) for row in self.rows["spaces"]}
 
     def close(self) -> None:
+        """Close the database if it is open."""
         if self.raw is not None:
             self.raw.close()
 
 
 @dataclass
 class CarryReport:
-    """Counts of what came from the old index, and what of it was lost."""
+    """Count what came from the old index, and list what of it was lost."""
 
     images: int = 0
     captions: int = 0
@@ -134,9 +136,9 @@ def read_old_index(home: Path) -> OldIndex:
 
 
 def begin_new_index(old: OldIndex, folder: Path) -> None:
-    """Make an empty index in ``folder`` with the old one's settings, spaces and counters.
+    """Create an empty index in ``folder`` with the old one's settings, spaces and counters.
 
-    Processes that have the index open know spaces, pictures and captions by their numbers.
+    Processes that have the index open know spaces, images and captions by their numbers.
     """
     make_private_folder(folder)
     make_private_file(folder / DATABASE)
@@ -166,17 +168,17 @@ def begin_new_index(old: OldIndex, folder: Path) -> None:
 def carry_over(
     old: OldIndex, folder: Path, space: str, *, encoded: bool, captions: bool
 ) -> CarryReport:
-    """Add to the new index in ``folder`` what was not made anew.
+    """Add to the new index in ``folder`` what the run did not make.
 
     Parameters
     ----------
     space
-        The space that will be the gallery's own.
+        The space that will be the gallery's default.
     encoded
-        Whether all pictures that have a file are there, with vectors in ``space``. Else no model
-        was at hand, and pictures and vectors come from the old index.
+        Whether all images that have a file are there, with vectors in ``space``. If not, no model
+        was at hand, and images and vectors come from the old index.
     captions
-        Whether captions come from the old index. Else they were read from their file.
+        Whether captions come from the old index. If not, they were read from their file.
     """
     run = _Carrying(old, space if encoded else None)
     for number, card in old.models.items():
@@ -195,11 +197,11 @@ def carry_over(
 
 
 def put_in_place(old: OldIndex, folder: Path) -> None:
-    """Let the complete index in ``folder`` take the place of the old one, which is closed.
+    """Replace the old index by the complete one in ``folder``, and close the old one.
 
-    Folders of vectors go first, under names that the old index does not use. Then one transaction
-    of SQLite overwrites the old database, beside its readers; where SQLite cannot write to it, the
-    file is renamed over it.
+    Vector folders go first, under names that the old index does not use. Then one SQLite
+    transaction overwrites the old database, beside its readers; where SQLite cannot write to it,
+    the new file is renamed over it.
     """
     with closing(connect(folder, writing=True)) as new:
         for space in all_spaces(new, folder):
@@ -246,7 +248,7 @@ def _open_copy(home: Path) -> RawIndex:
 def _read_rows(
     raw: RawIndex, table: str, condition: str, key: str
 ) -> tuple[dict[Row, bool], list[IntegrityIssue]]:
-    """Return the rows that can be read, and whether each is intact; and what ended the reading."""
+    """Return the readable rows, whether each is intact, and what ended the reading."""
     rows: dict[Row, bool] = {}
     issues: list[IntegrityIssue] = []
     for order in ("", "DESC"):  # from the other end too, where a damaged page is in the way
@@ -260,7 +262,7 @@ def _read_rows(
 
 
 class _Carrying:
-    """``encoded``: the space whose vectors were made anew, if any."""
+    """Carry rows and vectors over; ``encoded`` is the space encoded again, if any."""
 
     def __init__(self, old: OldIndex, encoded: str | None) -> None:
         self.old, self.encoded = old, encoded
@@ -271,7 +273,7 @@ class _Carrying:
             self._paths[row[3]].append(row)
 
     def carry_images(self, writer: LocalWriter, number: int, card: ModelInfo) -> None:
-        """Carry vectors of pictures that are there, and pictures that no run can find."""
+        """Carry vectors of images that are there, and images that no run can find."""
         lacking = set(writer.images_without_vector())
         for owners, vectors in self._intact_vectors(IMAGES, number, card):
             contents = [self._images[owner][1] for owner in owners]
@@ -291,6 +293,7 @@ class _Carrying:
             self.carried.vectors += len(places) + len(set(rows))
 
     def carry_captions(self, writer: LocalWriter) -> None:
+        """Carry the captions of images that are there."""
         ids = self._new_ids(writer)
         captions = [
             NewCaption(ids[image], as_text(text), json.loads(tags))
@@ -303,6 +306,7 @@ class _Carrying:
         self.carried.captions = len(captions)
 
     def carry_caption_vectors(self, writer: LocalWriter, number: int, card: ModelInfo) -> None:
+        """Carry the vectors that captions lack."""
         lacking = {(row.image_id, row.text): row.id for row in writer.captions_without_vector()}
         ids = self._new_ids(writer)
         texts = {row[0]: (ids.get(row[1], 0), as_text(row[2])) for row in self.old.rows["captions"]}
@@ -313,7 +317,7 @@ class _Carrying:
             self.carried.vectors += len(new)
 
     def name_lost(self, paths: set[str], *, captions: bool) -> None:
-        """Name what was damaged, and neither made anew nor derived."""
+        """List what was damaged and neither made again nor derived."""
         again = {"counters", "changes", *(() if captions else ("captions",))}
         again |= {"images", "paths"} if self.encoded else set()
         for table, issue, row in self.old.damaged:
@@ -328,7 +332,7 @@ class _Carrying:
     def _intact_vectors(
         self, kind: VectorKind, number: int, card: ModelInfo
     ) -> Iterator[tuple[list[int], Floats]]:
-        """Yield the owners and vectors of one space, in batches; name those that are lost."""
+        """Yield owners and vectors of one space in batches; list the lost ones."""
         raw = self.old.raw
         assert raw is not None
         rows, unread = _read_rows(raw, kind.vectors, f"WHERE space = {number}", "owner")
@@ -346,13 +350,16 @@ class _Carrying:
             self.carried.lost += unread
 
     def _unfindable(self, owner: int) -> Row | None:
-        """Return the row of a picture that no index run has found: any where there was none, and
-        one without a size, which was imported without its file."""
+        """Return the row of an image that no index run has found.
+
+        Without a run that is any image; else one without a size, which was imported without its
+        file.
+        """
         image = self._images.get(owner)
         return image if image and (self.encoded is None or not image[2]) else None
 
     def _new_ids(self, writer: LocalWriter) -> dict[int, int]:
-        """Return the new numbers of pictures, by their old ones."""
+        """Return the new ids of images, by their old ones."""
         known = writer.known_content([row[1] for row in self._images.values()])
         return {row[0]: known[row[1]] for row in self._images.values() if row[1] in known}
 
@@ -363,7 +370,7 @@ def _new_image(image: Row, path: bytes, size: int, mtime_ns: int) -> NewImage:
 
 
 def _unused_folder(home: Path, name: str) -> Path:
-    """Return the first of ``NAME``, ``NAME-2``, … that is not there."""
+    """Return the first of ``NAME``, ``NAME-2``, … that does not exist."""
     folder, number = home / "spaces" / name, 1
     while folder.exists():
         number += 1
@@ -372,7 +379,7 @@ def _unused_folder(home: Path, name: str) -> Path:
 
 
 def _write_history(old: OldIndex, new: sqlite3.Connection) -> None:
-    """Write the old history and one line more; the run's own lines call every picture new."""
+    """Write the old history and one more line; the run's own calls every image new."""
     counters = {as_text(row[0]): row[1] for row in old.rows["counters"]}
     last = max((row[1] for row in old.rows["changes"]), default=0)
     generation = max(last, counters.get("generation", 0)) + 1
@@ -389,7 +396,7 @@ def _write_history(old: OldIndex, new: sqlite3.Connection) -> None:
 
 
 def _overwrite(home: Path, new: sqlite3.Connection) -> bool:
-    """Copy the new database over the old one; False where that is too damaged to be written."""
+    """Copy the new database over the old one; False if that is too damaged to write."""
     try:
         with translate_sqlite_errors(home), closing(connect(home, writing=True)) as current:
             new.backup(current)

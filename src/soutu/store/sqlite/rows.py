@@ -1,4 +1,4 @@
-"""From stored rows to the values that callers see."""
+"""Read rows and return them as the values that callers see."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from soutu.store.sqlite.vectors import VectorKind
 
 
 def image_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[ImageRow]:
-    """The images ``ids``, in that order; KeyError for one that is unknown."""
+    """Return the images ``ids``, in that order; raises KeyError for an unknown id."""
     image_ids = [int(id_) for id_ in ids]
     paths: defaultdict[int, list[str]] = defaultdict(list)
     sql = "SELECT image_id, path FROM paths WHERE image_id IN ({marks})"
@@ -35,7 +35,7 @@ def image_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Image
 
 
 def caption_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[CaptionRow]:
-    """The captions ``ids``, in that order; KeyError for one that is unknown."""
+    """Return the captions ``ids``, in that order; raises KeyError for an unknown id."""
     caption_ids = [int(id_) for id_ in ids]
     sql = "SELECT id, image_id, text, tags FROM captions WHERE id IN ({marks})"
     rows = {row[0]: caption_row(row) for row in select_in(connection, sql, caption_ids)}
@@ -43,7 +43,7 @@ def caption_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Cap
 
 
 def captions_of_image(connection: sqlite3.Connection, image_id: int) -> list[CaptionRow]:
-    """The captions of one image, in file order."""
+    """Return the captions of one image, in file order."""
     rows = connection.execute(
         "SELECT id, image_id, text, tags FROM captions WHERE image_id = ? ORDER BY position, id",
         (image_id,),
@@ -52,32 +52,32 @@ def captions_of_image(connection: sqlite3.Connection, image_id: int) -> list[Cap
 
 
 def all_caption_rows(connection: sqlite3.Connection) -> list[CaptionRow]:
-    """Every caption, in file order."""
+    """Return every caption, in file order."""
     rows = connection.execute("SELECT id, image_id, text, tags FROM captions ORDER BY position, id")
     return [caption_row(row) for row in rows]
 
 
 def caption_row(row: tuple[Any, ...]) -> CaptionRow:
-    """A row of (id, image_id, text, tags)."""
+    """Convert a row of (id, image_id, text, tags)."""
     id_, image_id, text, tags = row
     return CaptionRow(id_, image_id, text, json.loads(tags))
 
 
 def stored_files(connection: sqlite3.Connection) -> dict[str, StoredFile]:
-    """Every known path, in the order of its bytes."""
+    """Return every known file by path, in the byte order of the paths."""
     rows = connection.execute("SELECT path, size, mtime_ns, image_id FROM paths ORDER BY path")
     files = (StoredFile(os.fsdecode(path), *rest) for path, *rest in rows)
     return {file.path: file for file in files}
 
 
 def ids_by_content(connection: sqlite3.Connection, contents: Sequence[bytes]) -> dict[bytes, int]:
-    """Image ids of those content hashes that are stored."""
+    """Return the image ids of those content hashes that are stored."""
     sql = "SELECT content, id FROM images WHERE content IN ({marks})"
     return dict(select_in(connection, sql, list(contents)))
 
 
 def without_vector(connection: sqlite3.Connection, space: int) -> list[int]:
-    """Ids of images that have a path but no vector in ``space``, ascending."""
+    """Return the ids of images that have a path but no vector in ``space``, ascending."""
     rows = connection.execute(
         """SELECT DISTINCT image_id FROM paths WHERE image_id NOT IN
             (SELECT owner FROM image_vectors WHERE space = ?) ORDER BY image_id""",
@@ -87,7 +87,7 @@ def without_vector(connection: sqlite3.Connection, space: int) -> list[int]:
 
 
 def captions_without_vector(connection: sqlite3.Connection, space: int) -> list[CaptionRow]:
-    """Captions whose image has a path and that have no vector in ``space``, in file order."""
+    """Return captions of images with a path that lack a vector, in file order."""
     rows = connection.execute(
         """SELECT id, image_id, text, tags FROM captions WHERE id NOT IN
             (SELECT owner FROM caption_vectors WHERE space = ?)
@@ -101,13 +101,13 @@ def captions_without_vector(connection: sqlite3.Connection, space: int) -> list[
 def slots_of(
     connection: sqlite3.Connection, space: int, kind: VectorKind, ids: Sequence[int]
 ) -> dict[int, int]:
-    """Slots of those of ``ids`` that have a vector in ``space``."""
+    """Return the slots of those of ``ids`` that have a vector in ``space``."""
     sql = f"SELECT owner, slot FROM {kind.vectors} WHERE space = {space} AND owner IN ({{marks}})"
     return dict(select_in(connection, sql, [int(id_) for id_ in ids]))
 
 
 def change_rows(connection: sqlite3.Connection, after: int) -> list[Change]:
-    """The changes of generations above ``after``, oldest first."""
+    """Return the changes of generations above ``after``, oldest first."""
     rows = connection.execute(
         "SELECT generation, kind, path, other, time FROM changes WHERE generation > ? ORDER BY id",
         (after,),

@@ -1,7 +1,7 @@
-"""Bringing an index that an older Soutu made to the schema of this one.
+"""Define the tables of an index, read and write their rows, and migrate older versions.
 
-One transaction under the write lock: killed at any moment, the index is as it was before. Steps
-are written out with the names and columns of their time, since ``rows.TABLES`` moves on.
+Each row has a checksum over its own fields: SQLite's check of a file does not see a flipped letter
+(``check.py``). Paths and settings are raw bytes. All writing goes through ``write``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,7 @@ from soutu.errors import IndexCorrupt, Missing, MissingIndex
 from soutu.fs import DATABASE, write_lock
 from soutu.store.text_search import CREATE_FTS, TABLE, available, fts_text
 
-# The truth about a gallery: SQLite rows, each with a checksum over its own fields.
-#
-# SQLite's check of a file does not see a flipped letter; the checksums do
-# (``store/sqlite/verify.py``).
-# Paths and remembered settings are raw bytes. All writing goes through ``write``.
-
-
-SCHEMA_VERSION = 3  # a format of another number must also differ in ``CREATE`` (structure.py)
+SCHEMA_VERSION = 3  # a format of another number must also differ in ``CREATE`` (check.py)
 
 Field: TypeAlias = "int | str | bytes"
 
@@ -82,8 +75,10 @@ CREATE = (
 
 
 def connect(home: Path, *, writing: bool = False) -> sqlite3.Connection:
-    """A connection to the rows at ``home`` (absolute); transactions are begun by hand.
-    A folder that cannot be written is read as it stands: nobody changes it beneath us."""
+    """Connect to the database in ``home`` (absolute); transactions are begun explicitly.
+
+    A folder that cannot be written is opened as immutable: nobody changes it meanwhile.
+    """
     frozen = not os.access(home, os.W_OK)
     mode = "?mode=ro&immutable=1" if frozen else "?mode=rw"
     with translate_sqlite_errors(home):
@@ -106,25 +101,25 @@ def connect(home: Path, *, writing: bool = False) -> sqlite3.Connection:
 
 @contextmanager
 def translate_sqlite_errors(home: Path) -> Iterator[None]:
-    """Turn what SQLite says about a broken, busy or full file into IndexCorrupt."""
+    """Turn SQLite's errors about a broken, busy or full file into IndexCorrupt."""
     try:
         yield
     except sqlite3.ProgrammingError:
-        raise  # a fault of ours, not of the file
+        raise  # our own bug, not the file's
     except READ_ERRORS as error:
         code = "index-failed" if is_transient(error) else "index-damaged"
         raise IndexCorrupt(code, home=str(home), error=str(error)) from error
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether SQLite was only kept from its work: by a lock, by permissions, by the disk."""
+    """Whether a lock, permissions or the disk kept SQLite from its work."""
     message = str(error)
     return isinstance(error, sqlite3.OperationalError) and any(word in message for word in _PASSING)
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is written inside is committed at its end, or none of it."""
+    """Commit all that is written inside, or none of it."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -136,7 +131,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables unless there are some, and the text index where SQLite has FTS5."""
+    """Create the tables if there are none, and the text index where SQLite has FTS5."""
     if version_of(connection) == 0:
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
@@ -153,8 +148,10 @@ def _text_index(connection: sqlite3.Connection) -> list[str]:
 
 
 def check_version(connection: sqlite3.Connection, home: Path) -> int:
-    """The version of the tables. MissingIndex if there are none yet, IndexCorrupt if a newer
-    Soutu made them."""
+    """Return the version of the tables.
+
+    Raises MissingIndex if there are none yet, IndexCorrupt if a newer Soutu made them.
+    """
     version = version_of(connection)
     if version == 0:
         raise MissingIndex("index-missing", folder=str(home.parent))
@@ -164,20 +161,21 @@ def check_version(connection: sqlite3.Connection, home: Path) -> int:
 
 
 def casefold_nfc(text: str) -> str:
-    """``text`` as texts are compared: NFC, without case; bytes that are no text are question
-    marks."""
+    """Fold ``text`` for comparison: NFC, without case, undecodable bytes as ``?``."""
     return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode()).casefold()
 
 
 def casefold_name(path: str) -> str:
-    """The file's name in ``path``, folded."""
+    """Return the file name in ``path``, folded."""
     return casefold_nfc(path.rpartition("/")[2])
 
 
 def checksum(table: str, *fields: Field) -> bytes:
-    """8 bytes of BLAKE2b over the table's name and the fields: i and the number in decimal, or
-    b and the bytes (text as UTF-8), each preceded by its length so that fields cannot run
-    together."""
+    """Return 8 bytes of BLAKE2b over the table's name and the fields.
+
+    Each field is i and the number in decimal, or b and the bytes (text as UTF-8), with its length
+    before the data, so that fields cannot run together.
+    """
     from hashlib import blake2b  # readers never need it, and it costs them milliseconds
 
     digest = blake2b(digest_size=8)
@@ -198,8 +196,10 @@ def write(
     *,
     covered: Iterable[bytes] | None = None,
 ) -> None:
-    """Insert ``rows`` (columns as in ``TABLES``) or replace those of the same key, sealed.
-    ``covered`` are bytes kept elsewhere, one for each row, that its checksum covers too."""
+    """Insert ``rows`` (columns as in ``TABLES``) with checksums; replace those of the same key.
+
+    ``covered`` are bytes stored elsewhere, one for each row, that its checksum covers too.
+    """
     marks = ",".join("?" * (len(TABLES[table]) + 1))
     if covered is None:
         sealed = ((*row, checksum(table, *row)) for row in rows)
@@ -211,14 +211,16 @@ def write(
 
 
 def get_counter(connection: sqlite3.Connection, name: str) -> int:
-    """The value of a counter; 0 where it has not begun."""
+    """Return the value of a counter; 0 if it was never advanced."""
     row = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
     return int(row[0]) if row else 0
 
 
 def next_ids(connection: sqlite3.Connection, name: str, by: int = 1) -> int:
-    """Count ``by`` further; returns the value before. Counters never go back, so that an id or
-    a slot that an older reader knows is never given to something else."""
+    """Advance a counter by ``by`` and return the value before.
+
+    Counters never go back: an id or a slot that an older reader knows is never given away again.
+    """
     before = get_counter(connection, name)
     if by:
         write(connection, "counters", [(name, before + by)])
@@ -226,48 +228,45 @@ def next_ids(connection: sqlite3.Connection, name: str, by: int = 1) -> int:
 
 
 def get_meta(connection: sqlite3.Connection, key: str) -> str | None:
-    """A remembered text; None if nothing is remembered under ``key``."""
+    """Return the text stored under ``key``, or None."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else bytes(row[0]).decode("utf-8", "surrogateescape")
 
 
 def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
-    """Remember ``value``; a path that is no valid Unicode survives."""
+    """Store ``value`` under ``key``; a path that is not valid Unicode survives."""
     write(connection, "meta", [(key, value.encode("utf-8", "surrogateescape"))])
 
 
 def select_in(
     connection: sqlite3.Connection, sql: str, values: Sequence[Field]
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of ``sql``, whose ``{marks}`` stands in an IN (…), for any number of ``values``."""
+    """Yield the rows of ``sql``, whose ``{marks}`` stands in an IN (…), for any ``values``."""
     for start in range(0, len(values), 500):  # old builds of SQLite take no more than 999
         part = values[start : start + 500]
         yield from connection.execute(sql.format(marks=",".join("?" * len(part))), part)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
+    """Return the schema version; 0 for an empty database."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-# The text index in step with the captions: changed in their transaction, made anew from them.
-#
-# It is derived. A Python whose SQLite has no FTS5 can write all else; then the index stays behind
-# until one that has it writes again.
-
-
-BEHIND = "text_behind"  # remembered where captions changed and the index could not
+# The text index is derived from the captions and changed in their transaction. A Python whose
+# SQLite has no FTS5 can write all else; the index stays behind until one with FTS5 writes again.
+BEHIND = "text_behind"  # set where captions changed and the index could not
 _CAPTIONS = "SELECT id, CAST(text AS BLOB) FROM captions"  # damaged, a text may be no text
 _PUT = f"INSERT INTO {TABLE} (rowid, pieces) VALUES (?, ?)"
 _TAKE = f"INSERT INTO {TABLE} ({TABLE}, rowid, pieces) VALUES ('delete', ?, ?)"
 
 
 def in_step(connection: sqlite3.Connection) -> bool:
-    """Whether there is an index that says what the captions say; FTS5 is there."""
+    """Whether a text index exists and is up to date; requires FTS5."""
     return _exists(connection) and get_meta(connection, BEHIND) != "yes"
 
 
 def require(connection: sqlite3.Connection) -> None:
-    """Missing where captions cannot be searched by their words."""
+    """Raise Missing where captions cannot be searched by their words."""
     if not available(connection):
         raise Missing("text-no-fts5")
     if not in_step(connection):
@@ -275,7 +274,7 @@ def require(connection: sqlite3.Connection) -> None:
 
 
 def catch_up(connection: sqlite3.Connection) -> None:
-    """Before a run: make the index if it is not there or is behind."""
+    """Create the text index before a run if it is missing or behind."""
     if available(connection) and not in_step(connection):
         with transaction(connection):
             rebuild(connection)
@@ -284,8 +283,10 @@ def catch_up(connection: sqlite3.Connection) -> None:
 def follow(
     connection: sqlite3.Connection, removed: Sequence[int], added: Iterable[tuple[int, str]]
 ) -> None:
-    """Take out the captions ``gone``, which must still be in their table, and put in ``fresh``
-    ones, (id, text), within the transaction that changes the captions."""
+    """Remove the captions ``removed`` from the text index and add ``added``, pairs of (id, text).
+
+    Call it in the transaction that changes the captions, before ``removed`` leave their table.
+    """
     if not available(connection):
         set_meta(connection, BEHIND, "yes")
         return
@@ -295,8 +296,7 @@ def follow(
 
 
 def rebuild(connection: sqlite3.Connection) -> None:
-    """Make the index anew from the captions, within a transaction; without FTS5, say that it
-    is behind."""
+    """Rebuild the text index, within a transaction; without FTS5, mark it as behind."""
     if not available(connection):
         set_meta(connection, BEHIND, "yes")
         return
@@ -310,7 +310,7 @@ def rebuild(connection: sqlite3.Connection) -> None:
 
 
 def of_captions(captions: Sequence[str]) -> sqlite3.Connection:
-    """An index in memory, for ``fts.ranked``: caption i is image i's. Missing without FTS5."""
+    """Index captions in memory, caption i as image i's; raises Missing without FTS5."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     if not available(connection):
         raise Missing("text-no-fts5")
@@ -323,10 +323,10 @@ def of_captions(captions: Sequence[str]) -> sqlite3.Connection:
 
 
 def text_index_error(connection: sqlite3.Connection) -> str:
-    """Say what is wrong with the text index; "" where nothing is, or where there is no FTS5.
+    """Describe what is wrong with the text index; "" where nothing is, or without FTS5.
 
-    FTS5 can be asked only where it can write, and compares only with a table of its own: so a
-    copy of its tables is put beside the captions' pieces in a temporary database.
+    FTS5 can check itself only where it can write, and only against a table of its own. So its
+    tables are copied to a temporary database, beside the pieces of the captions.
     """
     if not available(connection):
         return ""
@@ -347,7 +347,7 @@ def text_index_error(connection: sqlite3.Connection) -> str:
                     copy.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", rows)
                 texts = _rows(connection.execute(_CAPTIONS))
                 copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", texts)
-            with closing(sqlite3.connect(path)) as copy:  # anew: FTS5 keeps in mind what it wrote
+            with closing(sqlite3.connect(path)) as copy:  # reopened: FTS5 caches what it wrote
                 copy.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('integrity-check')")
         except READ_ERRORS as error:
             if is_transient(error):
@@ -357,7 +357,7 @@ def text_index_error(connection: sqlite3.Connection) -> str:
 
 
 def _decode_row(row: Sequence[object]) -> list[object]:
-    """Make text text again: ``connection`` may give it undecoded, as a subclass of bytes."""
+    """Decode text that ``connection`` may give undecoded, as a subclass of bytes."""
     return [v.decode() if isinstance(v, bytes) and type(v) is not bytes else v for v in row]
 
 
@@ -371,17 +371,22 @@ def _exists(connection: sqlite3.Connection) -> bool:
     return connection.execute(sql, (TABLE,)).fetchone() is not None
 
 
-MIGRATION_WAIT = 60.0  # seconds to wait for another process that is about the same thing
+MIGRATION_WAIT = 60.0  # seconds to wait for another process, which may be migrating too
 _BATCH_ROWS = 10_000
 
+# Migrations spell out names and columns as of their version, since ``TABLES`` moves on.
 _PATHS_2 = """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
         name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID"""
 
 
 def migrate(home: Path, version: int) -> None:
-    """Bring the index at ``home`` from version ``found`` to ``SCHEMA_VERSION``. IndexCorrupt where
-    it cannot be written, or where an index run goes on for longer than ``MIGRATION_WAIT``."""
+    """Migrate the index at ``home`` from ``version`` to ``SCHEMA_VERSION``.
+
+    All steps are one transaction under the write lock: killed at any moment, the index is as it was
+    before. Raises IndexCorrupt where it cannot be written, or where an index run takes longer than
+    ``MIGRATION_WAIT``.
+    """
     if not os.access(home, os.W_OK):
         raise IndexCorrupt("index-older", home=str(home), found=version, current=SCHEMA_VERSION)
     with write_lock(home, wait=MIGRATION_WAIT):
@@ -397,8 +402,10 @@ def migrate(home: Path, version: int) -> None:
 
 
 def _names(connection: sqlite3.Connection) -> None:
-    """From 1 to 2: each path has its file's name beside it, folded, so that a name pattern need
-    not go through Python for each of a million paths."""
+    """Migrate from 1 to 2: store the folded file name of each path.
+
+    Name patterns then need not go through Python for each of a million paths.
+    """
     # SQLite keeps the words of a definition, and doctor compares them: the new table is made
     # under its own name.
     connection.execute("ALTER TABLE paths RENAME TO paths_1")
@@ -414,17 +421,17 @@ def _names(connection: sqlite3.Connection) -> None:
 
 
 def _migrate_path(fields: list[bytes | int], seal: bytes) -> tuple[str, bytes]:
-    """The name, and the new seal; a row that was damaged stays one that is seen to be."""
+    """Return the name and the new checksum; a damaged row stays recognizable."""
     name = casefold_name(os.fsdecode(fields[0])) if isinstance(fields[0], bytes) else ""
     intact = checksum("paths", *fields) == seal
     return name, checksum("paths", *fields, name) if intact else bytes(8)
 
 
 def _text(connection: sqlite3.Connection) -> None:
-    """From 2 to 3: captions can be searched by their words."""
+    """Migrate from 2 to 3: let captions be searched by their words."""
     connection.execute("DROP INDEX captions_by_image")
     connection.execute("CREATE INDEX captions_by_image ON captions (image_id, position, id)")
-    rebuild(connection)  # as it is made today: it is derived, and this step the last to make it
+    rebuild(connection)  # in today's form: it is derived, and this is the last step to make it
 
 
 _STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _names, 2: _text}

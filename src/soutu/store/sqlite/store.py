@@ -1,4 +1,4 @@
-"""The store on this machine: SQLite rows beside memory-mapped vectors, in one folder.
+"""Keep an index on this machine: SQLite rows beside memory-mapped vectors, in one folder.
 
 .soutu/rows.db               what there is (store/sqlite/schema.py)
 .soutu/spaces/<id>/*.f32     vectors of one model (store/sqlite/vectors.py)
@@ -79,11 +79,9 @@ if TYPE_CHECKING:
     from soutu.store.sqlite.compact import CompactReport
     from soutu.store.sqlite.writer import LocalWriter
 
-# Getting at an index: made where it is not there, brought up to date where it is old.
-
 
 def create_or_find(home: Path, card: ModelInfo) -> Space:
-    """The space of ``card`` in the index at ``home``; both made where they are not there."""
+    """Return the space of ``card`` in the index at ``home``; create what is missing."""
     refuse_network_storage(home)
     make_private_folder(home)
     make_private_file(home / DATABASE)
@@ -95,13 +93,12 @@ def create_or_find(home: Path, card: ModelInfo) -> Space:
 
 
 def find(home: Path, space: str | None) -> Space:
-    """The space called ``space``, or the one last indexed with, in the index at ``home``."""
+    """Return the space called ``space``, or the one last indexed with, at ``home``."""
     if not (home / DATABASE).is_file():
         raise MissingIndex("index-missing", folder=str(home.parent))
     refuse_network_storage(home)
-    with open_connection(
-        home
-    ) as connection:  # one where one will do: the last to leave tidies the file
+    # One connection where one will do: closing the last one makes SQLite checkpoint the file.
+    with open_connection(home) as connection:
         if check_version(connection, home) == SCHEMA_VERSION:
             return find_space(connection, home, space)
     bring_up_to_date(home)
@@ -110,27 +107,27 @@ def find(home: Path, space: str | None) -> Space:
 
 
 def read_meta(home: Path, key: str) -> str | None:
-    """What the index at ``home`` remembers under ``key``; None where there is no index."""
+    """Return the text stored under ``key`` at ``home``; None without an index."""
     home = absolute(home)
     if not (home / DATABASE).is_file():
         return None
     with open_connection(home) as connection:
         try:
             check_version(connection, home)
-        except MissingIndex:  # its making was cut short
+        except MissingIndex:  # its creation was interrupted
             return None
         return get_meta(connection, key)
 
 
 def write_meta(home: Path, key: str, value: str) -> None:
-    """Keep ``value`` under ``key``."""
+    """Store ``value`` under ``key``."""
     with open_connection(home, writing=True) as connection, transaction(connection):
         set_meta(connection, key, value)
 
 
 @contextmanager
 def open_connection(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection for one purpose."""
+    """Open a connection, translate its errors, and close it at the end."""
     connection = connect(home, writing=writing)
     try:
         with translate_sqlite_errors(home):
@@ -140,16 +137,13 @@ def open_connection(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Co
 
 
 def bring_up_to_date(home: Path) -> None:
-    """Bring an index that an older Soutu made to the schema of this one."""
+    """Migrate an index of an older Soutu to the current schema."""
     with open_connection(home) as connection:
         version = check_version(connection, home)
     if version < SCHEMA_VERSION:
         from soutu.store.sqlite.schema import migrate  # which few openings need
 
         migrate(home, version)
-
-
-# What one search sees: which slots answer, their vectors, and the codes that make it fast.
 
 
 # A code is scanned in the time in which a thirtieth of a scattered vector is read and scored.
@@ -160,9 +154,11 @@ FILTERS = 8  # whose answers are kept, for a person who pages through them
 
 @dataclass(frozen=True)
 class IndexView:
-    """One state of one kind, whose files lie in ``folder``. ``ann`` covers the slots below
-    ``ann.manifest.slots``; whether they are live is for ``live`` to say. ``stamp`` tells which
-    index ``ann`` was loaded from."""
+    """Hold one state of one kind of vectors, whose files lie in ``folder``.
+
+    ``ann`` covers the slots below ``ann.manifest.slots``; which of them are visible is for ``live``
+    to say. ``stamp`` is the signature of the files that ``ann`` was loaded from.
+    """
 
     live: VisibleRows
     folder: Path
@@ -172,11 +168,11 @@ class IndexView:
 
     @cached_property
     def covered(self) -> int:
-        """How many of the live slots the codes cover; those after them are newer."""
+        """Count the visible slots that the codes cover; those after them are newer."""
         return self._count_covered(self.live)
 
     def search(self, query: Floats, k: int, among: VisibleRows | None = None) -> Ranking:
-        """The best ``k``, of all or of those ``among`` them."""
+        """Rank the best ``k`` of all rows, or of those in ``among``."""
         live = self.live if among is None else among
         if k < 1 or not len(live.ids):
             return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
@@ -203,7 +199,7 @@ class IndexView:
     def _candidates(
         self, query: Floats, k: int, live: VisibleRows, covered: int, *, narrowed: bool
     ) -> Candidates | None:
-        """Those worth scoring of what the codes cover; None where all are to be scored."""
+        """Return the covered slots worth scoring; None where all are to be scored."""
         level = self.ann.level(k) if self.ann else None
         if self.ann is None or level is None:
             return None
@@ -226,31 +222,29 @@ class IndexView:
 
 
 class IndexViews:
-    """The latest view of one kind in one space, kept for as long as it is the latest. Several
-    threads may ask at once."""
+    """Keep the latest view of one kind in one space; several threads may ask at once."""
 
     def __init__(self, home: Path, space: Space, kind: VectorKind, *, exact_below: int) -> None:
-        """Below ``exact_below`` slots the vectors are scanned, whatever else there is."""
+        """Scan the vectors, whatever codes there are, below ``exact_below`` slots."""
         self._home, self._space, self._kind = home, space, kind
         self._exact_below = exact_below
         self._view = self._blank(space.folder)
         self._among: dict[Filter, VisibleRows] = {}
 
     def latest(self, connection: sqlite3.Connection) -> IndexView | None:
-        """What is true now, if it is known already: one question to the database, which needs no
-        transaction."""
+        """Return the view if it is up to date: one query, which needs no transaction."""
         view = self._view  # another thread may put a later one there meanwhile
         if view.live.revision != get_counter(connection, REVISION):
             return None
         return self._update_codes(view)
 
     def current(self, connection: sqlite3.Connection) -> IndexView:
-        """What the connection's transaction sees."""
+        """Return the view that the connection's transaction sees."""
         view = self.latest(connection)
         return view or self._update_codes(self._reload(connection, self._view))
 
     def among(self, connection: sqlite3.Connection, view: IndexView, where: Filter) -> VisibleRows:
-        """What ``where`` admits of ``view``."""
+        """Return the rows of ``view`` that the filter ``where`` admits."""
         admitted = self._among.get(where)
         if admitted is None or admitted.revision != view.live.revision:
             from soutu.store.sqlite.filters import matching_images
@@ -261,18 +255,19 @@ class IndexViews:
         return admitted
 
     def count(self, connection: sqlite3.Connection) -> int:
+        """Count the visible rows."""
         live = self._view.live
         if live.revision == get_counter(connection, REVISION):
             return len(live.ids)
         return count_visible(connection, self._space.id, self._kind)
 
     def close(self) -> None:
-        """Let go of the files; the next call would open them again."""
+        """Release the files; the next call opens them again."""
         self._view.slab.close()
         self._view = self._blank(self._view.folder)
 
     def _update_codes(self, view: IndexView) -> IndexView:
-        """``view`` with the codes that there are now."""
+        """Give ``view`` the codes that are on disk now, and keep it."""
         if len(view.live.slots) >= self._exact_below:
             view = _with_ann(view, self._kind)
         self._view = view
@@ -299,7 +294,7 @@ def _with_ann(view: IndexView, kind: VectorKind) -> IndexView:
         return view
     try:
         ann = Ann.load(view.folder, kind.name) if signature else None
-    except IndexCorrupt:  # doctor names it and the next run mends it; scanning is right meanwhile
+    except IndexCorrupt:  # doctor reports it, the next run repairs it, a scan is right meanwhile
         ann = None
     return replace(view, ann=ann, stamp=signature)
 
@@ -308,14 +303,14 @@ ONCE_EXACT_BELOW = 100_000  # where scanning takes less time than importing Fais
 
 
 class LocalStore:
-    """Implements ``VectorStore`` for one space of the gallery at ``home``.
+    """Implement ``VectorStore`` for one space of the gallery at ``home``.
 
-    Reading is safe from several threads, each with its own SQLite connection; writing is one
-    thread's at a time. Usable as a context manager.
+    Reading is safe from several threads, each with its own SQLite connection; only one thread may
+    write at a time. Usable as a context manager.
     """
 
     def __init__(self, home: Path, space: Space, *, once: bool = False) -> None:
-        """Use ``create_or_open`` or ``open``."""
+        """Use ``create_or_open`` or ``open`` instead."""
         self.home = home
         self.info = space.info
         self._space = space
@@ -326,28 +321,33 @@ class LocalStore:
 
     @classmethod
     def create_or_open(cls, home: Path, card: ModelInfo) -> LocalStore:
-        """The store for writing: makes the index at ``home`` (0700) and the space of ``card``
-        where they are not there. IndexCorrupt where ``home`` cannot be written or lies on a
-        network; ModelMismatch where the space has vectors of another length."""
+        """Open the store for writing; create the index (0700) and the space where they are missing.
+
+        Raises IndexCorrupt where ``home`` cannot be written or lies on a network file system,
+        ModelMismatch where the space has vectors of another length.
+        """
         home = absolute(home)
         return cls(home, create_or_find(home, card))
 
     @classmethod
     def open(cls, home: Path, space: str | None = None, *, once: bool = False) -> LocalStore:
-        """The store for reading, in ``space`` or the one last indexed with. MissingIndex where
-        there is none, ModelMismatch where it lacks that space, IndexCorrupt where it was made
-        by a newer Soutu or lies on a network; one of an older Soutu is brought up to date.
-        ``once``: for one search, which a scan answers before an index of codes would be loaded."""
+        """Open the store for reading, in ``space`` or the one last indexed with.
+
+        An index of an older Soutu is migrated. ``once`` is for a single search, which a scan
+        answers before codes would be loaded. Raises MissingIndex where there is no index,
+        ModelMismatch where it lacks the space, IndexCorrupt where a newer Soutu made it or it lies
+        on a network.
+        """
         home = absolute(home)
         return cls(home, find(home, space), once=once)
 
     @staticmethod
     def read_meta(home: Path, key: str) -> str | None:
-        """What the index at ``home`` remembers under ``key``, without opening it; None where
-        there is no index."""
+        """Return the text stored under ``key`` at ``home``, without opening a store."""
         return read_meta(home, key)
 
     def __enter__(self) -> LocalStore:
+        """Return the store."""
         return self
 
     def __exit__(
@@ -356,10 +356,11 @@ class LocalStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close the store."""
         self.close()
 
     def close(self) -> None:
-        """Let go of the files. Any thread's next call would open them again."""
+        """Release the files; the next call of any thread opens them again."""
         while self._connections:
             self._connections.pop().close()
         self._threads = threading.local()
@@ -368,7 +369,7 @@ class LocalStore:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Within it, every call of this thread sees one and the same state."""
+        """Let every call of this thread inside the block see the same state."""
         connection = self._connection()
         if connection.in_transaction:
             yield
@@ -381,6 +382,7 @@ class LocalStore:
                 connection.execute("ROLLBACK")
 
     def state(self) -> IndexState:
+        """Return the generation, the space and the number of images and captions."""
         with self.snapshot():
             return IndexState(
                 get_counter(self._connection(), "generation"),
@@ -390,14 +392,17 @@ class LocalStore:
             )
 
     def search_images(self, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
+        """Rank the ``k`` images nearest to ``vector`` that ``where`` admits."""
         return self._search(IMAGES, vector, k, where)
 
     def search_captions(self, vector: Floats, k: int) -> Ranking:
+        """Rank the ``k`` captions nearest to ``vector``."""
         return self._search(CAPTIONS, vector, k)
 
     def search_text(
         self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
     ) -> Ranking:
+        """Rank the ``k`` images whose captions match the words of ``text`` best."""
         from soutu.store import text_search
         from soutu.store.sqlite import schema  # few searches need either
 
@@ -409,85 +414,98 @@ class LocalStore:
             return text_search.rank_captions(connection, text, k, admitted.ascending, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
+        """Return the images ``ids``, in that order."""
         with self.snapshot():
             return image_rows(self._connection(), ids)
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
+        """Return the captions ``ids``, in that order."""
         with self.snapshot():
             return caption_rows(self._connection(), ids)
 
     def captions_of(self, image_id: int) -> list[CaptionRow]:
+        """Return the captions of one image, in file order."""
         with self.snapshot():
             return captions_of_image(self._connection(), image_id)
 
     def image_vectors(self, ids: Sequence[int]) -> Floats:
+        """Return the vectors of the images ``ids``, float32 (n, dim)."""
         return self._vectors(IMAGES, ids)
 
     def caption_vectors(self, ids: Sequence[int]) -> Floats:
+        """Return the vectors of the captions ``ids``, float32 (n, dim)."""
         return self._vectors(CAPTIONS, ids)
 
     def count_images(self, where: Filter) -> int:
+        """Count the images that ``where`` admits."""
         with self.snapshot():
             views, connection = self._views[IMAGES.name], self._connection()
             return len(views.among(connection, views.current(connection), where).ids)
 
     def sample_images(self, count: int) -> Floats:
+        """Return up to ``count`` random image vectors (seed 0), float32 (n, dim)."""
         with self.snapshot():
             view = self._views[IMAGES.name].current(self._connection())
             order = np.random.default_rng(0).permutation(len(view.live.slots))[:count]
             return view.slab.take(view.live.slots[order])
 
     def files(self) -> dict[str, StoredFile]:
+        """Return every known file, by path."""
         with self.snapshot():
             return stored_files(self._connection())
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
+        """Return the image ids of those content hashes that are stored."""
         with self.snapshot():
             return ids_by_content(self._connection(), contents)
 
     def images_without_vector(self) -> list[int]:
+        """Return the ids of images that have a path but no vector."""
         with self.snapshot():
             return without_vector(self._connection(), self._space.id)
 
     def captions_without_vector(self) -> list[CaptionRow]:
+        """Return the captions that have no vector, in file order."""
         with self.snapshot():
             return captions_without_vector(self._connection(), self._space.id)
 
     def all_captions(self) -> list[CaptionRow]:
+        """Return every caption, in file order."""
         with self.snapshot():
             return all_caption_rows(self._connection())
 
     def changes(self, after: int = 0) -> list[Change]:
-        """What the runs after generation ``after`` did, oldest first."""
+        """Return the changes of the runs after generation ``after``, oldest first."""
         with self.snapshot():
             return change_rows(self._connection(), after)
 
     def spaces(self) -> list[ModelInfo]:
-        """The models that this gallery has vectors of, in the order of first use."""
+        """Return the models that have vectors here, in the order of first use."""
         with self.snapshot():
             return [space.info for space in all_spaces(self._connection(), self.home)]
 
     def promises(self) -> dict[str, Manifest]:
-        """How the codes of images and captions were tuned; only kinds that have codes. A damaged
-        manifest is IndexCorrupt."""
+        """Return how the codes of images and captions were tuned, for the kinds that have codes.
+
+        Raises IndexCorrupt for a damaged manifest.
+        """
         with self.snapshot():
             folder = folder_of(self._connection(), self.home, self._space)
         manifests = {kind.name: read_manifest(folder, kind.name) for kind in KINDS}
         return {name: manifest for name, manifest in manifests.items() if manifest}
 
     def get_meta(self, key: str) -> str | None:
-        """What was remembered under ``key``."""
+        """Return the text stored under ``key``."""
         with self.snapshot():
             return get_meta(self._connection(), key)
 
     def set_meta(self, key: str, value: str) -> None:
-        """Keep a text with the gallery: its captions file, its root folder, its model. A path
-        that is no valid Unicode is kept as it is."""
+        """Store a text under ``key``; a path that is not valid Unicode survives."""
         write_meta(self.home, key, value)
 
     @contextmanager
     def writer(self) -> Iterator[LocalWriter]:
-        """One index run. IndexCorrupt("index-locked") while another goes on anywhere."""
+        """Begin an index run; raises IndexCorrupt (index-locked) during another."""
         from soutu.fs import write_lock  # a search pays for neither
         from soutu.store.sqlite.writer import LocalWriter
 
@@ -503,8 +521,10 @@ class LocalStore:
                 run.close()
 
     def compact(self) -> CompactReport:
-        """Give back the room of what is gone; see ``store.compact``. IndexCorrupt while an index
-        run goes on, or where there is no room to write the vectors anew."""
+        """Reclaim the disk space of what was deleted; see ``store/sqlite/compact.py``.
+
+        Raises IndexCorrupt during an index run, or without room to rewrite the vectors.
+        """
         from soutu.fs import write_lock
         from soutu.store.sqlite.compact import compact
 

@@ -1,4 +1,11 @@
-"""The vector spaces of a gallery: one for each model its pictures were encoded with."""
+"""Store the vectors of a gallery: one space for each model its images were encoded with.
+
+A row of the vector file counts from the moment its SQLite transaction commits, and it is on disk
+before that. The tables say exactly which slots are visible to searches, but reading them costs
+about a microsecond a row. So the end of each index run also packs the answer into one blob, marked
+with its revision. Where the mark is older than the rows (during a run, or after one was killed),
+the tables are read instead.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +28,12 @@ from soutu.store.sqlite.schema import get_counter, get_meta, transaction, write
 from soutu.store.top_k import exact_scores
 from soutu.types import Bits, Floats, Ids, ModelInfo
 
-# Which slots of a slab answer searches, and for whom.
-#
-# The tables say it exactly; reading them costs about a microsecond a row. So the end of each
-# index run also leaves the answer packed in one blob, marked with the revision it was made at.
-# It is derived: where the mark is older than the rows (a run under way, or killed), the tables
-# are asked.
-
-
 REVISION = "revision"  # counts every transaction that changes what a search may return
 
 
 @dataclass(frozen=True)
 class VectorKind:
-    """Images or captions: what differs between them in the database and on disk."""
+    """Describe images or captions: how they differ in the database and on disk."""
 
     name: str
     vectors: str  # the table of slots
@@ -61,34 +60,37 @@ KINDS = (IMAGES, CAPTIONS)
 
 @dataclass(frozen=True)
 class VisibleRows:
-    """``ids`` and ``slots`` are parallel int64 (n,), slots ascending, as of ``revision``."""
+    """Hold what searches may return as of ``revision``.
+
+    ``ids`` and ``slots`` are parallel int64 arrays (n,), slots ascending.
+    """
 
     revision: int
     ids: Ids
     slots: Ids
 
     def only(self, ids: Ids) -> VisibleRows:
-        """Those of them that are among ``ids``."""
+        """Return the rows whose ids are in ``ids``."""
         chosen = np.isin(self.ids, ids)
         return VisibleRows(self.revision, self.ids[chosen], self.slots[chosen])
 
     def ids_at(self, slots: Ids) -> Ids:
-        """The ids at these slots, each of which is live."""
+        """Return the ids at these slots, all of which must be visible."""
         return self.ids[slots if self._no_gaps else np.searchsorted(self.slots, slots)]
 
     @cached_property
     def _no_gaps(self) -> bool:
-        """Whether slot i stands at place i: all that there are, are live."""
+        """Whether all slots are visible, so that slot i is row i."""
         return len(self.slots) == int(self.slots[-1]) + 1
 
     @cached_property
     def ascending(self) -> Ids:
-        """The ids, ascending."""
+        """Return the ids in ascending order."""
         return np.sort(self.ids)
 
     @cached_property
     def bits(self) -> Bits:
-        """Bit ``slot % 8`` of byte ``slot // 8`` is set for each of the slots."""
+        """Return a bitmap: bit ``slot % 8`` of byte ``slot // 8`` is set for each slot."""
         marks = np.zeros(int(self.slots[-1]) + 1 if len(self.slots) else 0, bool)
         marks[self.slots] = True
         return np.packbits(marks, bitorder="little")
@@ -99,12 +101,12 @@ NO_ROWS = VisibleRows(-1, np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def slot_counter(space: int, kind: VectorKind) -> str:
-    """The name of the counter that hands out slots."""
+    """Return the name of the counter that hands out slots."""
     return f"slots/{space}/{kind.name}"
 
 
 def load_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) -> VisibleRows:
-    """What is searchable as the connection's transaction sees it."""
+    """Return the visible rows as the connection's transaction sees them."""
     revision = get_counter(connection, REVISION)
     row = connection.execute(
         "SELECT pairs FROM packed WHERE space = ? AND kind = ? AND revision = ?",
@@ -119,7 +121,7 @@ def load_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) -
 
 
 def count_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) -> int:
-    """How many are searchable, without loading which."""
+    """Count the visible rows without loading them."""
     row = connection.execute(
         "SELECT length(pairs) / 16 FROM packed WHERE space = ? AND kind = ? AND revision = ?",
         (space, kind.name, get_counter(connection, REVISION)),
@@ -130,7 +132,7 @@ def count_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) 
 
 
 def pack(connection: sqlite3.Connection) -> None:
-    """Leave the packed answers of all spaces for the revision there is."""
+    """Pack the visible rows of all spaces as of the current revision."""
     with transaction(connection):
         revision = get_counter(connection, REVISION)
         spaces = [row[0] for row in connection.execute("SELECT id FROM spaces")]
@@ -146,7 +148,7 @@ def pack(connection: sqlite3.Connection) -> None:
 
 
 def from_tables(connection: sqlite3.Connection, space: int, kind: VectorKind) -> VisibleRows:
-    """What is searchable, told by the tables alone."""
+    """Return the visible rows as the tables have them, without the packed copy."""
     rows = connection.execute(kind.live, (space,)).fetchall()
     pairs = np.array(rows, dtype=np.int64).reshape(-1, 2)
     order = np.argsort(pairs[:, 1])
@@ -158,18 +160,15 @@ def _slot_count(connection: sqlite3.Connection, space: int, kind: VectorKind) ->
     return get_counter(connection, slot_counter(space, kind))
 
 
-# Vectors on disk: a file of float32 rows, only ever appended to, read through memory-mapping.
-#
-# Row ``slot`` starts at byte ``slot * dim * 4``. Which slots hold something is not known here: a
-# row counts from the moment its SQLite transaction commits, and it is on disk before that.
-
-
 _BLOCK_BYTES = 16 << 20  # vectors that lie scattered, copied in one go
 _VALUE = np.dtype("<f4")
 
 
 class VectorFile:
-    """The reading side. Holds no vector in memory; several threads may read at once."""
+    """Read a file of float32 rows, which is only ever appended to, through memory-mapping.
+
+    Row ``slot`` starts at byte ``slot * dim * 4``. Several threads may read at once.
+    """
 
     def __init__(self, path: Path, dim: int) -> None:
         self._path = path
@@ -178,29 +177,33 @@ class VectorFile:
         self._step = max(1, _BLOCK_BYTES // (dim * _VALUE.itemsize))
 
     def __len__(self) -> int:
-        """How many rows the file has room for; 0 where it is not there."""
+        """Count the rows in the file; 0 where there is no file."""
         try:
             return self._path.stat().st_size // (self._dim * _VALUE.itemsize)
         except OSError:
             return 0
 
     def rows(self, count: int) -> Floats:
-        """The first ``count`` rows, float32 (count, dim), as a read-only view of the file.
-        Raises IndexCorrupt if the file holds fewer."""
+        """Return the first ``count`` rows, float32 (count, dim), as a read-only view of the file.
+
+        Raises IndexCorrupt if the file holds fewer.
+        """
         mapped = self._mapped  # another thread may map anew meanwhile
         if count > len(mapped):
             mapped = self._mapped = self._map(count)
         return mapped[:count]
 
     def take(self, slots: Ids) -> Floats:
-        """A copy of these rows, float32 (n, dim), in the order asked for."""
+        """Return a copy of the rows at ``slots``, float32 (n, dim), in that order."""
         rows = self.rows(_end(slots))
         return np.take(rows, slots, axis=0).astype(np.float32, copy=False)
 
     def scan(self, vector: Floats, slots: Ids) -> Floats:
-        """float32 inner products (n,) of ``vector`` (dim,) with the rows at ``slots`` (n,),
-        which must ascend. Vectors are read where they lie on disk; where few of many are
-        wanted, one block of them at a time is copied."""
+        """Score ``vector`` (dim,) against the rows at ``slots`` (n,): inner products, float32 (n,).
+
+        Slots must ascend. Vectors are read where they lie on disk; scattered ones are copied block
+        by block.
+        """
         rows = self.rows(_end(slots))
         if not len(slots):
             return np.empty(0, np.float32)
@@ -217,7 +220,7 @@ class VectorFile:
         return scores
 
     def exact(self, vector: Floats, slots: Ids) -> Floats:
-        """As ``scan``, in any order and slower, each score free of its neighbours' influence."""
+        """Score as ``scan`` does, in any order and slower, each row independently."""
         rows = self.rows(_end(slots))
         if len(slots) <= self._step:
             return exact_scores(rows[slots], vector)
@@ -228,7 +231,7 @@ class VectorFile:
         return scores
 
     def close(self) -> None:
-        """Let go of the mapping; it ends with the last array that still looks at it."""
+        """Release the mapping; it ends with the last array that refers to it."""
         self._mapped = np.empty((0, self._dim), np.float32)
 
     def _map(self, count: int) -> Floats:
@@ -245,16 +248,18 @@ class VectorFile:
 
 
 class VectorFileWriter:
-    """The writing side; there is one at a time, under the index's write lock."""
+    """Write a vector file, one writer at a time, under the index's write lock."""
 
     def __init__(self, path: Path, dim: int) -> None:
-        """``path`` must exist. OSError where it cannot be written."""
+        """Open ``path``, which must exist; raises OSError if not writable."""
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115  (closed by close)
         self._dim = dim
 
     def write(self, first: int, rows: Floats) -> None:
-        """Put ``rows`` (n, dim) at slots ``first`` to ``first + n - 1`` and wait until they are
-        on disk. OSError if that fails, for example on a full disk."""
+        """Write ``rows`` (n, dim) at slots ``first`` to ``first + n - 1`` and wait for the disk.
+
+        Raises OSError if that fails, for example on a full disk.
+        """
         data = memoryview(np.ascontiguousarray(rows, _VALUE).tobytes())
         self._file.seek(first * self._dim * _VALUE.itemsize)
         while data:
@@ -262,6 +267,7 @@ class VectorFileWriter:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -278,7 +284,7 @@ DEFAULT = "space"  # the setting that names the space last indexed with
 
 @dataclass(frozen=True)
 class Space:
-    """One space in the gallery: its number in the tables, its folder, its model."""
+    """Describe one space of the gallery: its number in the tables, its folder, its model."""
 
     id: int
     folder: Path
@@ -286,8 +292,10 @@ class Space:
 
 
 def add_space(connection: sqlite3.Connection, home: Path, card: ModelInfo) -> Space:
-    """The space of ``card``, made if it is not there. The card kept is the one last used.
-    ModelMismatch if the space has vectors of another length."""
+    """Return the space of ``card``; create it if it is missing, and store the card last used.
+
+    Raises ModelMismatch if the space has vectors of another length.
+    """
     with transaction(connection):
         existing = _rows(connection, home).get(card.space)
         if existing is not None and existing.info.dim != card.dim:
@@ -312,15 +320,18 @@ def add_space(connection: sqlite3.Connection, home: Path, card: ModelInfo) -> Sp
 
 
 def folder_name(space: str) -> str:
-    """What the folder of a space is called: a name of any letters and length has one."""
+    """Return the folder name of a space, whose own name may have any letters and length."""
     from hashlib import blake2b
 
     return blake2b(space.encode(), digest_size=8).hexdigest()
 
 
 def find_space(connection: sqlite3.Connection, home: Path, space: str | None) -> Space:
-    """The space called ``space``; for None the one last indexed with, or the first if no run
-    has ended yet. ModelMismatch, naming those there are, if it is absent."""
+    """Return the space called ``space``.
+
+    None is the one last indexed with, or the first if no run has ended yet. Raises ModelMismatch,
+    which lists the known spaces, if it is missing.
+    """
     known = _rows(connection, home)
     name = space or get_meta(connection, DEFAULT) or next(iter(known), "")
     if name not in known:
@@ -335,26 +346,27 @@ def find_space(connection: sqlite3.Connection, home: Path, space: str | None) ->
 
 
 def folder_of(connection: sqlite3.Connection, home: Path, space: Space) -> Path:
-    """Where the vectors of ``space`` lie in the state that the connection sees."""
+    """Return the folder of the vectors of ``space`` in the state the connection sees."""
     row = connection.execute("SELECT folder FROM spaces WHERE id = ?", (space.id,)).fetchone()
     return home / "spaces" / row[0] if row else space.folder
 
 
 def first_name(folder: str) -> str:
-    """The name that a space's folder had before it was compacted: without ``-2``, ``-3`` …"""
+    """Return a folder's name before any compaction: without ``-2``, ``-3`` and so on."""
     return folder.partition("-")[0]
 
 
 def next_folder(space: Space) -> Path:
-    """The name of the folder that takes the place of this one: ``NAME``, ``NAME-2``, …"""
+    """Return the folder that replaces this one: ``NAME-2`` after ``NAME``, then ``NAME-3``."""
     name, _, number = space.folder.name.partition("-")
     return space.folder.with_name(f"{name}-{int(number or 1) + 1}")
 
 
 def remove_old_generations(connection: sqlite3.Connection, home: Path) -> bool:
-    """Remove the folders that others of the same name have taken the place of, or were about to
-    when they were stopped; False while a reader may still look at one. What no space explains
-    is left alone."""
+    """Remove the folders that newer ones replaced, or that were unfinished when a run was killed.
+
+    Returns False while a reader may still use one. Folders that belong to no space are left alone.
+    """
     current = {space.folder for space in all_spaces(connection, home)}
     names = {first_name(folder.name) for folder in current}
     left = [
@@ -376,7 +388,7 @@ def remove_old_generations(connection: sqlite3.Connection, home: Path) -> bool:
 
 
 def all_spaces(connection: sqlite3.Connection, home: Path) -> list[Space]:
-    """Every space, in the order of first use."""
+    """Return every space, in the order of first use."""
     return list(_rows(connection, home).values())
 
 
@@ -396,8 +408,10 @@ def _to_json(card: ModelInfo) -> str:
 
 
 def card_from_json(text: str | bytes) -> ModelInfo:
-    """A card as stored; what a later version added to it is left aside. TypeError or ValueError
-    for what is no card."""
+    """Parse a stored card; fields that a later version added are ignored.
+
+    Raises TypeError or ValueError for what is no card.
+    """
     known = {field.name for field in fields(ModelInfo)}
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value

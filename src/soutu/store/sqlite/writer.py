@@ -1,7 +1,7 @@
-"""One index run on the local store: every call is one transaction over slab and rows.
+"""Write one index run to the local store: every call is one transaction over vectors and rows.
 
-The order is what makes it safe to be killed: vectors reach the disk at slots nobody refers to,
-then one SQLite commit makes rows, slots and counters visible together.
+The order makes it safe to be killed: vectors reach the disk at slots nobody refers to, then one
+SQLite commit makes rows, slots and counters visible together.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from soutu.types import Floats
 
 
 class LocalWriter:
-    """Implements ``Writer``; made by ``LocalStore.writer``, under the write lock."""
+    """Implement ``Writer``; created by ``LocalStore.writer``, under the write lock."""
 
     def __init__(self, home: Path, space: Space) -> None:
         self._home = home
@@ -76,7 +76,7 @@ class LocalWriter:
             raise
 
     def finish(self) -> None:
-        """The run has done what it came for: this space is now the gallery's own."""
+        """End a complete run: this space becomes the gallery's default."""
         with translate_sqlite_errors(self._home):
             with transaction(self._connection):
                 set_meta(self._connection, DEFAULT, self._space.info.space)
@@ -84,19 +84,23 @@ class LocalWriter:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
+        """Close the connection and the vector files."""
         self._connection.close()
         for slab in self._slabs.values():
             slab.close()
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
+        """Return the image ids of those content hashes that are stored."""
         with translate_sqlite_errors(self._home):
             return ids_by_content(self._connection, contents)
 
     def images_without_vector(self) -> list[int]:
+        """Return the ids of images that have a path but no vector."""
         with translate_sqlite_errors(self._home):
             return without_vector(self._connection, self._space.id)
 
     def add_images(self, images: Sequence[NewImage], vectors: Floats) -> list[int]:
+        """Add images with their vectors, float32 (n, dim), and return their ids."""
         rows = validate_rows(vectors, len(images), self._space.info.dim)
         with self._transaction():
             known = ids_by_content(self._connection, [image.content for image in images])
@@ -122,23 +126,28 @@ class LocalWriter:
         return ids
 
     def set_image_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
+        """Set the vectors of the images ``ids``, float32 (n, dim)."""
         self._set_vectors(IMAGES, "images", ids, vectors)
 
     def set_caption_vectors(self, ids: Sequence[int], vectors: Floats) -> None:
+        """Set the vectors of the captions ``ids``, float32 (n, dim)."""
         self._set_vectors(CAPTIONS, "captions", ids, vectors)
 
     def attach(self, files: Sequence[StoredFile]) -> None:
+        """Add or update files of images that are stored."""
         with self._transaction():
             self._require("images", [file.image_id for file in files])
             self._put_files(files)
 
     def detach(self, paths: Sequence[str]) -> None:
+        """Remove paths; their images and vectors stay until compaction."""
         with self._transaction():
             for path in sorted(self._stored_paths(paths)):
                 self._drop_path(path)
                 self._noted.append(("removed", path, ""))
 
     def rename(self, moves: Sequence[tuple[str, StoredFile]]) -> None:
+        """Replace old paths by new files; raises KeyError for an unknown path."""
         with self._transaction():
             stored = self._stored_paths([old for old, _ in moves])
             for old, _ in moves:
@@ -151,6 +160,7 @@ class LocalWriter:
             self._noted.extend(("renamed", old, file.path) for old, file in moves)
 
     def replace_captions(self, captions: Sequence[NewCaption]) -> None:
+        """Make ``captions`` the only ones; unchanged ones keep their ids."""
         new_rows: dict[tuple[int, str], tuple[str, int]] = {}
         for position, caption in enumerate(captions):
             tags = json.dumps(dict(caption.tags), ensure_ascii=False, sort_keys=True)
@@ -178,6 +188,7 @@ class LocalWriter:
                 self._noted.append(("captions", "", f"+{len(fresh)} -{len(removed)}"))
 
     def captions_without_vector(self) -> list[CaptionRow]:
+        """Return the captions that have no vector, in file order."""
         with translate_sqlite_errors(self._home):
             return captions_without_vector(self._connection, self._space.id)
 
@@ -188,6 +199,7 @@ class LocalWriter:
         target: float = 0.99,
         shift: Floats | None = None,
     ) -> list[str]:
+        """Build or update the codes for recall ``target``; see ``refresh_codes``."""
         if not 0 < target < 1:
             raise ValueError(f"a recall to be reached lies between 0 and 1, not at {target}")
         with translate_sqlite_errors(self._home):
@@ -195,7 +207,7 @@ class LocalWriter:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """One call: its rows, its changes and the counters that tell readers of them."""
+        """Commit one call: its rows, its changes and the counters readers check."""
         generation = self._generation
         self._noted.clear()
         with translate_sqlite_errors(self._home), transaction(self._connection):
@@ -252,7 +264,7 @@ class LocalWriter:
             self._noted.append(("vectors", "", self._space.info.space))
 
     def _stored_paths(self, paths: Sequence[str]) -> dict[str, int]:
-        """Image ids of those of ``paths`` that are stored."""
+        """Return the image ids of those of ``paths`` that are stored."""
         sql = "SELECT path, image_id FROM paths WHERE path IN ({marks})"
         rows = select_in(self._connection, sql, [os.fsencode(path) for path in paths])
         return {os.fsdecode(path): image_id for path, image_id in rows}
@@ -270,7 +282,7 @@ class LocalWriter:
         )
 
     def _require(self, table: str, ids: Sequence[int]) -> None:
-        """KeyError for the first of ``ids`` that ``table`` does not hold."""
+        """Raise KeyError for the first of ``ids`` that ``table`` lacks."""
         sql = f"SELECT id FROM {table} WHERE id IN ({{marks}})"
         present = {row[0] for row in select_in(self._connection, sql, [int(i) for i in ids])}
         for id_ in ids:
