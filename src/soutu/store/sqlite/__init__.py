@@ -1,1 +1,1 @@
-"""The store on disk: rows in SQLite, vectors in slab files beside it."""
+"""A gallery in a folder: SQLite rows beside memory-mapped vectors."""
