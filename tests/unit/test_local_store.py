@@ -14,6 +14,7 @@ from soutu.store.base import NewCaption, StoredFile
 from soutu.store.sqlite import writer as writer_module
 from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
+from soutu.types import Compare
 from tests.store_samples import DIM, card, make, picture, pictures, unit
 
 
@@ -228,3 +229,17 @@ def test_vectors_are_on_disk_before_their_rows_are_committed(home, events):
             written = [event for event in events if event in ("BEGIN", "fsync", "COMMIT")]
             synced = [] if number == 2 else ["fsync"]  # a caption has no vector yet
             assert written == ["BEGIN", *synced, "COMMIT"]
+
+
+@pytest.mark.parametrize("field", ["path", "name", "folder", "caption", "tag.地点", "tag.\udcff"])
+@pytest.mark.parametrize("operator", ["=", "!=", "~", "contains"])
+def test_filters_take_what_is_no_unicode(home, field, operator):
+    """File names need not be UTF-8, so neither are the values that are compared with them."""
+    make(home, 3)
+    with LocalStore.open(home) as store, store.writer() as writer:
+        writer.add_images([picture("图/\udcff.jpg")], unit(1, DIM, seed=5))
+        ids = store.search_images(unit(DIM), 9, Compare(field, operator, "\udcff")).ids
+        contained = 1 if field in ("path", "name") else 0
+        assert len(ids) == {"=": 0, "!=": 4, "~": 0, "contains": contained}[operator]
+        found = store.search_images(unit(DIM), 9, Compare("name", "=", "\udcff.jpg")).ids.tolist()
+        assert [row.paths for row in store.images(found)] == [("图/\udcff.jpg",)]

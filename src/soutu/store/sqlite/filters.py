@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 from functools import cache
+from unicodedata import normalize
 
 import numpy as np
 
@@ -60,14 +61,15 @@ def _compare(comparison: Compare) -> Sql:
     if comparison.operator == "!=":
         condition, values = _compare(Compare(comparison.field, "=", comparison.value))
         return f"NOT ({condition})", values
+    pattern = os.fsencode(str(comparison.value))  # which may be no text that SQLite takes
     if comparison.field == "caption":
-        return _in_captions(f"{_FUNCTION}(?, c.text, ?)", [comparison.operator, comparison.value])
+        return _in_captions(f"{_FUNCTION}(?, c.text, ?)", [comparison.operator, pattern])
     if comparison.field.startswith(TAG):
-        name = comparison.field.removeprefix(TAG)
+        name = comparison.field.removeprefix(TAG).encode("utf-8", "replace").decode()
         # Tags are a flat JSON object; what the file does not say matches nothing.
         tag = "(SELECT value FROM json_each(c.tags) WHERE key = ?)"
         test = f"{_FUNCTION}(?, {tag}, ?)"
-        return _in_captions(test, [comparison.operator, name, comparison.value])
+        return _in_captions(test, [comparison.operator, name, pattern])
     return _of_path(comparison.field, comparison.operator, str(comparison.value))
 
 
@@ -80,7 +82,7 @@ def _of_path(field: str, operator: str, value: str) -> Sql:
         return "instr(p.path, ?) = 0", [b"/"]
     if operator == "=" and field == "folder":  # "0" follows "/" in ASCII
         return "p.path >= ? AND p.path < ?", [raw + b"/", raw + b"0"]
-    exact: Sql = f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", value]
+    exact: Sql = f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", os.fsencode(value)]
     if field != "name":
         return exact
     folded = casefold_nfc(value)
@@ -102,8 +104,8 @@ def _compare_time(operator: str, value: str) -> Sql:
     return f"i.taken != '' AND {prefix} {operator} ?", [value]
 
 
-def _match(operation: str, value: bytes | str | None, pattern: str) -> bool:
-    """Whether ``value`` matches ``pattern``, both folded.
+def _match(operation: str, value: bytes | str | None, raw_pattern: bytes) -> bool:
+    """Whether ``value`` matches the pattern, both folded.
 
     ``operation`` is an operator, for paths preceded by the part to compare.
     """
@@ -111,12 +113,14 @@ def _match(operation: str, value: bytes | str | None, pattern: str) -> bool:
         return False
     *part, operator = operation.split(" ")
     text = os.fsdecode(value) if isinstance(value, bytes) else value
+    pattern = os.fsdecode(raw_pattern)
     if part:
         folder, _, name = text.rpartition("/")
         text = {"folder": folder, "name": name}.get(part[0], text)
         if operator == "=":
             return text == pattern
-    text, pattern = casefold_nfc(text), casefold_nfc(pattern)
+    # Not as stored names are folded, where ? stands for what is no Unicode: here it is a wildcard.
+    text, pattern = (normalize("NFC", value).casefold() for value in (text, pattern))
     if operator == "~":
         return _pattern(pattern).match(text) is not None
     return pattern in text if operator == "contains" else text == pattern
