@@ -35,9 +35,11 @@ def align(inputs: Inputs, *, steps: int, batch: int, seed: int) -> SentenceEncod
     optimiser = torch.optim.Adam(
         [{"params": core, "lr": CORE_RATE}, {"params": table, "lr": TABLE_RATE}], betas=(0.9, 0.99)
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
-    )
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     english = inputs.captions["train_en"].flatten()
     machine = [inputs.captions[f"train_zh_machine_{m}"].flatten() for m in "ab"]
     written = inputs.captions["train_zh_written"].flatten()

@@ -1,7 +1,9 @@
 """Write a trained photo model as a bundle: two ONNX graphs, integers on disk, float32 at work.
 
-Weights are kept as int8 with one scale a channel, embedding tables as 4-bit codes with one scale
-a row (USE's own table has 6 bits). ``python -m training.photo.bundle_export --run RUN --out
+Weights are kept as int8 with one scale a channel; the classifier and the perceptrons of the heads
+as 4-bit codes with four scales a channel; embedding tables as 4-bit codes with one scale a row, the
+frequent tokens' rows as two times 4 bits (USE's own table has 6). Small convolutions stay in half
+precision. ``python -m training.photo.bundle_export --run RUN --out
 FOLDER``; ``--weights float32`` writes the bundle that the small one is compared with.
 """
 
@@ -9,68 +11,109 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from soutu.encoders.bundle import PREPROCESS, TEXTUAL, TOKENIZER, VISUAL, fingerprint, write_card
 from soutu.encoders.install import hashes
-from training.export import export_tower
+from soutu.types import Floats
+from training.export import export_tower, quantised
 from training.photo.efficientnet import MEAN, STD
 from training.photo.fit import Model, load
 from training.photo.image_tower import PixelTower
-from training.photo.inputs_reader import read_inputs
+from training.photo.inputs_reader import Inputs, read_inputs
 from training.photo.prepare import CONTEXT, INPUTS
 from training.photo.text_tower import Bag, TextTower, pair_bucket
-from training.photo.vocabulary import Vocabulary, build_tokenizer
+from training.photo.vocabulary import LATIN, SPECIAL, build_tokenizer
 
 LEVELS = 15  # codes from 0 to 15, zero lying between two of them
+FREQUENT = 2048  # tokens whose rows have 8 bits
+GROUPS = 4  # scales a channel of a 4-bit matrix
+SMALL = 256  # weights of fewer numbers stay as they are
+# Matrices of half a byte a weight, by part of their names: the classifier and the perceptrons.
+HALF_BYTES = ("backbone._fc.weight", ".up.weight", ".down.weight")
+# Convolutions kept in half precision, by part of their names: few weights, and int8 errors in them
+# pass through every later layer.
+FRAGILE = ("_conv_stem", "_depthwise_conv", *(f"backbone._blocks.{i}." for i in range(8)))
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)  # of a row's largest weight
 
 
-class FourBitTable(nn.Module):
-    """An embedding table of 4-bit codes, two a byte, with one scale a row.
+def four_bits(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Reduce rows to codes from 0 to 15.
 
     A row's scale is the one, among a few, with the least squared error.
+
+    Returns
+    -------
+    codes : uint8 (rows, columns / 2)
+        Two codes a byte, the even column's in the high half.
+    scale : float32 (rows, 1)
+        A weight is about (code − 7.5) · scale.
+    """
+    largest = weights.abs().amax(1, keepdim=True).clamp(min=1e-8)
+    best, error = torch.zeros_like(largest), torch.full_like(largest, torch.inf)
+
+    def rounded(scale: Tensor) -> Tensor:
+        return (weights / scale + LEVELS / 2).round().clamp(0, LEVELS)
+
+    for share in SHRINK:
+        scale = largest * share * 2 / LEVELS
+        squared = ((rounded(scale) - LEVELS / 2) * scale - weights).square().sum(1, keepdim=True)
+        best = torch.where(squared < error, scale, best)
+        error = torch.minimum(error, squared)
+    codes = rounded(best).to(torch.uint8)
+    return codes[:, 0::2] * 16 + codes[:, 1::2], best
+
+
+class FourBitTable(nn.Module):
+    """An embedding table of 4-bit codes.
+
+    Parameters
+    ----------
+    weights : float32 (rows, columns)
+    frequent : int64 (n,), optional
+        Rows whose rounding error is stored in a second table of 4-bit codes.
     """
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, frequent: Tensor | None = None) -> None:
         super().__init__()
-        largest = weights.abs().amax(1, keepdim=True).clamp(min=1e-8)
-        best, error = torch.zeros_like(largest), torch.full_like(largest, torch.inf)
-        for share in SHRINK:
-            scale = largest * share * 2 / LEVELS
-            wrong = (self._codes(weights, scale) - LEVELS / 2) * scale - weights
-            squared = wrong.square().sum(1, keepdim=True)
-            best = torch.where(squared < error, scale, best)
-            error = torch.minimum(error, squared)
-        codes = self._codes(weights, best).to(torch.uint8)
-        self.register_buffer("codes", codes[:, 0::2] * 16 + codes[:, 1::2])
-        self.register_buffer("scale", best)
-
-    @staticmethod
-    def _codes(weights: Tensor, scale: Tensor) -> Tensor:
-        return (weights / scale + LEVELS / 2).round().clamp(0, LEVELS)
+        codes, scale = four_bits(weights)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale)
+        self.rest: FourBitTable | None = None
+        if frequent is not None and len(frequent):
+            missing = weights[frequent] - self(frequent)
+            self.rest = FourBitTable(torch.cat([torch.zeros_like(missing[:1]), missing]))
+            place = torch.zeros(len(weights), dtype=torch.int16)
+            place[frequent] = torch.arange(1, len(frequent) + 1, dtype=torch.int16)
+            self.register_buffer("place", place)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the rows of ``ids``, of any shape, as float32."""
         both = self.codes[ids].float()
         high = (both / 16).floor()
         codes = torch.stack([high, both - high * 16], -1).flatten(-2)
-        return (codes - LEVELS / 2) * self.scale[ids]
+        rows: Tensor = (codes - LEVELS / 2) * self.scale[ids]
+        return rows if self.rest is None else rows + self.rest(self.place[ids].long())
 
 
 class ExportedBag(nn.Module):
-    """``Bag`` with the units and the inner pairs of every piece summed beforehand."""
+    """``Bag`` with the units and the inner pairs of every kept piece summed beforehand."""
 
-    def __init__(self, bag: Bag, *, packed: bool) -> None:
+    def __init__(self, bag: Bag, kept: Tensor, frequent: Tensor, *, packed: bool) -> None:
         super().__init__()
-        rows, pairs = bag.piece_rows().detach(), bag.pairs.weight.detach()
-        self.pieces = FourBitTable(rows) if packed else nn.Embedding.from_pretrained(rows)
-        self.pairs = FourBitTable(pairs) if packed else nn.Embedding.from_pretrained(pairs)
-        self.register_buffer("first", bag.first.to(torch.int32))
-        self.register_buffer("last", bag.last.to(torch.int32))
+        rows, pairs = bag.piece_rows().detach()[kept], bag.pairs.weight.detach()
+        embedding = nn.Embedding.from_pretrained
+        self.pieces = FourBitTable(rows, frequent) if packed else embedding(rows)
+        self.pairs = FourBitTable(pairs) if packed else embedding(pairs)
+        self.register_buffer("first", bag.first[kept].to(torch.int16))
+        self.register_buffer("last", bag.last[kept].to(torch.int16))
 
     def forward(self, ids: Tensor, drop: float = 0.0) -> Tensor:
         del drop  # for training only
@@ -82,30 +125,128 @@ class ExportedBag(nn.Module):
         return total / (single.sum(1, keepdim=True) + double.sum(1, keepdim=True)).clamp(min=1)
 
 
-def exported_text(text: TextTower, *, packed: bool) -> TextTower:
-    """Replace the tower's tables by those that the graph holds."""
-    text.bag = ExportedBag(text.bag, packed=packed)  # type: ignore[assignment]
-    if packed:
-        text.sentence.table = FourBitTable(text.sentence.table.weight.detach())  # type: ignore[assignment]
-    return text.eval()
+def needed_pieces(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Find the pieces worth keeping, and the frequent ones among them.
+
+    Latin pieces that no text of the training has are dropped (USE has them for other languages);
+    Chinese characters stay.
+
+    Returns
+    -------
+    kept : int64 (n,), token ids of the training
+    frequent : int64 (``FREQUENT``,), places in ``kept``
+    """
+    pieces = inputs.vocabulary.pieces
+    counts = torch.bincount(inputs.ids.flatten().long(), minlength=len(pieces))
+    kept = [i for i, p in enumerate(pieces) if counts[i] or p in SPECIAL or not LATIN.fullmatch(p)]
+    places = torch.tensor(kept)
+    return places, counts[places].topk(FREQUENT).indices
 
 
-def export_text(
-    text: TextTower, vocabulary: Vocabulary, out: Path, *, packed: bool
-) -> None:
+def export_text(text: TextTower, inputs: Inputs, out: Path, *, packed: bool) -> None:
     """Write ``textual/``."""
-    tower, example = exported_text(text, packed=packed), torch.tensor([[2, 5, 3], [2, 3, 0]])
+    kept, frequent = needed_pieces(inputs)
+    text.bag = ExportedBag(text.bag, kept, frequent, packed=packed)  # type: ignore[assignment]
+    rows = text.sentence.table.weight.detach()[kept]
+    text.sentence.table = (
+        FourBitTable(rows, frequent) if packed else nn.Embedding.from_pretrained(rows)  # type: ignore[assignment]
+    )
+    example = torch.tensor([[2, 5, 3], [2, 3, 0]])
     names = ("text", "embedding")
-    export_tower(tower, example, out / TEXTUAL, names=names, packed=packed)
-    tokenizer = build_tokenizer(vocabulary.pieces, [round(s, 3) for s in vocabulary.scores])
+    export_tower(text.eval(), example, out / TEXTUAL, names=names, packed=False)
+    if packed:
+        pack(out / TEXTUAL)
+    vocabulary = inputs.vocabulary
+    write_tokenizer([vocabulary.pieces[i] for i in kept], [vocabulary.scores[i] for i in kept], out)
+
+
+def write_tokenizer(pieces: Sequence[str], scores: Sequence[float], out: Path) -> None:
+    tokenizer = build_tokenizer(pieces, [round(score, 3) for score in scores])
     (out / TOKENIZER).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+
+
+def pack(path: Path) -> None:
+    """Store a graph's weights as integers; a few nodes in front of each make them float32 again.
+
+    ONNX Runtime folds those nodes when it loads the graph.
+    """
+    model = onnx.load(path)
+    graph, nodes = model.graph, []
+    columns = {node.input[1] for node in graph.node if node.op_type == "MatMul"}
+    arrays = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    for name, weight in arrays.items():
+        if weight.dtype != np.float32 or weight.ndim < 2 or weight.size < SMALL:
+            continue
+        if weight.shape[-1] == 1 and weight.ndim == 2:  # the scales of a table
+            continue
+        del graph.initializer[[w.name for w in graph.initializer].index(name)]
+        if any(part in name for part in FRAGILE):
+            half = numpy_helper.from_array(weight.astype(np.float16), f"{name}.half")
+            graph.initializer.append(half)
+            nodes.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
+            continue
+        halves = weight.ndim == 2 and weight.shape[1] % (2 * GROUPS) == 0
+        if halves and any(part in name for part in HALF_BYTES):
+            nodes += _four_bit_nodes(graph, name, weight)
+        else:
+            axis = weight.ndim - 1 if name in columns else 0
+            codes, scale = quantised(weight, axis)
+            graph.initializer.append(numpy_helper.from_array(codes, f"{name}.int8"))
+            graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+            nodes.append(
+                helper.make_node("Cast", [f"{name}.int8"], [f"{name}.f"], to=TensorProto.FLOAT)
+            )
+            nodes.append(helper.make_node("Mul", [f"{name}.f", f"{name}.scale"], [name]))
+    nodes += graph.node
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def _four_bit_nodes(graph: onnx.GraphProto, name: str, weight: Floats) -> list[onnx.NodeProto]:
+    """Add the codes of a matrix to the graph; return the nodes that unpack them."""
+    groups = torch.from_numpy(weight.copy()).reshape(-1, weight.shape[1] // GROUPS)
+    codes, scale = four_bits(groups)
+    constants = {
+        "codes": codes.numpy(),
+        "scale": scale.numpy(),
+        "16": np.float32(16),
+        "zero": np.float32(LEVELS / 2),
+        "last": np.array([2], np.int64),
+        "rows": np.array(groups.shape, np.int64),
+        "shape": np.array(weight.shape, np.int64),
+    }
+    for key, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}.{key}"))
+
+    def node(kind: str, inputs: str, output: str, **attributes: int) -> onnx.NodeProto:
+        read = [f"{name}.{key}" for key in inputs.split()]
+        write = [f"{name}.{output}" if output else name]
+        return helper.make_node(kind, read, write, **attributes)
+
+    return [
+        node("Cast", "codes", "both", to=TensorProto.FLOAT),
+        node("Div", "both 16", "ratio"),
+        node("Floor", "ratio", "high"),
+        node("Mul", "high 16", "shifted"),
+        node("Sub", "both shifted", "low"),
+        node("Unsqueeze", "high last", "high3"),
+        node("Unsqueeze", "low last", "low3"),
+        node("Concat", "high3 low3", "pairs", axis=2),
+        node("Reshape", "pairs rows", "flat"),
+        node("Sub", "flat zero", "centred"),
+        node("Mul", "centred scale", "scaled"),
+        node("Reshape", "scaled shape", ""),
+    ]
 
 
 def export_images(model: Model, size: int, out: Path, *, packed: bool) -> None:
     """Write ``visual/``: bytes in, so that the normalisation is part of the graph."""
     tower = PixelTower(model.image).eval()
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    export_tower(tower, example, out / VISUAL, names=("image", "embedding"), packed=packed)
+    export_tower(tower, example, out / VISUAL, names=("image", "embedding"), packed=False)
+    if packed:
+        pack(out / VISUAL)
     preprocess = {
         "size": size,
         "mode": "RGB",
@@ -140,7 +281,7 @@ def main() -> None:
     model, options = load(inputs, args.run)
     packed = args.weights == "int8"
     export_images(model, options.size, args.out, packed=packed)
-    export_text(model.text, inputs.vocabulary, args.out, packed=packed)
+    export_text(model.text, inputs, args.out, packed=packed)
     describe(args.out, "photo", ["zh", "en"])
 
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from training.photo.corpus import CAPTIONS, Photos, Word
 
-STOP = set(
-    "a an the is are was were be being been of in on at to with by for from and or as it its his her "
-    "their he she they them him this that these those there while who which what into onto over "
-    "under up down out off near next through other another some one two three four five very has "
-    "have had do does not no s t".split()
+SMALL_WORDS = (
+    "a an the is are was were be being been of in on at to with by for from and or as it its his "
+    "her their he she they them him this that these those there while who which what into onto "
+    "over under up down out off near next through other another some one two three four five very "
+    "has have had do does not no s t"
 )
+STOP = frozenset(SMALL_WORDS.split())
 LONGEST = 6  # characters of a Chinese word
 
 

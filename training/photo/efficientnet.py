@@ -72,9 +72,7 @@ class SameConv(nn.Conv2d):
 class Block(nn.Module):
     """An inverted residual block."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = inputs * expansion
         self._expand_conv = SameConv(inputs, inner, 1) if expansion != 1 else None

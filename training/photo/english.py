@@ -123,7 +123,9 @@ def train(
         loss = 3 * (1 - (mine * theirs).sum(1).mean())
         loss = loss + imitate(SCALE * mine @ theirs.T, SCALE * theirs @ theirs.T)
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
+            group["lr"] = (
+                2e-3 * min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
+            )
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -145,9 +147,7 @@ def main() -> None:
     inputs = read_inputs(args.inputs, torch.device("cpu"))
     model, _ = load(inputs, args.run)
     texts = english_texts(args.photos, args.seed)
-    tower, latin = train(
-        model.text, inputs.vocabulary, texts, steps=args.steps, seed=args.seed
-    )
+    tower, latin = train(model.text, inputs.vocabulary, texts, steps=args.steps, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(tower.state_dict(), args.out / "english.pt")
     described = {"pieces": latin.pieces, "scores": [round(s, 3) for s in latin.scores]}

@@ -113,9 +113,9 @@ class Trainer:
         self.inputs, self.photos, self.options = inputs, photos, options
         self.device, self.teachers = inputs.device, teachers or []
         self.generator = torch.Generator(self.device).manual_seed(options.seed)
-        self.model = Model(
-            inputs, options.branch, class_vectors(inputs, sentence), sentence
-        ).to(self.device)
+        self.model = Model(inputs, options.branch, class_vectors(inputs, sentence), sentence).to(
+            self.device
+        )
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.image.backbone.requires_grad_(False)
         self._prepare_features()
@@ -170,7 +170,10 @@ class Trainer:
         warm = max(1, options.steps // 10)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser,
-            lambda s: min(1.0, (s + 1) / warm) * (0.01 + 0.99 * (1 + math.cos(math.pi * s / options.steps)) / 2),
+            lambda s: (
+                min(1.0, (s + 1) / warm)
+                * (0.01 + 0.99 * (1 + math.cos(math.pi * s / options.steps)) / 2)
+            ),
         )
         started, batches = time.perf_counter(), self._batches()
         for step in range(options.steps):
@@ -288,7 +291,9 @@ class Trainer:
         backbone = model.image.backbone
         with torch.no_grad():
             made = backbone.logits(self.synthetic.draw(classes, generator))
-        other = seen[torch.randint(len(seen), classes.shape, device=self.device, generator=generator)]
+        other = seen[
+            torch.randint(len(seen), classes.shape, device=self.device, generator=generator)
+        ]
         made_vectors = torch.cat([other.detach(), model.image.names(made)], 1) * HALF
         gallery = torch.cat([made_vectors, vectors])
         chances = torch.cat([made, logits]).softmax(1)
@@ -332,7 +337,13 @@ def teacher_scores(teacher: Model, size: int, images: Tensor, ids: Tensor) -> Te
 
 @torch.no_grad()
 def embed(
-    models: list[Model], inputs: Inputs, photos: Tensor, size: int, *, everything: bool, mirror: bool
+    models: list[Model],
+    inputs: Inputs,
+    photos: Tensor,
+    size: int,
+    *,
+    everything: bool,
+    mirror: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Encode validation photographs and captions; several models' vectors are joined.
 
@@ -372,7 +383,12 @@ def embed(
 
 
 def validate(
-    models: list[Model], inputs: Inputs, photos: Tensor, size: int, *, everything: bool = False,
+    models: list[Model],
+    inputs: Inputs,
+    photos: Tensor,
+    size: int,
+    *,
+    everything: bool = False,
     mirror: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Hit rates on the validation photographs, in percent."""
@@ -409,9 +425,7 @@ def load(inputs: Inputs, folder: Path) -> tuple[Model, Options]:
 
 PRESETS = {
     "teacher": Options(size=240, steps=400),
-    "photo": Options(
-        branch=19, size=224, steps=600, everything=True, imitation=1.0, mixing=0.4
-    ),
+    "photo": Options(branch=19, size=224, steps=600, everything=True, imitation=1.0, mixing=0.4),
 }
 
 

@@ -123,4 +123,3 @@ class PixelTower(nn.Module):
         x = (pixels.permute(0, 3, 1, 2).float() - MEAN) / STD
         vectors: Tensor = self.tower(x)
         return vectors
-

@@ -44,8 +44,10 @@ def interval(hits: Floats, groups: NDArray[np.int64]) -> dict[str, float]:
     drawn = np.random.default_rng(SEED).integers(count, size=(DRAWS, count))
     means = sums[drawn].sum(1) / np.maximum(sizes[drawn].sum(1), 1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return {name: round(float(x), 4) for name, x in
-            (("value", hits.mean()), ("low", low), ("high", high))}
+    return {
+        name: round(float(x), 4)
+        for name, x in (("value", hits.mean()), ("low", low), ("high", high))
+    }
 
 
 def judge_captions(
@@ -66,7 +68,9 @@ def judge_captions(
 
 
 def judge_names(
-    encode: Callable[[Sequence[str]], Floats], images: Floats, labels: NDArray[np.int64],
+    encode: Callable[[Sequence[str]], Floats],
+    images: Floats,
+    labels: NDArray[np.int64],
     names: Sequence[str | None],
 ) -> dict[str, dict[str, float]]:
     """Hit@1 and hit@5 of class names; ``labels`` are the photographs' classes, −1 if unsure.
@@ -116,7 +120,9 @@ def noun_relevance(photos: corpus.Photos, nouns: Sequence[corpus.Word]) -> NDArr
 
 
 def judge_nouns(
-    encode: Callable[[Sequence[str]], Floats], images: Floats, relevant: NDArray[np.bool_],
+    encode: Callable[[Sequence[str]], Floats],
+    images: Floats,
+    relevant: NDArray[np.bool_],
     queries: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     """Precision of the first five photographs for each noun."""
@@ -156,14 +162,10 @@ def judge(bundle: Path, root: Path, split: str) -> dict[str, object]:
         gallery, labels = encode_photos(encoder, paths), np.arange(len(paths))
         for language in ("english", "chinese"):
             asked = [getattr(word, language)[0] for word in names]
-            results[f"names {language}"] = judge_names(
-                encoder.encode_texts, gallery, labels, asked
-            )
+            results[f"names {language}"] = judge_names(encoder.encode_texts, gallery, labels, asked)
     for language in ("english", "chinese"):
         queries = [getattr(noun, language)[0] for noun in nouns]
-        results[f"nouns {language}"] = judge_nouns(
-            encoder.encode_texts, images, relevant, queries
-        )
+        results[f"nouns {language}"] = judge_nouns(encoder.encode_texts, images, relevant, queries)
     photo = load_images(photos.paths[:1])
     results["milliseconds"] = {
         "image": milliseconds(lambda: encoder.encode_images(photo)),

@@ -78,7 +78,9 @@ def prepare(root: Path, out: Path, parts: int) -> None:
             arrays[f"{split}_{kind}"] = np.array(numbers)
     concepts, arrays["shown"] = label(train, words)
     lists = {
-        "concepts": [[[table(n) for n in w.english], [table(n) for n in w.chinese]] for w in concepts],
+        "concepts": [
+            [[table(n) for n in w.english], [table(n) for n in w.chinese]] for w in concepts
+        ],
         "classes": [
             [[table(n) for n in english], [table(n) for n in chinese]]
             for english, chinese in class_texts(names, lexicon)

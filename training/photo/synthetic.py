@@ -2,7 +2,8 @@
 
 The classifier's rows say in which direction a class lies, and the covariance of real features how
 features spread; a class's mean feature is guessed as μ + s·S^½(w_c − w̄). (Cosine to the real class
-means .75; the rows alone .52.) The strength varies, as photographs show a class more or less clearly.
+means .75; the rows alone .52.) The strength varies, as photographs show a class more or less
+clearly.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def load_photos(path: Path, device: torch.device) -> Tensor:
 
     def decode(index: int) -> np.ndarray:
         with Image.open(io.BytesIO(data[starts[index] : ends[index]])) as image:
-            return np.asarray(image.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC))
+            return np.asarray(
+                image.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC)
+            )
 
     with ThreadPoolExecutor() as pool:
         pixels = np.stack(list(pool.map(decode, range(len(ends)))))
