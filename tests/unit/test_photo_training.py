@@ -10,6 +10,7 @@ from training.photo.concepts import chinese_words, class_texts, english_words, l
 from training.photo.corpus import Photos, Word
 from training.photo.vocabulary import SPECIAL, Vocabulary, build_tokenizer, prune
 
+pytestmark = pytest.mark.training
 torch = pytest.importorskip("torch", reason="the trainer needs torch")
 
 from training.photo import objectives

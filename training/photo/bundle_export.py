@@ -20,14 +20,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from soutu.encoders.bundle import PREPROCESS, TEXTUAL, TOKENIZER, VISUAL, fingerprint, write_card
-from soutu.encoders.install import hashes
+from soutu.models.bundle import OPEN_CLIP, fingerprint, write_card
+from soutu.models.download import hash_files
 from soutu.types import Floats
 from training.export import export_tower, quantised
 from training.photo.efficientnet import MEAN, STD
-from training.photo.fit import Model, load
+from training.photo.english import EnglishTower
+from training.photo.fitting import Model, load
 from training.photo.image_tower import PixelTower
-from training.photo.inputs_reader import Inputs, read_inputs
+from training.photo.packed_inputs import Inputs, read_inputs
 from training.photo.prepare import CONTEXT, INPUTS
 from training.photo.text_tower import Bag, TextTower, pair_bucket
 from training.photo.vocabulary import LATIN, SPECIAL, build_tokenizer
@@ -153,16 +154,26 @@ def export_text(text: TextTower, inputs: Inputs, out: Path, *, packed: bool) -> 
     )
     example = torch.tensor([[2, 5, 3], [2, 3, 0]])
     names = ("text", "embedding")
-    export_tower(text.eval(), example, out / TEXTUAL, names=names, packed=False)
+    export_tower(text.eval(), example, out / OPEN_CLIP.textual, names=names, packed=False)
     if packed:
-        pack(out / TEXTUAL)
+        pack(out / OPEN_CLIP.textual)
     vocabulary = inputs.vocabulary
     write_tokenizer([vocabulary.pieces[i] for i in kept], [vocabulary.scores[i] for i in kept], out)
 
 
+def export_english(run: Path, out: Path, *, packed: bool) -> None:
+    """Write ``textual/`` of ``photo-en``."""
+    vocabulary = json.loads((run / "english.json").read_text(encoding="utf-8"))
+    tower = EnglishTower(len(vocabulary["pieces"]))
+    tower.load_state_dict(torch.load(run / "english.pt", weights_only=True))
+    path, example = out / OPEN_CLIP.textual, torch.tensor([[2, 5, 3], [2, 3, 0]])
+    export_tower(tower.eval(), example, path, names=("text", "embedding"), packed=packed)
+    write_tokenizer(vocabulary["pieces"], vocabulary["scores"], out)
+
+
 def write_tokenizer(pieces: Sequence[str], scores: Sequence[float], out: Path) -> None:
     tokenizer = build_tokenizer(pieces, [round(score, 3) for score in scores])
-    (out / TOKENIZER).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+    (out / OPEN_CLIP.tokenizer).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
 
 
 def pack(path: Path) -> None:
@@ -244,9 +255,9 @@ def export_images(model: Model, size: int, out: Path, *, packed: bool) -> None:
     """Write ``visual/``: bytes in, so that the normalisation is part of the graph."""
     tower = PixelTower(model.image).eval()
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    export_tower(tower, example, out / VISUAL, names=("image", "embedding"), packed=False)
+    export_tower(tower, example, out / OPEN_CLIP.visual, names=("image", "embedding"), packed=False)
     if packed:
-        pack(out / VISUAL)
+        pack(out / OPEN_CLIP.visual)
     preprocess = {
         "size": size,
         "mode": "RGB",
@@ -255,7 +266,9 @@ def export_images(model: Model, size: int, out: Path, *, packed: bool) -> None:
         "interpolation": "bicubic",
         "resize_mode": "squash",
     }
-    (out / PREPROCESS).write_text(json.dumps(preprocess, indent=2) + "\n", encoding="utf-8")
+    (out / OPEN_CLIP.preprocess).write_text(
+        json.dumps(preprocess, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def describe(out: Path, name: str, languages: list[str]) -> None:
@@ -264,7 +277,12 @@ def describe(out: Path, name: str, languages: list[str]) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     space = f"{name}/{fingerprint(out)[:12]}"
     write_card(
-        out, name=name, space=space, languages=languages, license="Apache-2.0", files=hashes(out)
+        out,
+        name=name,
+        space=space,
+        languages=languages,
+        license="Apache-2.0",
+        files=hash_files(out),
     )
     total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {total / 1e6:.2f} MB, space {space}")
@@ -275,14 +293,19 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--inputs", type=Path, default=INPUTS)
     parser.add_argument("--out", type=Path, default=Path("src/soutu/bundles/photo"))
+    parser.add_argument("--english", type=Path)
     parser.add_argument("--weights", default="int8", choices=["int8", "float32"])
     args = parser.parse_args()
     inputs = read_inputs(args.inputs, torch.device("cpu"))
     model, options = load(inputs, args.run)
     packed = args.weights == "int8"
     export_images(model, options.size, args.out, packed=packed)
-    export_text(model.text, inputs, args.out, packed=packed)
-    describe(args.out, "photo", ["zh", "en"])
+    if args.english is None:
+        export_text(model.text, inputs, args.out, packed=packed)
+        describe(args.out, "photo", ["zh", "en"])
+    else:
+        export_english(args.english, args.out, packed=packed)
+        describe(args.out, "photo-en", ["en"])
 
 
 if __name__ == "__main__":

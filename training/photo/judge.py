@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from soutu.encoders.bundle import read_bundle
-from soutu.encoders.onnx import OnnxEncoder
+from soutu.models.bundle import read_bundle
+from soutu.models.onnx import OnnxEncoder
 from soutu.types import Floats
 from training.photo import corpus
 from training.photo.concepts import chinese_words, english_words, singular

@@ -1,9 +1,9 @@
 """Train an image tower and a text tower together: teachers first, then the model that ships.
 
-``python -m training.photo.fit teacher --seed 1 --out RUN`` tunes a whole EfficientNet-Lite2 on
-captions. ``python -m training.photo.fit photo --teachers RUN … --out RUN`` trains the model that
-ships: only the last blocks are tuned, the caption part imitates the teachers' scores, and words,
-class names, broader names and pairs of names are learned beside the captions.
+``python -m training.photo.fitting teacher --number 1 --out RUN`` tunes a whole EfficientNet-Lite2
+on captions. ``python -m training.photo.fitting photo --teachers RUN … --out RUN`` trains the model
+that ships: only the last blocks are tuned, the caption part imitates the teachers' scores, and
+words, class names, broader names and pairs of names are learned beside the captions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.photo.image_tower import HALF, NAME_DIM, ImageTower
-from training.photo.inputs_reader import Inputs, read_inputs
 from training.photo.objectives import any_of, contrast, hit_rates, imitate
+from training.photo.packed_inputs import Inputs, read_inputs
 from training.photo.prepare import INPUTS
 from training.photo.synthetic import SyntheticFeatures
 from training.photo.text_tower import TextTower
@@ -76,17 +76,17 @@ class Options:
 class Model(nn.Module):
     """Both towers and the scales of the scores."""
 
-    def __init__(self, inputs: Inputs, branch: int, classes: Tensor, sentence: str) -> None:
+    def __init__(self, inputs: Inputs, branch: int, classes: Tensor) -> None:
         super().__init__()
         self.image = ImageTower(inputs.backbone(), branch, classes)
-        self.text = TextTower(inputs.sentence_encoder(sentence), inputs.vocabulary.pieces)
+        self.text = TextTower(inputs.sentence_encoder(), inputs.vocabulary.pieces)
         self.caption_scale = nn.Parameter(torch.tensor(math.log(20.0)))
         self.name_scale = nn.Parameter(torch.tensor(math.log(20.0)))
 
 
-def class_vectors(inputs: Inputs, sentence: str) -> Tensor:
+def class_vectors(inputs: Inputs) -> Tensor:
     """Initial class vectors: the principal parts of USE's mean vectors of their names."""
-    encoder = inputs.sentence_encoder(sentence)
+    encoder = inputs.sentence_encoder()
     generator = torch.Generator(inputs.device).manual_seed(0)
     rows = torch.arange(1000, device=inputs.device)
     drawn = [inputs.classes.english.draw(rows, generator) for _ in range(3)]
@@ -107,15 +107,12 @@ class Trainer:
         photos: Tensor,
         options: Options,
         teachers: list[tuple[Model, int]] | None = None,
-        sentence: str = "aligned.pt",
     ) -> None:
         torch.manual_seed(options.seed)
         self.inputs, self.photos, self.options = inputs, photos, options
         self.device, self.teachers = inputs.device, teachers or []
         self.generator = torch.Generator(self.device).manual_seed(options.seed)
-        self.model = Model(inputs, options.branch, class_vectors(inputs, sentence), sentence).to(
-            self.device
-        )
+        self.model = Model(inputs, options.branch, class_vectors(inputs)).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.image.backbone.requires_grad_(False)
         self._prepare_features()
@@ -417,31 +414,43 @@ def save(model: Model, options: Options, results: dict[str, object], out: Path) 
 def load(inputs: Inputs, folder: Path) -> tuple[Model, Options]:
     """Read what ``save`` wrote."""
     options = Options(**json.loads((folder / "run.json").read_text())["options"])
-    model = Model(inputs, options.branch, torch.zeros(1000, NAME_DIM), "use.pt")
+    model = Model(inputs, options.branch, torch.zeros(1000, NAME_DIM))
     state = torch.load(folder / "model.pt", weights_only=True)
     model.load_state_dict(state, strict=options.everything)
     return model.to(inputs.device).eval(), options
 
 
-PRESETS = {
-    "teacher": Options(size=240, steps=400),
-    "photo": Options(branch=19, size=224, steps=600, everything=True, imitation=1.0, mixing=0.4),
-}
+# Teachers differ in their seeds and in how fast the image network and USE are tuned.
+TEACHERS = tuple(
+    Options(steps=260, seed=seed, backbone_rate=backbone, text_rate=text)
+    for seed, backbone, text in ((1, 3e-4, 1e-4), (2, 5e-4, 3e-4), (3, 3e-4, 2e-4), (4, 5e-4, 1e-4))
+)
+PHOTO = Options(
+    branch=19,
+    size=224,
+    steps=523,
+    backbone_rate=4e-4,
+    text_rate=2e-4,
+    everything=True,
+    imitation=1.0,
+    mixing=0.4,
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("preset", choices=PRESETS)
+    parser.add_argument("preset", choices=["teacher", "photo"])
     parser.add_argument("--inputs", type=Path, default=INPUTS)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--number", type=int, default=1, help="which teacher, from 1 to 4")
     parser.add_argument("--teachers", type=Path, nargs="*", default=[])
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    torch.set_float32_matmul_precision("high")
     inputs = read_inputs(args.inputs, torch.device(args.device))
     loaded = [load(inputs, folder) for folder in args.teachers]
     teachers = [(model, options.size) for model, options in loaded]
-    options = replace(PRESETS[args.preset], seed=args.seed)
+    options = PHOTO if args.preset == "photo" else TEACHERS[args.number - 1]
     model = Trainer(inputs, inputs.photos("train"), options, teachers).fit()
     results = validate(
         [model], inputs, inputs.photos("val"), options.size, everything=options.everything

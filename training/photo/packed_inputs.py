@@ -93,10 +93,10 @@ class Inputs:
         model.load_state_dict(torch.load(self.folder / f"{name}.pt", weights_only=True))
         return model.eval().to(self.device)
 
-    def sentence_encoder(self, name: str = "use.pt") -> SentenceEncoder:
-        """Build USE with the pruned vocabulary, as published (``aligned.pt``: see ``align``)."""
+    def sentence_encoder(self) -> SentenceEncoder:
+        """Build USE with the pruned vocabulary, as published."""
         model = SentenceEncoder(len(self.vocabulary))
-        model.load_state_dict(torch.load(self.folder / name, weights_only=True))
+        model.load_state_dict(torch.load(self.folder / "use.pt", weights_only=True))
         return model.eval().to(self.device)
 
 
