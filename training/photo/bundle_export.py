@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,10 +32,12 @@ from training.photo.image_tower import PixelTower
 from training.photo.packed_inputs import Inputs, read_inputs
 from training.photo.prepare import CONTEXT, INPUTS
 from training.photo.text_tower import Bag, TextTower, pair_bucket
+from training.photo.views import load_photos, whole
 from training.photo.vocabulary import LATIN, SPECIAL, build_tokenizer
 
 LEVELS = 15  # codes from 0 to 15, zero lying between two of them
 FREQUENT = 2048  # tokens whose rows have 8 bits
+CALIBRATION = 96  # training photographs that the biases are corrected on
 GROUPS = 4  # scales a channel of a 4-bit matrix
 SMALL = 256  # weights of fewer numbers stay as they are
 # Matrices of half a byte a weight, by part of their names: the classifier and the perceptrons.
@@ -82,6 +85,10 @@ class FourBitTable(nn.Module):
         Rows whose rounding error is stored in a second table of 4-bit codes.
     """
 
+    codes: Tensor
+    scale: Tensor
+    place: Tensor
+
     def __init__(self, weights: Tensor, frequent: Tensor | None = None) -> None:
         super().__init__()
         codes, scale = four_bits(weights)
@@ -104,15 +111,21 @@ class FourBitTable(nn.Module):
         return rows if self.rest is None else rows + self.rest(self.place[ids].long())
 
 
+def float_table(weights: Tensor) -> nn.Embedding:
+    return nn.Embedding(len(weights), weights.shape[1], _weight=weights)
+
+
 class ExportedBag(nn.Module):
     """``Bag`` with the units and the inner pairs of every kept piece summed beforehand."""
+
+    first: Tensor
+    last: Tensor
 
     def __init__(self, bag: Bag, kept: Tensor, frequent: Tensor, *, packed: bool) -> None:
         super().__init__()
         rows, pairs = bag.piece_rows().detach()[kept], bag.pairs.weight.detach()
-        embedding = nn.Embedding.from_pretrained
-        self.pieces = FourBitTable(rows, frequent) if packed else embedding(rows)
-        self.pairs = FourBitTable(pairs) if packed else embedding(pairs)
+        self.pieces = FourBitTable(rows, frequent) if packed else float_table(rows)
+        self.pairs = FourBitTable(pairs) if packed else float_table(pairs)
         self.register_buffer("first", bag.first[kept].to(torch.int16))
         self.register_buffer("last", bag.last[kept].to(torch.int16))
 
@@ -121,7 +134,7 @@ class ExportedBag(nn.Module):
         left, right = self.last[ids[:, :-1]].long(), self.first[ids[:, 1:]].long()
         double = ((left > 0) & (right > 0)).float()
         single = (self.first[ids] > 0).float()
-        total = (self.pieces(ids) * single[..., None]).sum(1)
+        total: Tensor = (self.pieces(ids) * single[..., None]).sum(1)
         total = total + (self.pairs(pair_bucket(left, right)) * double[..., None]).sum(1)
         return total / (single.sum(1, keepdim=True) + double.sum(1, keepdim=True)).clamp(min=1)
 
@@ -149,9 +162,8 @@ def export_text(text: TextTower, inputs: Inputs, out: Path, *, packed: bool) -> 
     kept, frequent = needed_pieces(inputs)
     text.bag = ExportedBag(text.bag, kept, frequent, packed=packed)  # type: ignore[assignment]
     rows = text.sentence.table.weight.detach()[kept]
-    text.sentence.table = (
-        FourBitTable(rows, frequent) if packed else nn.Embedding.from_pretrained(rows)  # type: ignore[assignment]
-    )
+    table = FourBitTable(rows, frequent) if packed else float_table(rows)
+    text.sentence.table = table  # type: ignore[assignment]
     example = torch.tensor([[2, 5, 3], [2, 3, 0]])
     names = ("text", "embedding")
     export_tower(text.eval(), example, out / OPEN_CLIP.textual, names=names, packed=False)
@@ -230,7 +242,11 @@ def _four_bit_nodes(graph: onnx.GraphProto, name: str, weight: Floats) -> list[o
     for key, value in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}.{key}"))
 
-    def node(kind: str, inputs: str, output: str, **attributes: int) -> onnx.NodeProto:
+    def node(
+        kind: str, inputs: str, output: str, *, to: int | None = None, axis: int | None = None
+    ) -> onnx.NodeProto:
+        given = {"to": to, "axis": axis}
+        attributes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         read = [f"{name}.{key}" for key in inputs.split()]
         write = [f"{name}.{output}" if output else name]
         return helper.make_node(kind, read, write, **attributes)
@@ -251,8 +267,46 @@ def _four_bit_nodes(graph: onnx.GraphProto, name: str, weight: Floats) -> list[o
     ]
 
 
-def export_images(model: Model, size: int, out: Path, *, packed: bool) -> None:
+@torch.no_grad()
+def correct_biases(tower: nn.Module, images: Tensor) -> None:
+    """Take out of every layer's bias what rounding its weights adds to its mean output.
+
+    Nagel et al. 2019 (arXiv 1906.04721), section 4.2: E[Δy] = ΔW · E[x], with the mean inputs
+    measured on ``images``.
+    """
+    means: dict[str, Tensor] = {}
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+            means[name] = inputs[0].transpose(0, 1).flatten(1).mean(1)
+
+        return hook
+
+    layers = {n: m for n, m in tower.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
+    tower(images)
+    for hook in hooks:
+        hook.remove()
+    for name, layer in layers.items():
+        weight = layer.weight
+        if any(part in f"{name}.weight" for part in FRAGILE) or layer.bias is None:
+            continue
+        if any(part in f"tower.{name}.weight" for part in HALF_BYTES):
+            rows = weight.reshape(-1, weight.shape[1] // GROUPS)
+            rounded = FourBitTable(rows)(torch.arange(len(rows))).reshape(weight.shape)
+        else:
+            codes, scale = quantised(weight.numpy(), 0)
+            rounded = torch.from_numpy(codes * scale)
+        lost = weight - rounded
+        layer.bias += (lost.sum((2, 3)) if lost.ndim > 2 else lost) @ means[name]
+
+
+def export_images(
+    model: Model, size: int, out: Path, *, packed: bool, photos: Tensor | None = None
+) -> None:
     """Write ``visual/``: bytes in, so that the normalisation is part of the graph."""
+    if packed and photos is not None:
+        correct_biases(model.image.eval(), whole(photos, size))
     tower = PixelTower(model.image).eval()
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     export_tower(tower, example, out / OPEN_CLIP.visual, names=("image", "embedding"), packed=False)
@@ -299,7 +353,8 @@ def main() -> None:
     inputs = read_inputs(args.inputs, torch.device("cpu"))
     model, options = load(inputs, args.run)
     packed = args.weights == "int8"
-    export_images(model, options.size, args.out, packed=packed)
+    first = load_photos(args.inputs / "train0.npz", inputs.device, CALIBRATION)
+    export_images(model, options.size, args.out, packed=packed, photos=first)
     if args.english is None:
         export_text(model.text, inputs, args.out, packed=packed)
         describe(args.out, "photo", ["zh", "en"])

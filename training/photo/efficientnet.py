@@ -81,8 +81,8 @@ class Block(nn.Module):
         self._skips = stride == 1 and inputs == outputs
 
     def forward(self, inputs: Tensor) -> Tensor:
-        x = F.relu6(self._expand_conv(inputs)) if self._expand_conv is not None else inputs
-        x = self._project_conv(F.relu6(self._depthwise_conv(x)))
+        y = F.relu6(self._expand_conv(inputs)) if self._expand_conv is not None else inputs
+        x: Tensor = self._project_conv(F.relu6(self._depthwise_conv(y)))
         return x + inputs if self._skips else x
 
 

@@ -98,7 +98,7 @@ def encode(tower: nn.Module, tokenizer: Tokenizer, texts: list[str], batch: int 
     order = (ids != 0).sum(1).argsort()
     vectors = torch.empty(len(texts), DIM)
     with torch.no_grad():
-        for rows in order.split(batch):
+        for rows in torch.split(order, batch):
             chunk = ids[rows]
             vectors[rows] = tower(chunk[:, : int((chunk != 0).sum(1).max())])
     return vectors
@@ -126,7 +126,7 @@ def train(
                 2e-3 * min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
             )
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if step % 100 == 0 or step == steps - 1:
             cosine = float((mine * theirs).sum(1).mean().detach())

@@ -13,7 +13,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -113,7 +113,7 @@ class Trainer:
         self.device, self.teachers = inputs.device, teachers or []
         self.generator = torch.Generator(self.device).manual_seed(options.seed)
         self.model = Model(inputs, options.branch, class_vectors(inputs)).to(self.device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         self.model.image.backbone.requires_grad_(False)
         self._prepare_features()
         self.average = copy.deepcopy(self.model)
@@ -121,7 +121,7 @@ class Trainer:
     @torch.no_grad()
     def _prepare_features(self) -> None:
         """Set the head's standardisation; learn how features spread, for names."""
-        features = torch.cat([self._pooled(chunk) for chunk in self.photos.split(512)])
+        features = torch.cat([self._pooled(chunk) for chunk in torch.split(self.photos, 512)])
         self.model.image.captions.standardise(features)
         self.synthetic = SyntheticFeatures(features, self.model.image.backbone._fc.weight)
 
@@ -192,7 +192,8 @@ class Trainer:
     @torch.no_grad()
     def _average(self, step: int) -> None:
         momentum = min(MOMENTUM, (step + 1) / (step + 10))
-        mean, now = list(self.average.parameters()), list(self.model.parameters())
+        mean: list[Tensor] = list(self.average.parameters())
+        now: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(mean, now, 1 - momentum)
 
     def _batches(self) -> Iterator[Tensor]:
@@ -329,7 +330,8 @@ def teacher_scores(teacher: Model, size: int, images: Tensor, ids: Tensor) -> Te
     features = teacher.image.features(teacher.image.shared(images)).float()
     with torch.autocast(images.device.type, enabled=False):
         captions, _, _ = teacher.text.parts(ids)
-        return teacher.caption_scale.exp() * teacher.image.captions(features) @ captions.T
+        seen: Tensor = teacher.image.captions(features)
+        return teacher.caption_scale.exp() * seen @ captions.T
 
 
 @torch.no_grad()
@@ -356,16 +358,19 @@ def embed(
     for model in models:
         model.eval()
         rows = []
-        for chunk in photos.split(250):
+        for chunk in torch.split(photos, 250):
             view = whole(chunk, size).contiguous(memory_format=torch.channels_last)
             both = [view, view.flip(3)] if mirror else [view]
             with autocast:
                 shared = [model.image.shared(v) for v in both]
                 features = [model.image.features(s).float() for s in shared]
                 logits = [model.image.logits(s).float() for s in shared] if everything else []
-            seen = F.normalize(sum(model.image.captions(f) for f in features), dim=1)  # type: ignore[arg-type]
+            seen = F.normalize(
+                torch.stack([model.image.captions(f) for f in features]).sum(0), dim=1
+            )
             if everything:
-                named = F.normalize(sum(model.image.names(x) for x in logits), dim=1)  # type: ignore[arg-type]
+                named = torch.stack([model.image.names(x) for x in logits]).sum(0)
+                named = F.normalize(named, dim=1)
                 seen = torch.cat([seen, named], 1)
             rows.append(seen)
         images.append(torch.cat(rows))
@@ -373,7 +378,7 @@ def embed(
         numbers = inputs.captions[f"val_{kind}"].flatten()
         parts = []
         for model in models:
-            encoded = [model.text.parts(inputs.tokens(n)) for n in numbers.split(500)]
+            encoded = [model.text.parts(inputs.tokens(n)) for n in torch.split(numbers, 500)]
             parts.append(torch.cat([combine(*e) if everything else e[0] for e in encoded]))
         texts[kind] = torch.cat(parts, 1)
     return torch.cat(images, 1), texts
@@ -397,7 +402,7 @@ def validate(
     }
 
 
-def save(model: Model, options: Options, results: dict[str, object], out: Path) -> None:
+def save(model: Model, options: Options, results: Mapping[str, object], out: Path) -> None:
     """Write the weights in half precision, the options and the figures."""
     out.mkdir(parents=True, exist_ok=True)
     skipped = () if options.everything else ("image.backbone.",)

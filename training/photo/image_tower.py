@@ -28,6 +28,9 @@ class CaptionHead(nn.Module):
     distribution than the features themselves.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, dim: int = CAPTION_DIM, hidden: int = 512, dropout: float = 0.3) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(FEATURES))

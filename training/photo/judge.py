@@ -86,7 +86,7 @@ def judge_names(
     groups = np.arange(len(asked))
     return {
         "hit@1": interval(right[:, 0].astype(np.float32), groups),
-        "hit@5": interval(right.any(1).astype(np.float32), groups),
+        "hit@5": interval(np.asarray(right.any(1), np.float32), groups),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def prepare(root: Path, out: Path, parts: int) -> None:
     tokenizer = vocabulary.build_tokenizer(vocab.pieces, vocab.scores)
 
     table = TextTable()
-    arrays: dict[str, NDArray[np.int64] | NDArray[np.bool_]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for split, photos in (("train", train), ("val", val)):
         for kind in corpus.CAPTIONS:
             numbers = [[table(c) for c in five] for five in photos.captions[kind]]
@@ -97,8 +98,8 @@ def prepare(root: Path, out: Path, parts: int) -> None:
             [table(e), table(c)] for w in [*words, *names] for e in w.english[:2] for c in w.chinese
         ],
     }
-    arrays["ids"] = token_ids(tokenizer, table.all()).astype(np.int16)
-    np.savez_compressed(out / "texts.npz", **arrays)
+    arrays["ids"] = token_ids(tokenizer, table.all())
+    np.savez_compressed(out / "texts.npz", allow_pickle=False, **arrays)
     (out / "texts.json").write_text(json.dumps(lists), encoding="utf-8")
 
     encoder = sentence_encoder.pretrained(vocab.rows)

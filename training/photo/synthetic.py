@@ -41,4 +41,5 @@ class SyntheticFeatures:
         share = torch.rand(len(classes), 1, device=classes.device, generator=generator)
         strength = STRENGTH[0] + share * (STRENGTH[1] - STRENGTH[0])
         x = self._mean + strength * self._directions[classes] + SPREAD * self._centred[at]
-        return x.clamp(min=0)
+        features: Tensor = x.clamp(min=0)
+        return features

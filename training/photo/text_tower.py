@@ -51,6 +51,10 @@ class Bag(nn.Module):
         Dimensions of the embeddings.
     """
 
+    inside: Tensor
+    first: Tensor
+    last: Tensor
+
     def __init__(self, pieces: tuple[str, ...], width: int = WIDTH) -> None:
         super().__init__()
         known: dict[str, int] = {}
@@ -76,7 +80,8 @@ class Bag(nn.Module):
     def _rows(self, inside: Tensor) -> Tensor:
         pairs = pair_bucket(inside[..., :-1], inside[..., 1:])
         real = ((inside[..., :-1] > 0) & (inside[..., 1:] > 0)).unsqueeze(-1)
-        return self.units(inside).sum(-2) + (self.pairs(pairs) * real).sum(-2)
+        rows: Tensor = self.units(inside).sum(-2) + (self.pairs(pairs) * real).sum(-2)
+        return rows
 
     def forward(self, ids: Tensor, drop: float = 0.0) -> Tensor:
         """Return the bag of token ids (n, length); ``drop`` is the share of tokens left out."""
@@ -89,7 +94,7 @@ class Bag(nn.Module):
             keep = (torch.rand_like(counts) >= drop).to(double.dtype)
             single, counts = single * keep[..., None], counts * keep
             real = real * (torch.rand_like(real) >= drop)
-        total = single.sum(1) + (double * real[..., None]).sum(1)
+        total: Tensor = single.sum(1) + (double * real[..., None]).sum(1)
         return total / (counts.sum(1, keepdim=True) + real.sum(1, keepdim=True)).clamp(min=1)
 
 

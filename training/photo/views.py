@@ -17,10 +17,10 @@ from training.photo.efficientnet import MEAN, STD
 STORED = 224  # the collection's photographs are squashed to this side
 
 
-def load_photos(path: Path, device: torch.device) -> Tensor:
-    """Decode what ``prepare.pack_photos`` wrote to uint8 (n, 3, 224, 224)."""
+def load_photos(path: Path, device: torch.device, limit: int | None = None) -> Tensor:
+    """Decode what ``prepare.pack_photos`` wrote (its first ``limit``) to uint8 (n, 3, 224, 224)."""
     with np.load(path) as arrays:
-        data, ends = arrays["data"].tobytes(), arrays["ends"].tolist()
+        data, ends = arrays["data"].tobytes(), arrays["ends"].tolist()[:limit]
     starts = [0, *ends[:-1]]
 
     def decode(index: int) -> np.ndarray:
