@@ -60,9 +60,9 @@ def test_singular_undoes_common_plurals_only(plural, expected):
 
 def test_a_concept_is_shown_where_either_language_mentions_it():
     photos = caption_photos(["two dogs", "a cat", "grass"], ["", "", "一只狗"])
-    concepts, shown = label(photos, [Word(("dog",), ("狗",)), Word(("cat",), ("猫",))], minimum=1)
+    concepts, labels = label(photos, [Word(("dog",), ("狗",)), Word(("cat",), ("猫",))], minimum=1)
     column = concepts.index(Word(("dog",), ("狗",)))
-    assert shown[:, column].tolist() == [True, False, True]
+    assert labels[:, column].tolist() == [True, False, True]
 
 
 def test_words_on_too_few_photographs_are_no_concepts():

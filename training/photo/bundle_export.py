@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from soutu.models.bundle import OPEN_CLIP, fingerprint, write_card
 from soutu.models.download import hash_files
 from soutu.types import Floats
-from training.export import export_tower, quantised
+from training.export import export_tower, quantize
 from training.photo.efficientnet import MEAN, STD
 from training.photo.english import EnglishTower
 from training.photo.fitting import Model, load
@@ -121,13 +121,13 @@ class ExportedBag(nn.Module):
     first: Tensor
     last: Tensor
 
-    def __init__(self, bag: Bag, kept: Tensor, frequent: Tensor, *, packed: bool) -> None:
+    def __init__(self, bag: Bag, places: Tensor, frequent: Tensor, *, packed: bool) -> None:
         super().__init__()
-        rows, pairs = bag.piece_rows().detach()[kept], bag.pairs.weight.detach()
+        rows, pairs = bag.piece_rows().detach()[places], bag.pairs.weight.detach()
         self.pieces = FourBitTable(rows, frequent) if packed else float_table(rows)
         self.pairs = FourBitTable(pairs) if packed else float_table(pairs)
-        self.register_buffer("first", bag.first[kept].to(torch.int16))
-        self.register_buffer("last", bag.last[kept].to(torch.int16))
+        self.register_buffer("first", bag.first[places].to(torch.int16))
+        self.register_buffer("last", bag.last[places].to(torch.int16))
 
     def forward(self, ids: Tensor, drop: float = 0.0) -> Tensor:
         del drop  # for training only
@@ -147,21 +147,23 @@ def needed_pieces(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    kept : int64 (n,), token ids of the training
-    frequent : int64 (``FREQUENT``,), places in ``kept``
+    places : int64 (n,), token ids of the training
+    frequent : int64 (``FREQUENT``,), positions in ``places``
     """
     pieces = inputs.vocabulary.pieces
     counts = torch.bincount(inputs.ids.flatten().long(), minlength=len(pieces))
-    kept = [i for i, p in enumerate(pieces) if counts[i] or p in SPECIAL or not LATIN.fullmatch(p)]
-    places = torch.tensor(kept)
+    needed = [
+        i for i, p in enumerate(pieces) if counts[i] or p in SPECIAL or not LATIN.fullmatch(p)
+    ]
+    places = torch.tensor(needed)
     return places, counts[places].topk(FREQUENT).indices
 
 
 def export_text(text: TextTower, inputs: Inputs, out: Path, *, packed: bool) -> None:
     """Write ``textual/``."""
-    kept, frequent = needed_pieces(inputs)
-    text.bag = ExportedBag(text.bag, kept, frequent, packed=packed)  # type: ignore[assignment]
-    rows = text.sentence.table.weight.detach()[kept]
+    places, frequent = needed_pieces(inputs)
+    text.bag = ExportedBag(text.bag, places, frequent, packed=packed)  # type: ignore[assignment]
+    rows = text.sentence.table.weight.detach()[places]
     table = FourBitTable(rows, frequent) if packed else float_table(rows)
     text.sentence.table = table  # type: ignore[assignment]
     example = torch.tensor([[2, 5, 3], [2, 3, 0]])
@@ -170,7 +172,9 @@ def export_text(text: TextTower, inputs: Inputs, out: Path, *, packed: bool) -> 
     if packed:
         pack(out / OPEN_CLIP.textual)
     vocabulary = inputs.vocabulary
-    write_tokenizer([vocabulary.pieces[i] for i in kept], [vocabulary.scores[i] for i in kept], out)
+    write_tokenizer(
+        [vocabulary.pieces[i] for i in places], [vocabulary.scores[i] for i in places], out
+    )
 
 
 def export_english(run: Path, out: Path, *, packed: bool) -> None:
@@ -213,7 +217,7 @@ def pack(path: Path) -> None:
             nodes += _four_bit_nodes(graph, name, weight)
         else:
             axis = weight.ndim - 1 if name in columns else 0
-            codes, scale = quantised(weight, axis)
+            codes, scale = quantize(weight, axis)
             graph.initializer.append(numpy_helper.from_array(codes, f"{name}.int8"))
             graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
             nodes.append(
@@ -295,7 +299,7 @@ def correct_biases(tower: nn.Module, images: Tensor) -> None:
             rows = weight.reshape(-1, weight.shape[1] // GROUPS)
             rounded = FourBitTable(rows)(torch.arange(len(rows))).reshape(weight.shape)
         else:
-            codes, scale = quantised(weight.numpy(), 0)
+            codes, scale = quantize(weight.numpy(), 0)
             rounded = torch.from_numpy(codes * scale)
         lost = weight - rounded
         layer.bias += (lost.sum((2, 3)) if lost.ndim > 2 else lost) @ means[name]

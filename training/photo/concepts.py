@@ -22,32 +22,32 @@ SMALL_WORDS = (
     "has have had do does not no s t"
 )
 STOP = frozenset(SMALL_WORDS.split())
-LONGEST = 6  # characters of a Chinese word
+MAX_WORD_LENGTH = 6  # characters of a Chinese word
 
 
 def english_words(caption: str, phrases: set[str]) -> set[str]:
     """Return the words of a caption, and those of its phrases of 2 or 3 words that are known."""
-    words = re.findall(r"[a-z']+", caption.lower())
-    found = {word for word in words if word not in STOP}
+    tokens = re.findall(r"[a-z']+", caption.lower())
+    words = {word for word in tokens if word not in STOP}
     for count in (2, 3):
-        spans = (" ".join(words[i : i + count]) for i in range(len(words) - count + 1))
-        found |= {span for span in spans if span in phrases}
-    return found
+        spans = (" ".join(tokens[i : i + count]) for i in range(len(tokens) - count + 1))
+        words |= {span for span in spans if span in phrases}
+    return words
 
 
 def chinese_words(caption: str, known: set[str]) -> set[str]:
     """Cut a caption into the longest known words from the left; the rest is left out."""
-    found, start = set(), 0
+    words, start = set(), 0
     while start < len(caption):
-        for length in range(min(LONGEST, len(caption) - start), 0, -1):
+        for length in range(min(MAX_WORD_LENGTH, len(caption) - start), 0, -1):
             word = caption[start : start + length]
             if word in known:
-                found.add(word)
+                words.add(word)
                 start += length
                 break
         else:
             start += 1
-    return found
+    return words
 
 
 def singular(word: str) -> str:
@@ -77,15 +77,15 @@ def label(
     -------
     concepts : list of Word
         Names by language, a single word of the captions having names in one language only.
-    shown : bool (photographs, concepts)
+    labels : bool (photographs, concepts)
         Which photograph shows which concept.
     """
     english = {name.lower() for word in words for name in word.english}
-    chinese = {name for word in words for name in word.chinese if len(name) <= LONGEST}
+    chinese = {name for word in words for name in word.chinese if len(name) <= MAX_WORD_LENGTH}
     mentions = [_mentions(photos, index, english, chinese) for index in range(len(photos.paths))]
     holders: dict[str, list[int]] = {}
-    for index, found in enumerate(mentions):
-        for name in found:
+    for index, mentioned in enumerate(mentions):
+        for name in mentioned:
             holders.setdefault(name, []).append(index)
     concepts, columns, covered = [], [], set()
     for word in dict.fromkeys(words):
@@ -99,22 +99,22 @@ def label(
         if len(holders[name]) >= minimum and re.fullmatch("[a-z' ]+", name):
             concepts.append(Word((name,), ()))
             columns.append(holders[name])
-    shown = np.zeros((len(photos.paths), len(concepts)), np.bool_)
+    labels = np.zeros((len(photos.paths), len(concepts)), np.bool_)
     for column, rows in enumerate(columns):
-        shown[rows, column] = True
-    return concepts, shown
+        labels[rows, column] = True
+    return concepts, labels
 
 
 def _mentions(photos: Photos, index: int, english: set[str], chinese: set[str]) -> set[str]:
-    found: set[str] = set()
+    mentions: set[str] = set()
     for kind in CAPTIONS:
         for caption in photos.captions[kind][index]:
             if kind == "en":
                 words = english_words(caption, english)
-                found |= words | {singular(word) for word in words}
+                mentions |= words | {singular(word) for word in words}
             else:
-                found |= chinese_words(caption, chinese)
-    return found
+                mentions |= chinese_words(caption, chinese)
+    return mentions
 
 
 def class_texts(

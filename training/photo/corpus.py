@@ -87,14 +87,14 @@ def read_lexicon(folder: Path = LEXICON) -> list[Word]:
 
 def read_broader(path: Path = BROADER) -> list[tuple[Word, tuple[int, ...]]]:
     """Read the broader names (dog, bird, musical instrument) with the classes they cover."""
-    found = []
+    entries = []
     for chinese, english, ranges in _rows(path):
         classes: list[int] = []
         for part in ranges.split():
             first, _, last = part.partition("-")
             classes += range(int(first), int(last or first) + 1)
-        found.append((Word(tuple(english.split("/")), tuple(chinese.split("/"))), tuple(classes)))
-    return found
+        entries.append((Word(tuple(english.split("/")), tuple(chinese.split("/"))), tuple(classes)))
+    return entries
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -59,15 +59,15 @@ class EnglishTower(nn.Module):
 
 def latin_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
     """Keep the special tokens and every piece without a Chinese character."""
-    kept = [
+    places = [
         i
         for i, piece in enumerate(vocabulary.pieces)
         if piece in SPECIAL or not re.search(f"[{HAN}]", piece)
     ]
     return Vocabulary(
-        tuple(vocabulary.pieces[i] for i in kept),
-        tuple(vocabulary.scores[i] for i in kept),
-        vocabulary.rows[kept],
+        tuple(vocabulary.pieces[i] for i in places),
+        tuple(vocabulary.scores[i] for i in places),
+        vocabulary.rows[places],
     )
 
 

@@ -121,11 +121,11 @@ class Trainer:
     @torch.no_grad()
     def _prepare_features(self) -> None:
         """Set the head's standardisation; learn how features spread, for names."""
-        features = torch.cat([self._pooled(chunk) for chunk in torch.split(self.photos, 512)])
+        features = torch.cat([self._pool(chunk) for chunk in torch.split(self.photos, 512)])
         self.model.image.captions.standardise(features)
         self.synthetic = SyntheticFeatures(features, self.model.image.backbone._fc.weight)
 
-    def _pooled(self, chunk: Tensor) -> Tensor:
+    def _pool(self, chunk: Tensor) -> Tensor:
         with self._autocast():
             features: Tensor = self.model.image.backbone(self._images(chunk))
         return features.float()
@@ -185,8 +185,8 @@ class Trainer:
             schedule.step()
             self._average(step)
             if step % report == 0 or step == options.steps - 1:
-                shown = {name: round(float(value.detach()), 3) for name, value in losses.items()}
-                print(f"{step} {time.perf_counter() - started:.0f} s {shown}", flush=True)
+                printed = {name: round(float(value.detach()), 3) for name, value in losses.items()}
+                print(f"{step} {time.perf_counter() - started:.0f} s {printed}", flush=True)
         return self.average.eval()
 
     @torch.no_grad()
@@ -204,29 +204,29 @@ class Trainer:
             for start in range(0, len(order) - count + 1, count):
                 yield order[start : start + count]
 
-    def _texts(self, at: Tensor) -> Tensor:
+    def _texts(self, photo_rows: Tensor) -> Tensor:
         """Draw a caption of each kind a photograph: text numbers (3, batch)."""
         captions = self.inputs.captions
 
         def column() -> Tensor:
-            return torch.randint(5, at.shape, device=self.device, generator=self.generator)
+            return torch.randint(5, photo_rows.shape, device=self.device, generator=self.generator)
 
-        share = torch.rand(at.shape, device=self.device, generator=self.generator)
+        share = torch.rand(photo_rows.shape, device=self.device, generator=self.generator)
         n = column()
         machine = torch.where(
             share < 0.5,
-            captions["train_zh_machine_a"][at, n],
-            captions["train_zh_machine_b"][at, n],
+            captions["train_zh_machine_a"][photo_rows, n],
+            captions["train_zh_machine_b"][photo_rows, n],
         )
-        english, written = captions["train_en"][at, column()], captions["train_zh_written"]
-        return torch.stack([english, written[at, column()], machine])
+        english, written = captions["train_en"][photo_rows, column()], captions["train_zh_written"]
+        return torch.stack([english, written[photo_rows, column()], machine])
 
-    def _losses(self, at: Tensor) -> dict[str, Tensor]:
+    def _losses(self, photo_rows: Tensor) -> dict[str, Tensor]:
         options, model = self.options, self.model
         images = random_views(
-            self.photos[at], options.size, self.generator, smallest=options.smallest
+            self.photos[photo_rows], options.size, self.generator, smallest=options.smallest
         ).contiguous(memory_format=torch.channels_last)
-        numbers = self._texts(at)
+        numbers = self._texts(photo_rows)
         ids = self.inputs.tokens(numbers)
         with self._autocast():
             with torch.no_grad():
@@ -249,7 +249,7 @@ class Trainer:
             weight = 0.4 if self.teachers else 1.0
             each = [contrast(scale * vectors @ part.T / HALF) for part in texts.chunk(3)]
             losses["captions"] = weight * torch.stack(each).mean()
-            losses |= self._word_losses(at, vectors, seen, logits)
+            losses |= self._word_losses(photo_rows, vectors, seen, logits)
         return losses
 
     def _imitation(self, images: Tensor, ids: Tensor, captions: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ class Trainer:
         return torch.stack([imitate(a, b) for a, b in both]).mean()
 
     def _word_losses(
-        self, at: Tensor, vectors: Tensor, seen: Tensor, logits: Tensor
+        self, photo_rows: Tensor, vectors: Tensor, seen: Tensor, logits: Tensor
     ) -> dict[str, Tensor]:
         inputs, model, generator = self.inputs, self.model, self.generator
 
@@ -277,24 +277,24 @@ class Trainer:
             return combine(captions, names, angle), names
 
         # Words of the captions, among the batch's photographs.
-        shown = inputs.shown[at]
-        share = torch.rand(shown.shape[1], device=self.device, generator=generator)
-        concepts = (share * (shown.sum(0) >= 2)).topk(WORDS).indices
+        labels = inputs.labels[photo_rows]
+        share = torch.rand(labels.shape[1], device=self.device, generator=generator)
+        concepts = (share * (labels.sum(0) >= 2)).topk(WORDS).indices
         scale = model.name_scale.exp().clamp(max=100)
         words, _ = encode(inputs.concepts.draw(concepts, generator))
-        losses = {"words": 0.5 * any_of(scale * words @ vectors.T / HALF, shown[:, concepts].T)}
+        losses = {"words": 0.5 * any_of(scale * words @ vectors.T / HALF, labels[:, concepts].T)}
 
-        # Class names and broader names, among made-up photographs and the batch's.
+        # Class names and broader names, among synthetic photographs and the batch's.
         classes = torch.randperm(1000, device=self.device, generator=generator)[:CLASSES]
         backbone = model.image.backbone
         with torch.no_grad():
-            made = backbone.logits(self.synthetic.draw(classes, generator))
+            synthetic = backbone.logits(self.synthetic.draw(classes, generator))
         other = seen[
             torch.randint(len(seen), classes.shape, device=self.device, generator=generator)
         ]
-        made_vectors = torch.cat([other.detach(), model.image.names(made)], 1) * HALF
-        gallery = torch.cat([made_vectors, vectors])
-        chances = torch.cat([made, logits]).softmax(1)
+        synthetic_vectors = torch.cat([other.detach(), model.image.names(synthetic)], 1) * HALF
+        gallery = torch.cat([synthetic_vectors, vectors])
+        chances = torch.cat([synthetic, logits]).softmax(1)
         plain = inputs.classes.draw(classes, generator)
         framed = inputs.class_templates.draw(classes, generator)
         share = torch.rand(plain.shape, device=self.device, generator=generator)

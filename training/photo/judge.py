@@ -78,12 +78,12 @@ def judge_names(
     Names that several classes share count for all of them; classes without photograph do not
     count.
     """
-    asked = [c for c in range(len(names)) if names[c] is not None and (labels == c).any()]
-    scores = encode([names[c] or "" for c in asked]) @ images.T
+    classes = [c for c in range(len(names)) if names[c] is not None and (labels == c).any()]
+    scores = encode([names[c] or "" for c in classes]) @ images.T
     order = np.argsort(-scores, axis=1)[:, :5]
-    same = [{c for c in range(len(names)) if names[c] == names[a]} for a in asked]
+    same = [{c for c in range(len(names)) if names[c] == names[a]} for a in classes]
     right = np.array([[labels[i] in ok for i in row] for row, ok in zip(order, same, strict=True)])
-    groups = np.arange(len(asked))
+    groups = np.arange(len(classes))
     return {
         "hit@1": interval(right[:, 0].astype(np.float32), groups),
         "hit@5": interval(np.asarray(right.any(1), np.float32), groups),
@@ -106,16 +106,16 @@ def noun_relevance(photos: corpus.Photos, nouns: Sequence[corpus.Word]) -> NDArr
     relevant = np.zeros((len(photos.paths), len(nouns)), np.bool_)
     kinds = [kind for kind in photos.captions if kind != "zh_machine_b"]
     for row in range(len(photos.paths)):
-        found: set[str] = set()
+        mentions: set[str] = set()
         for kind in kinds:
             for caption in photos.captions[kind][row]:
                 if kind == "en":
                     words = english_words(caption, english)
-                    found |= words | {singular(word) for word in words}
+                    mentions |= words | {singular(word) for word in words}
                 else:
-                    found |= chinese_words(caption, chinese)
+                    mentions |= chinese_words(caption, chinese)
         for column, noun in enumerate(nouns):
-            relevant[row, column] = bool(found & {*noun.english, *noun.chinese})
+            relevant[row, column] = bool(mentions & {*noun.english, *noun.chinese})
     return relevant
 
 
@@ -161,8 +161,10 @@ def judge(bundle: Path, root: Path, split: str) -> dict[str, object]:
         paths = [root / "names1000" / row.split(",")[0] for row in rows]
         gallery, labels = encode_photos(encoder, paths), np.arange(len(paths))
         for language in ("english", "chinese"):
-            asked = [getattr(word, language)[0] for word in names]
-            results[f"names {language}"] = judge_names(encoder.encode_texts, gallery, labels, asked)
+            queries = [getattr(word, language)[0] for word in names]
+            results[f"names {language}"] = judge_names(
+                encoder.encode_texts, gallery, labels, queries
+            )
     for language in ("english", "chinese"):
         queries = [getattr(noun, language)[0] for noun in nouns]
         results[f"nouns {language}"] = judge_nouns(encoder.encode_texts, images, relevant, queries)

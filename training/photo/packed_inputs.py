@@ -56,7 +56,7 @@ class Inputs:
     ----------
     ids : int64 (texts, context)
     captions : dict of int64 (photographs, 5), by "train_en", "val_zh_written", …
-    shown : bool (photographs, concepts)
+    labels : bool (photographs, concepts)
     concepts, classes, class_templates, broader : Bilingual
     covers : bool (broader names, 1000), the classes of each broader name
     pairs : int64 (n, 2), an English and a Chinese name of the same thing
@@ -67,7 +67,7 @@ class Inputs:
     vocabulary: Vocabulary
     ids: Tensor
     captions: dict[str, Tensor]
-    shown: Tensor
+    labels: Tensor
     concepts: Bilingual
     classes: Bilingual
     class_templates: Bilingual
@@ -119,7 +119,7 @@ def read_inputs(folder: Path, device: torch.device) -> Inputs:
         load(folder / "vocabulary.json"),
         tensors["ids"],
         captions,
-        tensors["shown"],
+        tensors["labels"],
         covers=covers,
         pairs=torch.tensor(lists["pairs"], device=device),
         **names,

@@ -77,7 +77,7 @@ def prepare(root: Path, out: Path, parts: int) -> None:
         for kind in corpus.CAPTIONS:
             numbers = [[table(c) for c in five] for five in photos.captions[kind]]
             arrays[f"{split}_{kind}"] = np.array(numbers)
-    concepts, arrays["shown"] = label(train, words)
+    concepts, arrays["labels"] = label(train, words)
     lists = {
         "concepts": [
             [[table(n) for n in w.english], [table(n) for n in w.chinese]] for w in concepts

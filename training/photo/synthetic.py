@@ -35,11 +35,11 @@ class SyntheticFeatures:
 
     def draw(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Return one feature (not negative) for each class, with a random photograph's spread."""
-        at = torch.randint(
+        rows = torch.randint(
             len(self._centred), classes.shape, device=classes.device, generator=generator
         )
         share = torch.rand(len(classes), 1, device=classes.device, generator=generator)
         strength = STRENGTH[0] + share * (STRENGTH[1] - STRENGTH[0])
-        x = self._mean + strength * self._directions[classes] + SPREAD * self._centred[at]
+        x = self._mean + strength * self._directions[classes] + SPREAD * self._centred[rows]
         features: Tensor = x.clamp(min=0)
         return features

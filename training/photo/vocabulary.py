@@ -33,7 +33,7 @@ UNREACHABLE = -1000.0  # log probability of a special token, so that no text is 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The kept pieces; a piece's index is its token id.
+    """The selected pieces; a piece's index is its token id.
 
     Attributes
     ----------
@@ -107,16 +107,16 @@ def prune(
             characters.update({c: weight for c in set(text) if re.match(f"[{HAN}]", c)})
     # USE's order: the frequent pieces first.
     common = set([piece for piece, _ in table if LATIN.fullmatch(piece)][:latin])
-    kept = [
+    selected = [
         (piece, score)
         for piece, score in table
         if counts[piece] >= minimum or piece in common or CHARACTER.fullmatch(piece)
     ]
     new = sorted(c for c, count in characters.items() if count >= minimum and c not in rows)
     return Vocabulary(
-        (*SPECIAL, *(p for p, _ in kept), *new),
-        (*[UNREACHABLE] * 4, *(s for _, s in kept), *[NEW_SCORE] * len(new)),
-        np.array([*USE_SPECIAL, *(rows[p] for p, _ in kept), *[0] * len(new)], np.int64),
+        (*SPECIAL, *(p for p, _ in selected), *new),
+        (*[UNREACHABLE] * 4, *(s for _, s in selected), *[NEW_SCORE] * len(new)),
+        np.array([*USE_SPECIAL, *(rows[p] for p, _ in selected), *[0] * len(new)], np.int64),
     )
 
 
