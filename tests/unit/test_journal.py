@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import soutu
 from soutu.searchlog.record import SearchLog, format_search, to_record
 from soutu.types import Hit, IndexState, ModelInfo, Query, SearchResult, Term, Variant
 from soutu.version import VERSION
@@ -56,7 +57,9 @@ def test_a_line_holds_all_that_a_replay_needs(tmp_path):
 
 def test_the_version_that_lines_tell_is_the_packages():
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
-    assert f'\nversion = "{VERSION}"\n' in project
+    assert 'dynamic = ["version"]' in project
+    assert '[tool.hatch.version]\npath = "src/soutu/version.py"' in project
+    assert soutu.__version__ == VERSION
 
 
 def test_the_time_is_utc():

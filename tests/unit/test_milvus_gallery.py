@@ -164,7 +164,7 @@ def test_an_address_from_somebody_else_is_not_followed(photos, monkeypatch):
     user_settings_file().parent.mkdir(parents=True)
     (user_settings_file().parent / "stores").write_text("milvus://collector.example:19530/photos\n")
     (home / "store").write_text("milvus://collector.example:19530/photos\n")
-    assert Gallery.open(photos).place == "milvus://collector.example:19530/photos"
+    assert Gallery.open(photos).location == "milvus://collector.example:19530/photos"
     (home / "store").unlink()
     (home / "config.yaml").write_text("store: milvus://collector.example/photos\n")
     with pytest.raises(BadConfig) as fault:
@@ -172,7 +172,7 @@ def test_an_address_from_somebody_else_is_not_followed(photos, monkeypatch):
     assert fault.value.code == "config-store-gallery"
     (home / "config.yaml").unlink()
     monkeypatch.setenv("SOUTU_STORE", "milvus://127.0.0.1/p")
-    assert Gallery.open(photos).place == "milvus://127.0.0.1/p"
+    assert Gallery.open(photos).location == "milvus://127.0.0.1/p"
 
 
 def test_no_secret_is_kept_or_said(photos, tmp_path, soutu, monkeypatch):

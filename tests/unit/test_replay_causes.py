@@ -89,7 +89,7 @@ def test_int8_may_drift_more():
 class Answers:
     """A searcher that answers as was logged, but for the scores and the vector of the words."""
 
-    picture = staticmethod(lambda name: None)
+    open_image = staticmethod(lambda name: None)
 
     def __init__(self, score=0.0, drift=0.0):
         line = logged()
@@ -100,7 +100,7 @@ class Answers:
         turned += np.sqrt(1 - (1 - drift) ** 2) * aside / np.linalg.norm(aside)
         self.by_words = replace(self.by_vector, vector=turned)
 
-    def again(self, result):
+    def rerun(self, result):
         return self.by_vector
 
 
