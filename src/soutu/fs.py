@@ -11,7 +11,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -167,6 +167,27 @@ def replace_folder(new: Path, target: Path, spare: Path) -> None:
     except OSError:
         spare.rename(target)
         raise
+
+
+@contextmanager
+def staged_folder(folder: Path, check: Callable[[Path, Path], None], prefix: str) -> Iterator[Path]:
+    """Yield a new folder, which takes the place of ``folder`` at the end.
+
+    ``check(target, folder)`` raises where the target may not be replaced, before and after; if
+    anything fails, ``folder`` is left as it was. The new one is made beside, its name beginning
+    with ``prefix``. Raises OSError where that cannot be done.
+    """
+    import tempfile  # which few commands need
+
+    target = Path(os.path.realpath(folder))
+    check(target, folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        yield new
+        check(target, folder)
+        replace_folder(new, target, Path(scratch) / "old")
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,7 +18,6 @@ import csv
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +31,7 @@ from soutu.evaluation.dataset import TEXT_TO_IMAGE
 from soutu.evaluation.evaluate import RUN_FILES, Evaluation, QueryOutcomes
 from soutu.evaluation.metrics import LIBRARY, METRICS
 from soutu.evaluation.statistics import Figure, holm, intervals, randomisation_test
-from soutu.fs import replace_folder
+from soutu.fs import staged_folder
 
 CONFIG, FIGURES, QUERIES = "config.json", "metrics.json", "per_query.csv"
 COMPARISON = "comparison.json"
@@ -126,16 +125,9 @@ def result_folder(folder: Path) -> Iterator[Path]:
     ``folder`` is left as it was if anything fails. Raises BadInput where it holds anything but an
     earlier result, and where it cannot be written.
     """
-    target = Path(os.path.realpath(folder))
     try:
-        _check_replaceable(target, folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".soutu-eval-", dir=target.parent) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
+        with staged_folder(folder, _check_replaceable, ".soutu-eval-") as new:
             yield new
-            _check_replaceable(target, folder)
-            replace_folder(new, target, Path(scratch) / "old")
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadInput("eval-unwritable", folder=folder, reason=reason) from error

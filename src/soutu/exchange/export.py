@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from soutu.exchange.npy import (
     save_source,
 )
 from soutu.exchange.parquet import PARQUET_FILE, import_pyarrow, write_parquet
-from soutu.fs import atomic_write, replace_folder
+from soutu.fs import atomic_write, staged_folder
 from soutu.store.base import CaptionRow, VectorStore
 from soutu.types import Floats
 
@@ -184,16 +183,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     BadInput where ``folder`` is a file or holds anything but an earlier export, and where it cannot
     be written.
     """
-    target = Path(os.path.realpath(folder))
     try:
-        _check_replaceable(target, folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".soutu-export-", dir=target.parent) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
+        with staged_folder(folder, _check_replaceable, ".soutu-export-") as new:
             yield new
-            _check_replaceable(target, folder)
-            replace_folder(new, target, Path(scratch) / "old")
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadInput("export-unwritable", folder=folder, reason=reason) from error

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -85,7 +86,7 @@ def add_middleware(app: ASGIApp, guard: GuardSettings) -> ASGIApp:
     return SecurityHeaders(app)
 
 
-class Middleware:
+class Middleware(ABC):
     """Passes HTTP requests to ``_handle``; an HttpError that it raises is the answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,9 +102,9 @@ class Middleware:
         except HttpError as error:
             await _refuse(error, scope, receive, send)
 
+    @abstractmethod
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or have the app answer it."""
-        raise NotImplementedError
 
 
 class SecurityHeaders(Middleware):
