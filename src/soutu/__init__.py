@@ -1,5 +1,13 @@
 """Soutu (搜图): find images by Chinese or English text, and captions by image."""
 
+import os
+
+# Libraries that report how they are used, ONNX Runtime under an id of its own making, are told not
+# to before any of them is imported. Who wants to send it sets the variable.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 # NumPy first: imported from deeper down, its typing module sat on the edge of a chunk of CPython
 # 3.11's frame stack, which was then mapped and unmapped 1,900 times (36 ms of a cold search).
 import numpy  # noqa: F401  isort: skip
