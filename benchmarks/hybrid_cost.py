@@ -16,9 +16,9 @@ from soutu.models.base import Encoder
 from soutu.query.expansion import LexiconExpander, propose_variants
 from soutu.search.searcher import Searcher, SearchParams
 from soutu.store.base import NewCaption, NewImage
-from soutu.store.sqlite.schema import connect, rebuild, transaction
+from soutu.store.sqlite.schema import connect, transaction
 from soutu.store.sqlite.store import LocalStore
-from soutu.store.text_search import CREATE_FTS, TABLE
+from soutu.store.sqlite.text_search import CREATE_FTS, TABLE, rebuild
 from soutu.types import Floats, Query, Term, Variant
 
 LARGE = 100_000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import sys
 import time
@@ -32,10 +31,6 @@ REMEMBERED = "store"  # the file that names a store elsewhere (factory.py)
 _LOCK = "lock"
 _POLL_SECONDS = 0.05
 _LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked: far off the text
-_NETWORK = re.compile(
-    r"(nfs\d*|cifs|smb\w*|ncpfs|afs|9p|ceph|lustre|beegfs|glusterfs|davfs2?|coda"
-    r"|fuse\.(sshfs|glusterfs\w*|ceph\w*|rclone|s3fs\w*|davfs2?|juicefs|smb\w*|goofys|gcsfuse))"
-)
 
 
 class NotRegularFile(OSError):
@@ -59,37 +54,6 @@ def find_home(start: Path) -> Path | None:
 def absolute(path: Path) -> Path:
     """Return ``path`` from the root of the file system, its links as they are."""
     return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links)
-
-
-def refuse_network_storage(home: Path, mounts: str | None = None) -> None:
-    """Raise IndexCorrupt if ``home`` lies on a network file system.
-
-    SQLite's shared memory and file locks do not hold there. ``mounts`` is the text of
-    /proc/mounts, which only Linux has.
-    """
-    if mounts is None:
-        mounts = _system_mounts()
-    target = os.path.realpath(home)
-    best, kind = "", ""
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[1])
-        inside = target == point or target.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):  # of two on one point, the later lies on top
-            best, kind = point, fields[2]
-    if _NETWORK.fullmatch(kind):
-        raise IndexCorrupt("index-network", home=str(home), kind=kind)
-
-
-def _system_mounts() -> str:
-    if not sys.platform.startswith("linux"):
-        return ""
-    try:
-        return Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:  # a container without /proc: nothing to judge by
-        return ""
 
 
 def make_private_folder(folder: Path) -> None:

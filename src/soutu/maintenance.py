@@ -34,7 +34,8 @@ from soutu.search.calibration import (
 )
 from soutu.settings import Settings
 from soutu.store.sqlite.check import check_index
-from soutu.store.sqlite.store import LocalStore, bring_up_to_date
+from soutu.store.sqlite.schema import migrate
+from soutu.store.sqlite.store import LocalStore
 from soutu.store.sqlite.vectors import first_name, folder_name
 from soutu.types import IndexState, IntegrityIssue, ModelInfo
 
@@ -182,7 +183,7 @@ def check_gallery(home: Path) -> HealthReport:
         The index cannot be read now, or a newer Soutu made it.
     """
     with suppress(SoutuError):  # what stands in the way of it is about to be found
-        bring_up_to_date(home)
+        migrate(home)
     issues, checked = check_index(home)
     return HealthReport((*issues, *_check_model(home)), checked)
 
@@ -269,7 +270,7 @@ def rebuild_gallery(
     check_root(root)
     make_private_folder(home)
     with suppress(SoutuError):
-        bring_up_to_date(home)
+        migrate(home)
     folder = home / REBUILD
     with write_lock(home):
         shutil.rmtree(folder, ignore_errors=True)  # of a rebuild that was killed

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from soutu.store.top_k import exact_scores, rescoring_candidates, top_k
+from soutu.store.scoring import exact_scores, rescoring_candidates, top_k
 
 FEW = st.sampled_from([-1.0, -0.5, -0.0, 0.0, 0.25, 0.25 + 2**-25, 1.0, float("-inf")])
 ANY = st.floats(width=32, allow_nan=False)

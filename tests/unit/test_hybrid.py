@@ -13,7 +13,7 @@ from soutu.query.expansion import RuleExpander
 from soutu.search.searcher import Searcher, SearchParams
 from soutu.settings import load_settings
 from soutu.store.base import NewCaption
-from soutu.store.sqlite import schema
+from soutu.store.sqlite import text_search
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Floats, Variant
 from tests.store_samples import DIM, card, pictures, unit
@@ -130,7 +130,7 @@ def test_a_picture_asks_no_captions(store):
 
 
 def test_without_fts5_auto_goes_on_and_on_says_why(store, monkeypatch):
-    monkeypatch.setattr(schema, "available", lambda connection: False)
+    monkeypatch.setattr(text_search, "available", lambda connection: False)
     assert search(store, "灰猫").hits == search(store, "灰猫", "off").hits
     with pytest.raises(Missing, match="FTS5"):
         search(store, "灰猫", "on")

@@ -8,7 +8,7 @@ import pytest
 from soutu.errors import RemoteUnavailable
 from soutu.store.base import NewCaption
 from soutu.store.milvus import ann, schema
-from soutu.store.top_k import top_k
+from soutu.store.scoring import top_k
 from tests.store_factories import milvus_store
 from tests.store_samples import card, pictures
 

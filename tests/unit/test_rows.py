@@ -11,8 +11,8 @@ import pytest
 
 from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.fs import DATABASE
-from soutu.store import text_search
 from soutu.store.base import NewCaption
+from soutu.store.sqlite import text_search
 from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.schema import (
     TABLES,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from soutu.errors import IndexCorrupt
+from soutu.store.scoring import exact_scores
 from soutu.store.sqlite import vectors as slab_module
 from soutu.store.sqlite.vectors import VectorFile, VectorFileWriter
 from tests.store_samples import DIM, unit
@@ -69,7 +70,9 @@ def test_scanning_dense_gappy_and_scattered_slots_is_exact(path, monkeypatch, bl
     reader = VectorFile(path, DIM)
     np.testing.assert_allclose(reader.scan(query, slots), rows[slots] @ query, atol=1e-6)
     np.testing.assert_allclose(
-        reader.exact(query, slots[::-1]), rows[slots[::-1]] @ query, atol=1e-6
+        exact_scores(reader.rows(int(slots[-1]) + 1), query, slots[::-1]),
+        rows[slots[::-1]] @ query,
+        atol=1e-6,
     )
     assert len(reader.scan(query, slots[:0])) == 0
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from soutu import fs as home_module
 from soutu.errors import IndexCorrupt
-from soutu.fs import find_home, refuse_network_storage
+from soutu.fs import find_home
+from soutu.store.sqlite import schema
+from soutu.store.sqlite.schema import refuse_network_storage
 from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, make, unit
 
@@ -112,7 +113,7 @@ def test_network_storage_is_refused_by_the_longest_mount(place, kind):
 def test_opening_asks_where_it_lies(home, monkeypatch):
     make(home, 0)
     mounts = f"server:/x {home.parent.resolve()} nfs rw 0 0\n"
-    monkeypatch.setattr(home_module, "_system_mounts", lambda: mounts)
+    monkeypatch.setattr(schema, "_system_mounts", lambda: mounts)
     for attempt in (lambda: LocalStore.open(home), lambda: LocalStore.create_or_open(home, card())):
         with pytest.raises(IndexCorrupt) as caught:
             attempt()

@@ -10,9 +10,8 @@ import pytest
 
 from soutu.errors import Missing
 from soutu.fs import DATABASE
-from soutu.store import text_search
 from soutu.store.base import NewCaption
-from soutu.store.sqlite import schema
+from soutu.store.sqlite import text_search
 from soutu.store.sqlite.check import check_index
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Compare
@@ -60,7 +59,7 @@ def harm(home: Path) -> list[str]:
 
 @pytest.fixture
 def without_fts5(monkeypatch):
-    monkeypatch.setattr(schema, "available", lambda connection: False)
+    monkeypatch.setattr(text_search, "available", lambda connection: False)
     monkeypatch.setattr(text_search, "available", lambda connection: False)
 
 
@@ -127,7 +126,7 @@ def test_a_filter_holds_and_only_this_space_counts(home):
 
 def test_without_fts5_all_else_works_and_one_that_has_it_catches_up(home, monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "available", lambda connection: False)
+        patched.setattr(text_search, "available", lambda connection: False)
         write(home, ["白猫", *CAPTIONS[1:]])
         with LocalStore.open(home) as store, pytest.raises(Missing, match="FTS5"):
             store.search_text("灰猫", 1)

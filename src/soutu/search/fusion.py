@@ -23,7 +23,6 @@ FloatArray: TypeAlias = "NDArray[np.floating[Any]]"
 RRF_K = 60  # as Cormack et al. chose it
 BOOST = 0.5  # of the spread, for a caption that matches best
 SPREAD = 100  # ranks over which the spread is taken
-NO_HITS = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def mean_pool(vectors: Floats, weights: Sequence[float]) -> tuple[Floats, float]:

@@ -38,7 +38,6 @@ from soutu.search.calibration import (
     probability_present,
 )
 from soutu.search.fusion import (
-    NO_HITS,
     SPREAD,
     caption_boost,
     comb_max,
@@ -469,10 +468,12 @@ class Searcher:
         """Correct → retrieve → fuse → calibrate."""
         store, page = self.store, slice(params.offset, None)
         with encoded.timer.step("search_ms"), store.snapshot():
+            stored = store.get_meta(BASELINE_KEY + self.encoder.info.space)
             state = store.state()
-            stored = store.get_meta(BASELINE_KEY + state.space)
             baseline = baseline_from_json(stored) if stored else None
-            vector, penalties = self._split_penalties(encoded, baseline, state.images)
+            vector, penalties = encoded.vector, encoded.penalties or ()
+            if baseline and encoded.penalties is None and self.negatives != SUBTRACT:
+                vector, penalties = _split_penalties(encoded, baseline, state.images)
             if any(term.kind != TEXT for term in encoded.query.terms):
                 baseline = None  # it describes texts alone
             alpha = correction_alpha(baseline, self.correction, self.tuned.hubs)
@@ -480,7 +481,7 @@ class Searcher:
             scorer = QueryScorer(store, correct_query(vectors, baseline, alpha), penalties, where)
             matches = self._match_captions(encoded, where)
             depth = params.offset + params.k
-            if len(matches.ids):
+            if any(len(ranking.ids) for _, rankings in matches for ranking in rankings):
                 ranked_by, nearest = CAPTIONS, scorer.top_k(max(depth, SPREAD))
                 ranking, products = _fuse_captions(scorer, nearest, matches, depth)
             else:
@@ -512,34 +513,18 @@ class Searcher:
             reference=baseline.name if baseline else "",
         )
 
-    def _split_penalties(
-        self, encoded: EncodedQuery, baseline: ScoreBaseline | None, images: int
-    ) -> tuple[Floats, tuple[Penalty, ...]]:
-        """Return the vector without the negative text terms, and the penalties of these."""
-        if encoded.penalties is not None:
-            return encoded.vector, encoded.penalties
-        terms = encoded.query.terms
-        negative = [i for i, term in enumerate(terms) if term.weight < 0 and term.kind == TEXT]
-        if not negative or baseline is None or self.negatives == SUBTRACT:
-            return encoded.vector, ()
-        threshold = baseline.cosine(PENALTY_Z_SCORE, images)
-        penalties = [
-            Penalty(encoded.terms[i], -PENALTY_WEIGHT * terms[i].weight, threshold)
-            for i in negative
-        ]
-        rest = [i for i in range(len(terms)) if i not in negative]
-        return _pool_terms([terms[i] for i in rest], encoded.terms[rest]), tuple(penalties)
-
-    def _match_captions(self, encoded: EncodedQuery, where: Filter | None) -> Ranking:
+    def _match_captions(
+        self, encoded: EncodedQuery, where: Filter | None
+    ) -> list[tuple[float, list[Ranking]]]:
         """Find images whose captions contain positive text terms, with scores 0 to 1.
 
-        Each term counts by its best variant (which counts by its weight, at most 1), also those
-        that the model is not asked but not those that a person switched off; the terms count by
-        their weights.
+        Returns each term's weight and one ranking a variant (which counts by its weight, at most
+        1): also of variants that the model is not asked, but not of those that a person switched
+        off.
         """
+        matches_by_term: list[tuple[float, list[Ranking]]] = []
         if self.hybrid == OFF:
-            return NO_HITS
-        rankings, weights = [], []
+            return matches_by_term
         for i, term in enumerate(encoded.query.terms):
             if term.kind != TEXT or term.weight <= 0:
                 continue
@@ -554,14 +539,13 @@ class Searcher:
                 except Missing:
                     if self.hybrid == ON:
                         raise
-                    return NO_HITS
+                    return []
                 exactness = np.maximum(0, ranking.scores - EXACT_MATCH) / (1 - EXACT_MATCH)
                 matches.append(
                     Ranking(ranking.ids, exactness * np.float32(min(1.0, variant.weight)))
                 )
-            rankings.append(comb_max(matches))
-            weights.append(term.weight)
-        return weighted_sum(rankings, [weight / sum(weights) for weight in weights])
+            matches_by_term.append((term.weight, matches))
+        return matches_by_term
 
     def _search_captions(self, encoded: EncodedQuery, k: int) -> SearchResult:
         with encoded.timer.step("search_ms"), self.store.snapshot():
@@ -617,15 +601,38 @@ def _pool_terms(terms: Sequence[Term], vectors: Floats) -> Floats:
     return mean_pool(vectors, [term.weight for term in terms])[0]
 
 
+def _split_penalties(
+    encoded: EncodedQuery, baseline: ScoreBaseline, images: int
+) -> tuple[Floats, tuple[Penalty, ...]]:
+    """Return the vector without the negative text terms, and the penalties of these."""
+    terms = encoded.query.terms
+    negative = [i for i, term in enumerate(terms) if term.weight < 0 and term.kind == TEXT]
+    if not negative:
+        return encoded.vector, ()
+    threshold = baseline.cosine(PENALTY_Z_SCORE, images)
+    penalties = [
+        Penalty(encoded.terms[i], -PENALTY_WEIGHT * terms[i].weight, threshold) for i in negative
+    ]
+    rest = [i for i in range(len(terms)) if i not in negative]
+    return _pool_terms([terms[i] for i in rest], encoded.terms[rest]), tuple(penalties)
+
+
 def _fuse_captions(
-    scorer: QueryScorer, nearest: Ranking, matches: Ranking, k: int
+    scorer: QueryScorer, nearest: Ranking, matches: list[tuple[float, list[Ranking]]], k: int
 ) -> tuple[Ranking, Floats]:
-    """Return the ``k`` best of what either found, and their scores by the vectors alone."""
-    known = set(nearest.ids.tolist())
-    new = np.array([i for i in matches.ids.tolist() if i not in known], np.int64)
+    """Return the ``k`` best of what either found, and their scores by the vectors alone.
+
+    Of captions a term counts by its best variant, and the terms by their weights.
+    """
+    matched = {i for _, rankings in matches for ranking in rankings for i in ranking.ids.tolist()}
+    new = np.array(sorted(matched.difference(nearest.ids.tolist())), np.int64)
     ids = np.concatenate([nearest.ids, new])
     products = np.concatenate([nearest.scores, scorer.score(new)])
-    fused = caption_boost(rank_by_score(ids, products), matches)
+    total = sum(weight for weight, _ in matches)
+    by_captions = weighted_sum(
+        [comb_max(rankings) for _, rankings in matches], [weight / total for weight, _ in matches]
+    )
+    fused = caption_boost(rank_by_score(ids, products), by_captions)
     best = Ranking(fused.ids[:k], fused.scores[:k])
     order = np.argsort(ids)
     return best, products[order[np.searchsorted(ids, best.ids, sorter=order)]]

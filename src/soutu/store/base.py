@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
@@ -279,27 +277,3 @@ class VectorStore(Searchable, ContentLookup, AbstractContextManager["VectorStore
 
     def close(self) -> None:
         """Release the store."""
-
-
-def validate_query_vector(vector: Floats, dim: int) -> Floats:
-    """Return ``vector`` as float32 (dim,); ValueError for another shape or if it is not finite."""
-    query = np.ascontiguousarray(vector, dtype=np.float32)
-    if query.shape != (dim,):
-        raise ValueError(f"a query vector is ({dim},), not {query.shape}")
-    if not np.isfinite(query).all():
-        raise ValueError("a query vector must be finite")
-    return query
-
-
-def validate_rows(vectors: Floats, count: int, dim: int) -> Floats:
-    """Return ``vectors`` as contiguous float32 (count, dim).
-
-    ValueError for another shape or a value that is not finite: one NaN in a slab would upset
-    every ranking after it.
-    """
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    if rows.shape != (count, dim):
-        raise ValueError(f"vectors for {count} items are ({count}, {dim}), not {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise ValueError("vectors must be finite")
-    return rows

@@ -10,8 +10,14 @@ from threading import Lock
 import numpy as np
 
 from soutu.errors import BadQuery
-from soutu.store.base import CaptionRow, ImageRow, validate_query_vector, validate_rows
-from soutu.store.top_k import exact_scores, rescoring_candidates, top_k
+from soutu.store.base import CaptionRow, ImageRow
+from soutu.store.scoring import (
+    exact_scores,
+    rescoring_candidates,
+    top_k,
+    validate_query_vector,
+    validate_rows,
+)
 from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 
@@ -63,12 +69,11 @@ class ArrayStore:
         """Search the captions; BadQuery for a filter, Missing if SQLite has no FTS5."""
         if where is not None:
             raise BadQuery("where-arrays")
-        from soutu.store import text_search
-        from soutu.store.sqlite import schema
+        from soutu.store.sqlite import text_search
 
         with self._lock:
             if self._words is None:
-                self._words = schema.of_captions(self._captions)
+                self._words = text_search.of_captions(self._captions)
             admitted = np.arange(len(self._captions))
             return text_search.rank_captions(self._words, text, k, admitted, exact=exact)
 

@@ -38,7 +38,7 @@ from soutu.store.milvus import schema
 from soutu.store.milvus.epoch import EpochState, vector_set
 from soutu.store.milvus.schema import HNSW, KEY, METRIC, SINCE, VECTOR, Row, visible_at
 from soutu.store.milvus.tables import CAPTION, IMAGE, MetaTable, Table, Tables
-from soutu.store.top_k import exact_scores, top_k
+from soutu.store.scoring import exact_scores, top_k
 from soutu.types import Floats, Ids, ModelInfo, Ranking
 
 MAX_LOOKUPS = 2048  # admitted rows that are fetched and scored, rather than searched for

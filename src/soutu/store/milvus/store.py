@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from soutu.errors import Missing, MissingIndex, RemoteUnavailable
-from soutu.store import text_search
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, validate_query_vector
+from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 from soutu.store.milvus.ann import Effort, VectorSearch, effort_of, read_manifest, sample_vectors
 from soutu.store.milvus.connection import TIMEOUT, Connection, parse_address
 from soutu.store.milvus.epoch import EpochState, Lease, read_epoch
 from soutu.store.milvus.filters import matching_images
 from soutu.store.milvus.schema import KEY, SINCE, path_from_hex, visible_at
 from soutu.store.milvus.tables import CAPTION, IMAGE, KINDS, Tables, caption_rows
-from soutu.store.sqlite import schema as sqlite_schema
+from soutu.store.scoring import validate_query_vector
+from soutu.store.sqlite import text_search
 from soutu.types import Filter, Floats, Ids, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ class _TextIndex:
 
     def _fill(self, state: EpochState) -> None:
         captions = self._tables.all_captions(state.epoch)
-        index = sqlite_schema.of_captions([caption.text for caption in captions])
+        index = text_search.of_captions([caption.text for caption in captions])
         owners = [(caption.image_id, number) for number, caption in enumerate(captions)]
         index.executemany("UPDATE captions SET image_id = ? WHERE id = ?", owners)
         vectors = self._tables.vectors(self._info, IMAGE)

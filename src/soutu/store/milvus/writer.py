@@ -16,12 +16,13 @@ from datetime import datetime, timezone
 from functools import cached_property
 
 from soutu.errors import BadCaptions
-from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile, validate_rows
+from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile
 from soutu.store.milvus import schema
 from soutu.store.milvus.ann import GraphBuilder
 from soutu.store.milvus.epoch import EpochState, Lease, publish, read_epoch, vector_set
 from soutu.store.milvus.schema import FOREVER, KEY, SINCE, UNTIL, VECTOR, Row, visible_at
 from soutu.store.milvus.tables import CAPTION, IMAGE, KINDS, Table, Tables
+from soutu.store.scoring import validate_rows
 from soutu.store.sqlite.schema import casefold_name
 from soutu.types import Floats, ModelInfo
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.fs import DATABASE, HOME, REBUILD
-from soutu.store import text_search
 from soutu.store.ann import manifest_path, read_manifest
+from soutu.store.sqlite import text_search
 from soutu.store.sqlite.schema import (
     CREATE,
     READ_ERRORS,
@@ -32,7 +32,6 @@ from soutu.store.sqlite.schema import (
     connect,
     get_counter,
     is_transient,
-    text_index_error,
     translate_sqlite_errors,
 )
 from soutu.store.sqlite.vectors import (
@@ -375,7 +374,7 @@ def _visible_rows(index: RawIndex) -> Iterator[IntegrityIssue]:
 
 def _text_index(index: RawIndex) -> Iterator[IntegrityIssue]:
     """Check that the text index agrees with the captions."""
-    if error := text_index_error(index.connection):
+    if error := text_search.text_index_error(index.connection):
         yield IntegrityIssue("doctor-text", text_search.TABLE, detail=error)
 
 

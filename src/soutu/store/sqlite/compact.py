@@ -18,15 +18,15 @@ import numpy as np
 
 from soutu.errors import IndexCorrupt
 from soutu.fs import make_private_file, make_private_folder, sync_folder
-from soutu.store.sqlite import schema
+from soutu.store.sqlite import text_search
 from soutu.store.sqlite.schema import (
     checksum,
     next_ids,
+    open_connection,
     transaction,
     translate_sqlite_errors,
     write,
 )
-from soutu.store.sqlite.store import open_connection
 from soutu.store.sqlite.vectors import (
     KINDS,
     REVISION,
@@ -79,7 +79,7 @@ def compact(home: Path) -> CompactReport:
             with translate_sqlite_errors(home), transaction(connection):
                 _drop_orphans(connection)
                 if captions:
-                    schema.rebuild(connection)
+                    text_search.rebuild(connection)
                 for space in all_spaces(connection, home):
                     _move(connection, space)
                 next_ids(connection, REVISION)

@@ -6,21 +6,30 @@ Each row has a checksum over its own fields: SQLite's check of a file does not s
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sqlite3
+import sys
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from soutu.errors import IndexCorrupt, Missing, MissingIndex
+from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.fs import DATABASE, write_lock
-from soutu.store.text_search import CREATE_FTS, TABLE, available, fts_text
+from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 
 SCHEMA_VERSION = 3  # a format of another number must also differ in ``CREATE`` (check.py)
 
 Field: TypeAlias = "int | str | bytes"
+
+_NETWORK = re.compile(
+    r"(nfs\d*|cifs|smb\w*|ncpfs|afs|9p|ceph|lustre|beegfs|glusterfs|davfs2?|coda"
+    r"|fuse\.(sshfs|glusterfs\w*|ceph\w*|rclone|s3fs\w*|davfs2?|juicefs|smb\w*|goofys|gcsfuse))"
+)
 
 READ_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file raises; the second where SQLite's own words quote what is no text."""
@@ -79,6 +88,7 @@ def connect(home: Path, *, writing: bool = False) -> sqlite3.Connection:
 
     A folder that cannot be written is opened as immutable: nobody changes it meanwhile.
     """
+    refuse_network_storage(home)
     frozen = not os.access(home, os.W_OK)
     mode = "?mode=ro&immutable=1" if frozen else "?mode=rw"
     with translate_sqlite_errors(home):
@@ -97,6 +107,48 @@ def connect(home: Path, *, writing: bool = False) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def refuse_network_storage(home: Path, mounts: str | None = None) -> None:
+    """Raise IndexCorrupt if ``home`` lies on a network file system.
+
+    SQLite's shared memory and file locks do not hold there. ``mounts`` is the text of
+    /proc/mounts, which only Linux has.
+    """
+    if mounts is None:
+        mounts = _system_mounts()
+    target = os.path.realpath(home)
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[1])
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):  # of two on one point, the later lies on top
+            best, kind = point, fields[2]
+    if _NETWORK.fullmatch(kind):
+        raise IndexCorrupt("index-network", home=str(home), kind=kind)
+
+
+def _system_mounts() -> str:
+    if not sys.platform.startswith("linux"):
+        return ""
+    try:
+        return Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:  # a container without /proc: nothing to judge by
+        return ""
+
+
+@contextmanager
+def open_connection(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open a connection, translate its errors, and close it at the end."""
+    connection = connect(home, writing=writing)
+    try:
+        with translate_sqlite_errors(home):
+            yield connection
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -131,20 +183,14 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Create the tables if there are none, and the text index where SQLite has FTS5."""
+    """Create the tables if there are none; the first run makes the text index beside them."""
     if version_of(connection) == 0:
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
             if version_of(connection) == 0:  # another process may have been quicker
-                for statement in (*CREATE, *_text_index(connection)):
+                for statement in CREATE:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _text_index(connection: sqlite3.Connection) -> list[str]:
-    from soutu.store import text_search  # most who come here find tables
-
-    return [text_search.CREATE_FTS] if text_search.available(connection) else []
 
 
 def check_version(connection: sqlite3.Connection, home: Path) -> int:
@@ -252,124 +298,106 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-# The text index is derived from the captions and changed in their transaction. A Python whose
-# SQLite has no FTS5 can write all else; the index stays behind until one with FTS5 writes again.
-BEHIND = "text_behind"  # set where captions changed and the index could not
-_CAPTIONS = "SELECT id, CAST(text AS BLOB) FROM captions"  # damaged, a text may be no text
-_PUT = f"INSERT INTO {TABLE} (rowid, pieces) VALUES (?, ?)"
-_TAKE = f"INSERT INTO {TABLE} ({TABLE}, rowid, pieces) VALUES ('delete', ?, ?)"
+# --- rows as the values that callers see
 
 
-def in_step(connection: sqlite3.Connection) -> bool:
-    """Whether a text index exists and is up to date; requires FTS5."""
-    return _exists(connection) and get_meta(connection, BEHIND) != "yes"
+def image_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[ImageRow]:
+    """Return the images ``ids``, in that order; raises KeyError for an unknown id."""
+    image_ids = [int(id_) for id_ in ids]
+    paths: defaultdict[int, list[str]] = defaultdict(list)
+    sql = "SELECT image_id, path FROM paths WHERE image_id IN ({marks})"
+    for image_id, path in select_in(connection, sql, image_ids):
+        paths[image_id].append(os.fsdecode(path))
+    texts: defaultdict[int, list[str]] = defaultdict(list)
+    sql = """SELECT image_id, text FROM captions WHERE image_id IN ({marks})
+        ORDER BY image_id, position"""
+    for image_id, text in select_in(connection, sql, list(dict.fromkeys(image_ids))):
+        texts[image_id].append(text)
+    sql = "SELECT id, width, height, taken FROM images WHERE id IN ({marks})"
+    rows = {
+        id_: ImageRow(id_, tuple(sorted(set(paths[id_]))), tuple(texts[id_]), *size_and_time)
+        for id_, *size_and_time in select_in(connection, sql, image_ids)
+    }
+    return [rows[id_] for id_ in image_ids]
 
 
-def require(connection: sqlite3.Connection) -> None:
-    """Raise Missing where captions cannot be searched by their words."""
-    if not available(connection):
-        raise Missing("text-no-fts5")
-    if not in_step(connection):
-        raise Missing("text-behind")
+def caption_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[CaptionRow]:
+    """Return the captions ``ids``, in that order; raises KeyError for an unknown id."""
+    caption_ids = [int(id_) for id_ in ids]
+    sql = "SELECT id, image_id, text, tags FROM captions WHERE id IN ({marks})"
+    rows = {row[0]: caption_row(row) for row in select_in(connection, sql, caption_ids)}
+    return [rows[id_] for id_ in caption_ids]
 
 
-def catch_up(connection: sqlite3.Connection) -> None:
-    """Create the text index before a run if it is missing or behind."""
-    if available(connection) and not in_step(connection):
-        with transaction(connection):
-            rebuild(connection)
+def captions_of_image(connection: sqlite3.Connection, image_id: int) -> list[CaptionRow]:
+    """Return the captions of one image, in file order."""
+    rows = connection.execute(
+        "SELECT id, image_id, text, tags FROM captions WHERE image_id = ? ORDER BY position, id",
+        (image_id,),
+    )
+    return [caption_row(row) for row in rows]
 
 
-def follow(
-    connection: sqlite3.Connection, removed: Sequence[int], added: Iterable[tuple[int, str]]
-) -> None:
-    """Remove the captions ``removed`` from the text index and add ``added``, pairs of (id, text).
-
-    Call it in the transaction that changes the captions, before ``removed`` leave their table.
-    """
-    if not available(connection):
-        set_meta(connection, BEHIND, "yes")
-        return
-    old = select_in(connection, f"{_CAPTIONS} WHERE id IN ({{marks}})", list(removed))
-    connection.executemany(_TAKE, _rows(old))
-    connection.executemany(_PUT, ((id_, fts_text(text)) for id_, text in added))
+def all_caption_rows(connection: sqlite3.Connection) -> list[CaptionRow]:
+    """Return every caption, in file order."""
+    rows = connection.execute("SELECT id, image_id, text, tags FROM captions ORDER BY position, id")
+    return [caption_row(row) for row in rows]
 
 
-def rebuild(connection: sqlite3.Connection) -> None:
-    """Rebuild the text index, within a transaction; without FTS5, mark it as behind."""
-    if not available(connection):
-        set_meta(connection, BEHIND, "yes")
-        return
-    if _exists(connection):
-        connection.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('delete-all')")
-    else:
-        connection.execute(CREATE_FTS)
-    connection.executemany(_PUT, _rows(connection.execute(_CAPTIONS)))
-    if get_meta(connection, BEHIND) is not None:
-        connection.execute("DELETE FROM meta WHERE key = ?", (BEHIND,))
+def caption_row(row: tuple[Any, ...]) -> CaptionRow:
+    """Convert a row of (id, image_id, text, tags)."""
+    id_, image_id, text, tags = row
+    return CaptionRow(id_, image_id, text, json.loads(tags))
 
 
-def of_captions(captions: Sequence[str]) -> sqlite3.Connection:
-    """Index captions in memory, caption i as image i's; raises Missing without FTS5."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    if not available(connection):
-        raise Missing("text-no-fts5")
-    connection.execute("CREATE TABLE captions (id INTEGER PRIMARY KEY, image_id INTEGER)")
-    connection.execute(CREATE_FTS)
-    numbers = [(number, number) for number in range(len(captions))]
-    connection.executemany("INSERT INTO captions VALUES (?, ?)", numbers)
-    connection.executemany(_PUT, ((i, fts_text(text)) for i, text in enumerate(captions)))
-    return connection
+def stored_files(connection: sqlite3.Connection) -> dict[str, StoredFile]:
+    """Return every known file by path, in the byte order of the paths."""
+    rows = connection.execute("SELECT path, size, mtime_ns, image_id FROM paths ORDER BY path")
+    files = (StoredFile(os.fsdecode(path), *rest) for path, *rest in rows)
+    return {file.path: file for file in files}
 
 
-def text_index_error(connection: sqlite3.Connection) -> str:
-    """Describe what is wrong with the text index; "" where nothing is, or without FTS5.
-
-    FTS5 can check itself only where it can write, and only against a table of its own. So its
-    tables are copied to a temporary database, beside the pieces of the captions.
-    """
-    if not available(connection):
-        return ""
-    if not in_step(connection):
-        (captions,) = connection.execute("SELECT EXISTS (SELECT 1 FROM captions)").fetchone()
-        return "behind the captions" if captions else ""
-    import tempfile  # which no search needs
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "copy.db"
-        try:
-            with closing(sqlite3.connect(path)) as copy, copy:
-                copy.execute(CREATE_FTS.replace("content='', ", ""))
-                for part, columns in (("data", 2), ("idx", 3), ("docsize", 2), ("config", 2)):
-                    copy.execute(f"DELETE FROM {TABLE}_{part}")
-                    rows = map(_decode_row, connection.execute(f"SELECT * FROM {TABLE}_{part}"))
-                    marks = ",".join("?" * columns)
-                    copy.executemany(f"INSERT INTO {TABLE}_{part} VALUES ({marks})", rows)
-                texts = _rows(connection.execute(_CAPTIONS))
-                copy.executemany(f"INSERT INTO {TABLE}_content VALUES (?, ?)", texts)
-            with closing(sqlite3.connect(path)) as copy:  # reopened: FTS5 caches what it wrote
-                copy.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('integrity-check')")
-        except READ_ERRORS as error:
-            if is_transient(error):
-                raise
-            return str(error)
-    return ""
+def ids_by_content(connection: sqlite3.Connection, contents: Sequence[bytes]) -> dict[bytes, int]:
+    """Return the image ids of those content hashes that are stored."""
+    sql = "SELECT content, id FROM images WHERE content IN ({marks})"
+    return dict(select_in(connection, sql, list(contents)))
 
 
-def _decode_row(row: Sequence[object]) -> list[object]:
-    """Decode text that ``connection`` may give undecoded, as a subclass of bytes."""
-    return [v.decode() if isinstance(v, bytes) and type(v) is not bytes else v for v in row]
+def without_vector(connection: sqlite3.Connection, space: int) -> list[int]:
+    """Return the ids of images that have a path but no vector in ``space``, ascending."""
+    rows = connection.execute(
+        """SELECT DISTINCT image_id FROM paths WHERE image_id NOT IN
+            (SELECT owner FROM image_vectors WHERE space = ?) ORDER BY image_id""",
+        (space,),
+    )
+    return [row[0] for row in rows]
 
 
-def _rows(captions: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
-    for id_, text in captions:
-        yield id_, fts_text(text.decode("utf-8", "replace"))
+def captions_without_vector(connection: sqlite3.Connection, space: int) -> list[CaptionRow]:
+    """Return captions of images with a path that lack a vector, in file order."""
+    rows = connection.execute(
+        """SELECT id, image_id, text, tags FROM captions WHERE id NOT IN
+            (SELECT owner FROM caption_vectors WHERE space = ?)
+            AND EXISTS (SELECT 1 FROM paths WHERE paths.image_id = captions.image_id)
+            ORDER BY position, id""",
+        (space,),
+    )
+    return [caption_row(row) for row in rows]
 
 
-def _exists(connection: sqlite3.Connection) -> bool:
-    sql = "SELECT 1 FROM sqlite_master WHERE name = ?"
-    return connection.execute(sql, (TABLE,)).fetchone() is not None
+def change_rows(connection: sqlite3.Connection, after: int) -> list[Change]:
+    """Return the changes of generations above ``after``, oldest first."""
+    rows = connection.execute(
+        "SELECT generation, kind, path, other, time FROM changes WHERE generation > ? ORDER BY id",
+        (after,),
+    )
+    return [
+        Change(generation, kind, os.fsdecode(path), os.fsdecode(other), time)
+        for generation, kind, path, other, time in rows
+    ]
 
+
+# --- migrations
 
 MIGRATION_WAIT = 60.0  # seconds to wait for another process, which may be migrating too
 _BATCH_ROWS = 10_000
@@ -380,25 +408,27 @@ _PATHS_2 = """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
         name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID"""
 
 
-def migrate(home: Path, version: int) -> None:
-    """Migrate the index at ``home`` from ``version`` to ``SCHEMA_VERSION``.
+def migrate(home: Path) -> None:
+    """Bring the index at ``home`` to ``SCHEMA_VERSION``.
 
     All steps are one transaction under the write lock: killed at any moment, the index is as it was
     before. Raises IndexCorrupt where it cannot be written, or where an index run takes longer than
     ``MIGRATION_WAIT``.
     """
+    with open_connection(home) as connection:
+        version = check_version(connection, home)
+    if version == SCHEMA_VERSION:
+        return
     if not os.access(home, os.W_OK):
         raise IndexCorrupt("index-older", home=str(home), found=version, current=SCHEMA_VERSION)
-    with write_lock(home, wait=MIGRATION_WAIT):
-        connection = connect(home, writing=True)
-        try:
-            with translate_sqlite_errors(home), transaction(connection):
-                current = int(connection.execute("PRAGMA user_version").fetchone()[0])
-                for step in range(current, SCHEMA_VERSION):  # another process may have done them
-                    _STEPS[step](connection)
-                    connection.execute(f"PRAGMA user_version = {step + 1}")
-        finally:
-            connection.close()
+    with (
+        write_lock(home, wait=MIGRATION_WAIT),
+        open_connection(home, writing=True) as connection,
+        transaction(connection),
+    ):
+        for step in range(version_of(connection), SCHEMA_VERSION):  # others may have done them
+            _STEPS[step](connection)
+            connection.execute(f"PRAGMA user_version = {step + 1}")
 
 
 def _names(connection: sqlite3.Connection) -> None:
@@ -431,6 +461,8 @@ def _text(connection: sqlite3.Connection) -> None:
     """Migrate from 2 to 3: let captions be searched by their words."""
     connection.execute("DROP INDEX captions_by_image")
     connection.execute("CREATE INDEX captions_by_image ON captions (image_id, position, id)")
+    from soutu.store.sqlite.text_search import rebuild
+
     rebuild(connection)  # in today's form: it is derived, and this is the last step to make it
 
 

@@ -12,291 +12,63 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from soutu.errors import IndexCorrupt, MissingIndex
+from soutu.errors import MissingIndex
 from soutu.fs import (
     DATABASE,
     absolute,
     make_private_file,
     make_private_folder,
-    refuse_network_storage,
     unwritable,
 )
-from soutu.store.ann import EXACT_BELOW, Ann, Candidates, Manifest, file_signature, read_manifest
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, validate_query_vector
-from soutu.store.sqlite.rows import (
+from soutu.store.ann import EXACT_BELOW, Manifest, read_manifest
+from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
+from soutu.store.scoring import validate_query_vector
+from soutu.store.sqlite.schema import (
+    SCHEMA_VERSION,
     all_caption_rows,
     caption_rows,
     captions_of_image,
     captions_without_vector,
     change_rows,
-    ids_by_content,
-    image_rows,
-    slots_of,
-    stored_files,
-    without_vector,
-)
-from soutu.store.sqlite.schema import (
-    SCHEMA_VERSION,
     check_version,
     connect,
     create_tables,
     get_counter,
     get_meta,
+    ids_by_content,
+    image_rows,
+    migrate,
+    open_connection,
+    refuse_network_storage,
     set_meta,
+    stored_files,
     transaction,
     translate_sqlite_errors,
+    without_vector,
 )
 from soutu.store.sqlite.vectors import (
     CAPTIONS,
     IMAGES,
     KINDS,
-    NO_ROWS,
-    REVISION,
-    Space,
-    VectorFile,
+    IndexViews,
     VectorKind,
-    VisibleRows,
     add_space,
     all_spaces,
-    count_visible,
     find_space,
     folder_of,
-    load_visible,
 )
-from soutu.store.top_k import rescoring_candidates, top_k
-from soutu.types import Filter, Floats, Ids, IndexState, ModelInfo, Ranking
+from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from soutu.store.sqlite.compact import CompactReport
     from soutu.store.sqlite.writer import LocalWriter
-
-
-def create_or_find(home: Path, card: ModelInfo) -> Space:
-    """Return the space of ``card`` in the index at ``home``; create what is missing."""
-    refuse_network_storage(home)
-    make_private_folder(home)
-    make_private_file(home / DATABASE)
-    with open_connection(home, writing=True) as connection:
-        create_tables(connection)
-    bring_up_to_date(home)
-    with open_connection(home, writing=True) as connection:
-        return add_space(connection, home, card)
-
-
-def find(home: Path, space: str | None) -> Space:
-    """Return the space called ``space``, or the one last indexed with, at ``home``."""
-    if not (home / DATABASE).is_file():
-        raise MissingIndex("index-missing", folder=str(home.parent))
-    refuse_network_storage(home)
-    # One connection where one will do: closing the last one makes SQLite checkpoint the file.
-    with open_connection(home) as connection:
-        if check_version(connection, home) == SCHEMA_VERSION:
-            return find_space(connection, home, space)
-    bring_up_to_date(home)
-    with open_connection(home) as connection:
-        return find_space(connection, home, space)
-
-
-def read_meta(home: Path, key: str) -> str | None:
-    """Return the text stored under ``key`` at ``home``; None without an index."""
-    home = absolute(home)
-    if not (home / DATABASE).is_file():
-        return None
-    with open_connection(home) as connection:
-        try:
-            check_version(connection, home)
-        except MissingIndex:  # its creation was interrupted
-            return None
-        return get_meta(connection, key)
-
-
-def write_meta(home: Path, key: str, value: str) -> None:
-    """Store ``value`` under ``key``."""
-    with open_connection(home, writing=True) as connection, transaction(connection):
-        set_meta(connection, key, value)
-
-
-@contextmanager
-def open_connection(home: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
-    """Open a connection, translate its errors, and close it at the end."""
-    connection = connect(home, writing=writing)
-    try:
-        with translate_sqlite_errors(home):
-            yield connection
-    finally:
-        connection.close()
-
-
-def bring_up_to_date(home: Path) -> None:
-    """Migrate an index of an older Soutu to the current schema."""
-    with open_connection(home) as connection:
-        version = check_version(connection, home)
-    if version < SCHEMA_VERSION:
-        from soutu.store.sqlite.schema import migrate  # which few openings need
-
-        migrate(home, version)
-
-
-# A code is scanned in the time in which a thirtieth of a scattered vector is read and scored.
-SCATTERED = 30
-MORE = 4  # times as many candidates where the first were too few
-FILTERS = 8  # whose answers are kept, for a person who pages through them
-
-
-@dataclass(frozen=True)
-class IndexView:
-    """Hold one state of one kind of vectors, whose files lie in ``folder``.
-
-    ``ann`` covers the slots below ``ann.manifest.slots``; which of them are visible is for ``live``
-    to say. ``stamp`` is the signature of the files that ``ann`` was loaded from.
-    """
-
-    live: VisibleRows
-    folder: Path
-    slab: VectorFile
-    ann: Ann | None = None
-    stamp: tuple[int, int] | None = None
-
-    @cached_property
-    def covered(self) -> int:
-        """Count the visible slots that the codes cover; those after them are newer."""
-        return self._count_covered(self.live)
-
-    def search(self, query: Floats, k: int, among: VisibleRows | None = None) -> Ranking:
-        """Rank the best ``k`` of all rows, or of those in ``among``."""
-        live = self.live if among is None else among
-        if k < 1 or not len(live.ids):
-            return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
-        covered = self.covered if among is None else self._count_covered(live)
-        candidates = self._candidates(query, k, live, covered, narrowed=among is not None)
-        if candidates is None:
-            return self._best(query, k, live, live.slots, self.slab.scan(query, live.slots))
-        slots, scores = candidates.slots, candidates.scores
-        if covered < len(live.slots):  # what the codes do not cover yet is scored too
-            later = live.slots[covered:]
-            scores = np.concatenate([scores, self.slab.scan(query, later)])
-            slots = np.concatenate([slots, later])
-        return self._best(query, k, live, slots, scores)
-
-    def _best(
-        self, query: Floats, k: int, live: VisibleRows, slots: Ids, scores: Floats
-    ) -> Ranking:
-        near = slots[rescoring_candidates(scores, k, query)]
-        return top_k(self.slab.exact(query, near), live.ids_at(near), k)
-
-    def _count_covered(self, live: VisibleRows) -> int:
-        return int(np.searchsorted(live.slots, self.ann.manifest.slots)) if self.ann else 0
-
-    def _candidates(
-        self, query: Floats, k: int, live: VisibleRows, covered: int, *, narrowed: bool
-    ) -> Candidates | None:
-        """Return the covered slots worth scoring; None where all are to be scored."""
-        level = self.ann.level(k) if self.ann else None
-        if self.ann is None or level is None:
-            return None
-        bits = None if covered == self.ann.manifest.slots else live.bits
-        if narrowed:
-            # What a filter admits may lie far from the query: in lists that are rarely scanned,
-            # and where many have nearly the same score. So nothing was tuned for it, and to scan
-            # all lists twice costs more than more candidates do.
-            more = level.candidates * MORE
-            level = replace(level, lists=self.ann.manifest.lists, candidates=more)
-        while covered * SCATTERED > self.ann.manifest.slots and covered > level.candidates:
-            rows = self.slab.rows(self.ann.manifest.slots)
-            candidates = self.ann.candidates(query, level, rows, bits)
-            if not narrowed or candidates.settle(k):
-                return candidates
-            if level.candidates * MORE > covered // SCATTERED:
-                break  # reading the vectors of so many takes longer than scanning them all
-            level = replace(level, candidates=level.candidates * MORE)
-        return None
-
-
-class IndexViews:
-    """Keep the latest view of one kind in one space; several threads may ask at once."""
-
-    def __init__(self, home: Path, space: Space, kind: VectorKind, *, exact_below: int) -> None:
-        """Scan the vectors, whatever codes there are, below ``exact_below`` slots."""
-        self._home, self._space, self._kind = home, space, kind
-        self._exact_below = exact_below
-        self._view = self._blank(space.folder)
-        self._among: dict[Filter, VisibleRows] = {}
-
-    def latest(self, connection: sqlite3.Connection) -> IndexView | None:
-        """Return the view if it is up to date: one query, which needs no transaction."""
-        view = self._view  # another thread may put a later one there meanwhile
-        if view.live.revision != get_counter(connection, REVISION):
-            return None
-        return self._update_codes(view)
-
-    def current(self, connection: sqlite3.Connection) -> IndexView:
-        """Return the view that the connection's transaction sees."""
-        view = self.latest(connection)
-        return view or self._update_codes(self._reload(connection, self._view))
-
-    def among(self, connection: sqlite3.Connection, view: IndexView, where: Filter) -> VisibleRows:
-        """Return the rows of ``view`` that the filter ``where`` admits."""
-        admitted = self._among.get(where)
-        if admitted is None or admitted.revision != view.live.revision:
-            from soutu.store.sqlite.filters import matching_images
-
-            if len(self._among) >= FILTERS:
-                self._among.clear()
-            admitted = self._among[where] = view.live.only(matching_images(connection, where))
-        return admitted
-
-    def count(self, connection: sqlite3.Connection) -> int:
-        """Count the visible rows."""
-        live = self._view.live
-        if live.revision == get_counter(connection, REVISION):
-            return len(live.ids)
-        return count_visible(connection, self._space.id, self._kind)
-
-    def close(self) -> None:
-        """Release the files; the next call opens them again."""
-        self._view.slab.close()
-        self._view = self._blank(self._view.folder)
-
-    def _update_codes(self, view: IndexView) -> IndexView:
-        """Give ``view`` the codes that are on disk now, and keep it."""
-        if len(view.live.slots) >= self._exact_below:
-            view = _with_ann(view, self._kind)
-        self._view = view
-        return view
-
-    def _blank(self, folder: Path) -> IndexView:
-        return IndexView(
-            NO_ROWS, folder, VectorFile(folder / self._kind.slab, self._space.info.dim)
-        )
-
-    def _reload(self, connection: sqlite3.Connection, view: IndexView) -> IndexView:
-        folder = folder_of(connection, self._home, self._space)
-        if folder != view.folder:  # compacted: slots mean other vectors now
-            view = self._blank(folder)
-        view = replace(view, live=load_visible(connection, self._space.id, self._kind))
-        if len(view.live.slots):
-            view.slab.rows(int(view.live.slots[-1]) + 1)  # mapped while it is sure to be there
-        return view
-
-
-def _with_ann(view: IndexView, kind: VectorKind) -> IndexView:
-    signature = file_signature(view.folder, kind.name)
-    if signature == view.stamp:
-        return view
-    try:
-        ann = Ann.load(view.folder, kind.name) if signature else None
-    except IndexCorrupt:  # doctor reports it, the next run repairs it, a scan is right meanwhile
-        ann = None
-    return replace(view, ann=ann, stamp=signature)
 
 
 ONCE_EXACT_BELOW = 100_000  # where scanning takes less time than importing Faiss
@@ -309,15 +81,25 @@ class LocalStore:
     write at a time. Usable as a context manager.
     """
 
-    def __init__(self, home: Path, space: Space, *, once: bool = False) -> None:
-        """Use ``create_or_open`` or ``open`` instead."""
-        self.home = home
-        self.info = space.info
-        self._space = space
-        below = ONCE_EXACT_BELOW if once else EXACT_BELOW
-        self._views = {k.name: IndexViews(home, space, k, exact_below=below) for k in KINDS}
+    def __init__(self, home: Path, space: str | None = None, *, once: bool = False) -> None:
+        """Open the index at ``home`` for reading; see ``open``."""
+        self.home = absolute(home)
+        self._exact_below = ONCE_EXACT_BELOW if once else EXACT_BELOW
+        self._views_by_kind: dict[str, IndexViews] = {}
         self._threads = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        if not (self.home / DATABASE).is_file():
+            raise MissingIndex("index-missing", folder=str(self.home.parent))
+        try:
+            with translate_sqlite_errors(self.home):
+                if check_version(self._connection(), self.home) < SCHEMA_VERSION:
+                    self.close()
+                    migrate(self.home)
+                self._space = find_space(self._connection(), self.home, space)
+        except BaseException:
+            self.close()
+            raise
+        self.info = self._space.info
 
     @classmethod
     def create_or_open(cls, home: Path, card: ModelInfo) -> LocalStore:
@@ -327,7 +109,14 @@ class LocalStore:
         ModelMismatch where the space has vectors of another length.
         """
         home = absolute(home)
-        return cls(home, create_or_find(home, card))
+        refuse_network_storage(home)
+        make_private_folder(home)
+        make_private_file(home / DATABASE)
+        with open_connection(home, writing=True) as connection:
+            create_tables(connection)
+            migrate(home)
+            add_space(connection, home, card)
+        return cls(home, card.space)
 
     @classmethod
     def open(cls, home: Path, space: str | None = None, *, once: bool = False) -> LocalStore:
@@ -338,13 +127,23 @@ class LocalStore:
         ModelMismatch where it lacks the space, IndexCorrupt where a newer Soutu made it or it lies
         on a network.
         """
-        home = absolute(home)
-        return cls(home, find(home, space), once=once)
+        return cls(home, space, once=once)
 
     @staticmethod
     def read_meta(home: Path, key: str) -> str | None:
-        """Return the text stored under ``key`` at ``home``, without opening a store."""
-        return read_meta(home, key)
+        """Return the text stored under ``key`` at ``home``, without opening a store.
+
+        None where there is no index.
+        """
+        home = absolute(home)
+        if not (home / DATABASE).is_file():
+            return None
+        with open_connection(home) as connection:
+            try:
+                check_version(connection, home)
+            except MissingIndex:  # its creation was interrupted
+                return None
+            return get_meta(connection, key)
 
     def __enter__(self) -> LocalStore:
         """Return the store."""
@@ -364,8 +163,7 @@ class LocalStore:
         while self._connections:
             self._connections.pop().close()
         self._threads = threading.local()
-        for views in self._views.values():
-            views.close()
+        self._views_by_kind.clear()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -384,12 +182,10 @@ class LocalStore:
     def state(self) -> IndexState:
         """Return the generation, the space and the number of images and captions."""
         with self.snapshot():
-            return IndexState(
-                get_counter(self._connection(), "generation"),
-                self.info.space,
-                self._count(IMAGES),
-                self._count(CAPTIONS),
-            )
+            connection = self._connection()
+            images, captions = (self._views(kind).count(connection) for kind in KINDS)
+            generation = get_counter(connection, "generation")
+            return IndexState(generation, self.info.space, images, captions)
 
     def search_images(self, vector: Floats, k: int, where: Filter | None = None) -> Ranking:
         """Rank the ``k`` images nearest to ``vector`` that ``where`` admits."""
@@ -403,15 +199,13 @@ class LocalStore:
         self, text: str, k: int, where: Filter | None = None, *, exact: bool = False
     ) -> Ranking:
         """Rank the ``k`` images whose captions match the words of ``text`` best."""
-        from soutu.store import text_search
-        from soutu.store.sqlite import schema  # few searches need either
+        from soutu.store.sqlite import text_search  # few searches need it
 
         with self.snapshot():
-            views, connection = self._views[IMAGES.name], self._connection()
-            schema.require(connection)
-            view = views.current(connection)
-            admitted = views.among(connection, view, where) if where is not None else view.live
-            return text_search.rank_captions(connection, text, k, admitted.ascending, exact=exact)
+            connection = self._connection()
+            admitted = self._views(IMAGES).admitted(connection, where).ascending
+            text_search.require(connection)
+            return text_search.rank_captions(connection, text, k, admitted, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """Return the images ``ids``, in that order."""
@@ -430,22 +224,23 @@ class LocalStore:
 
     def image_vectors(self, ids: Sequence[int]) -> Floats:
         """Return the vectors of the images ``ids``, float32 (n, dim)."""
-        return self._vectors(IMAGES, ids)
+        with self.snapshot():
+            return self._views(IMAGES).vectors(self._connection(), ids)
 
     def caption_vectors(self, ids: Sequence[int]) -> Floats:
         """Return the vectors of the captions ``ids``, float32 (n, dim)."""
-        return self._vectors(CAPTIONS, ids)
+        with self.snapshot():
+            return self._views(CAPTIONS).vectors(self._connection(), ids)
 
     def count_images(self, where: Filter) -> int:
         """Count the images that ``where`` admits."""
         with self.snapshot():
-            views, connection = self._views[IMAGES.name], self._connection()
-            return len(views.among(connection, views.current(connection), where).ids)
+            return len(self._views(IMAGES).admitted(self._connection(), where).ids)
 
     def sample_images(self, count: int) -> Floats:
         """Return up to ``count`` random image vectors (seed 0), float32 (n, dim)."""
         with self.snapshot():
-            view = self._views[IMAGES.name].current(self._connection())
+            view = self._views(IMAGES).current(self._connection())
             order = np.random.default_rng(0).permutation(len(view.live.slots))[:count]
             return view.slab.take(view.live.slots[order])
 
@@ -501,7 +296,8 @@ class LocalStore:
 
     def set_meta(self, key: str, value: str) -> None:
         """Store a text under ``key``; a path that is not valid Unicode survives."""
-        write_meta(self.home, key, value)
+        with open_connection(self.home, writing=True) as connection, transaction(connection):
+            set_meta(connection, key, value)
 
     @contextmanager
     def writer(self) -> Iterator[LocalWriter]:
@@ -535,7 +331,7 @@ class LocalStore:
         self, kind: VectorKind, vector: Floats, k: int, where: Filter | None = None
     ) -> Ranking:
         query = validate_query_vector(vector, self.info.dim)
-        views, connection = self._views[kind.name], self._connection()
+        views, connection = self._views(kind), self._connection()
         view, among = None, None
         if where is None:
             with translate_sqlite_errors(self.home):
@@ -543,19 +339,16 @@ class LocalStore:
         if view is None:
             with self.snapshot():
                 view = views.current(connection)
-                among = views.among(connection, view, where) if where is not None else None
+                among = views.admitted(connection, where) if where is not None else None
         # A slot never changes its vector while its slab is mapped, whatever a writer does.
         return view.search(query, k, among)
 
-    def _count(self, kind: VectorKind) -> int:
-        return self._views[kind.name].count(self._connection())
-
-    def _vectors(self, kind: VectorKind, ids: Sequence[int]) -> Floats:
-        with self.snapshot():
-            view = self._views[kind.name].current(self._connection())
-            slots = slots_of(self._connection(), self._space.id, kind, ids)
-            positions: Ids = np.array([slots[int(id_)] for id_ in ids], dtype=np.int64)
-            return view.slab.take(positions)
+    def _views(self, kind: VectorKind) -> IndexViews:
+        views = self._views_by_kind.get(kind.name)
+        if views is None:  # of two threads that come first, one's views are used by both
+            views = IndexViews(self.home, self._space, kind, exact_below=self._exact_below)
+            views = self._views_by_kind.setdefault(kind.name, views)
+        return views
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)

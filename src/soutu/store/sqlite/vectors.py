@@ -14,7 +14,8 @@ import mmap
 import os
 import shutil
 import sqlite3
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,10 @@ import numpy as np
 
 from soutu.errors import IndexCorrupt, ModelMismatch
 from soutu.fs import make_private_file, make_private_folder, sync_folder
-from soutu.store.sqlite.schema import get_counter, get_meta, transaction, write
-from soutu.store.top_k import exact_scores
-from soutu.types import Bits, Floats, Ids, ModelInfo
+from soutu.store.ann import Ann, Candidates, file_signature
+from soutu.store.scoring import exact_scores, rescoring_candidates, top_k
+from soutu.store.sqlite.schema import get_counter, get_meta, select_in, transaction, write
+from soutu.types import Bits, Filter, Floats, Ids, ModelInfo, Ranking
 
 REVISION = "revision"  # counts every transaction that changes what a search may return
 
@@ -120,15 +122,12 @@ def load_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) -
     return VisibleRows(revision, ids, slots)
 
 
-def count_visible(connection: sqlite3.Connection, space: int, kind: VectorKind) -> int:
-    """Count the visible rows without loading them."""
-    row = connection.execute(
-        "SELECT length(pairs) / 16 FROM packed WHERE space = ? AND kind = ? AND revision = ?",
-        (space, kind.name, get_counter(connection, REVISION)),
-    ).fetchone()
-    if row is None:
-        row = connection.execute(f"SELECT count(*) FROM ({kind.live})", (space,)).fetchone()
-    return int(row[0])
+def slots_of(
+    connection: sqlite3.Connection, space: int, kind: VectorKind, ids: Sequence[int]
+) -> dict[int, int]:
+    """Return the slots of those of ``ids`` that have a vector in ``space``."""
+    sql = f"SELECT owner, slot FROM {kind.vectors} WHERE space = {space} AND owner IN ({{marks}})"
+    return dict(select_in(connection, sql, [int(id_) for id_ in ids]))
 
 
 def pack(connection: sqlite3.Connection) -> None:
@@ -219,17 +218,6 @@ class VectorFile:
             scores[start : start + self._step] = rows[part] @ vector
         return scores
 
-    def exact(self, vector: Floats, slots: Ids) -> Floats:
-        """Score as ``scan`` does, in any order and slower, each row independently."""
-        rows = self.rows(_end(slots))
-        if len(slots) <= self._step:
-            return exact_scores(rows[slots], vector)
-        scores = np.empty(len(slots), np.float32)
-        for start in range(0, len(slots), self._step):
-            part = slots[start : start + self._step]
-            scores[start : start + self._step] = exact_scores(rows[part], vector)
-        return scores
-
     def close(self) -> None:
         """Release the mapping; it ends with the last array that refers to it."""
         self._mapped = np.empty((0, self._dim), np.float32)
@@ -277,6 +265,168 @@ def _end(slots: Ids) -> int:
 
 def _short(path: Path, length: int, expected: int) -> IndexCorrupt:
     return IndexCorrupt("index-slab-short", file=str(path), found=length, expected=expected)
+
+
+# A code is scanned in the time in which a thirtieth of a scattered vector is read and scored.
+SCATTERED = 30
+MORE = 4  # times as many candidates where the first were too few
+FILTERS = 8  # whose answers are kept, for a person who pages through them
+
+
+@dataclass(frozen=True)
+class IndexView:
+    """Hold one state of one kind of vectors, whose files lie in ``folder``.
+
+    ``ann`` covers the slots below ``ann.manifest.slots``; which of them are visible is for ``live``
+    to say. ``stamp`` is the signature of the files that ``ann`` was loaded from.
+    """
+
+    live: VisibleRows
+    folder: Path
+    slab: VectorFile
+    ann: Ann | None = None
+    stamp: tuple[int, int] | None = None
+
+    @cached_property
+    def covered(self) -> int:
+        """Count the visible slots that the codes cover; those after them are newer."""
+        return self._count_covered(self.live)
+
+    def search(self, query: Floats, k: int, among: VisibleRows | None = None) -> Ranking:
+        """Rank the best ``k`` of all rows, or of those in ``among``."""
+        live = self.live if among is None else among
+        if k < 1 or not len(live.ids):
+            return top_k(np.empty(0, np.float32), np.empty(0, np.int64), k)
+        covered = self.covered if among is None else self._count_covered(live)
+        candidates = self._candidates(query, k, live, covered, narrowed=among is not None)
+        if candidates is None:
+            slots, ids, scores = live.slots, live.ids, self.slab.scan(query, live.slots)
+        else:
+            slots, ids, scores = candidates.slots, live.ids_at(candidates.slots), candidates.scores
+            if covered < len(live.slots):  # what the codes do not cover yet is scored too
+                later = live.slots[covered:]
+                scores = np.concatenate([scores, self.slab.scan(query, later)])
+                slots = np.concatenate([slots, later])
+                ids = np.concatenate([ids, live.ids[covered:]])
+        near = rescoring_candidates(scores, k, query)
+        slots, ids = slots[near], ids[near]
+        return top_k(exact_scores(self.slab.rows(_end(slots)), query, slots), ids, k)
+
+    def _count_covered(self, live: VisibleRows) -> int:
+        return int(np.searchsorted(live.slots, self.ann.manifest.slots)) if self.ann else 0
+
+    def _candidates(
+        self, query: Floats, k: int, live: VisibleRows, covered: int, *, narrowed: bool
+    ) -> Candidates | None:
+        """Return the covered slots worth scoring; None where all are to be scored."""
+        level = self.ann.level(k) if self.ann else None
+        if self.ann is None or level is None:
+            return None
+        bits = None if covered == self.ann.manifest.slots else live.bits
+        if narrowed:
+            # What a filter admits may lie far from the query: in lists that are rarely scanned,
+            # and where many have nearly the same score. So nothing was tuned for it, and to scan
+            # all lists twice costs more than more candidates do.
+            more = level.candidates * MORE
+            level = replace(level, lists=self.ann.manifest.lists, candidates=more)
+        while covered * SCATTERED > self.ann.manifest.slots and covered > level.candidates:
+            rows = self.slab.rows(self.ann.manifest.slots)
+            candidates = self.ann.candidates(query, level, rows, bits)
+            if not narrowed or candidates.settle(k):
+                return candidates
+            if level.candidates * MORE > covered // SCATTERED:
+                break  # reading the vectors of so many takes longer than scanning them all
+            level = replace(level, candidates=level.candidates * MORE)
+        return None
+
+
+class IndexViews:
+    """Keep the latest view of one kind in one space; several threads may ask at once."""
+
+    def __init__(self, home: Path, space: Space, kind: VectorKind, *, exact_below: int) -> None:
+        """Scan the vectors, whatever codes there are, below ``exact_below`` slots."""
+        self._home, self._space, self._kind = home, space, kind
+        self._exact_below = exact_below
+        self._view = self._blank(space.folder)
+        self._among: dict[Filter, VisibleRows] = {}
+
+    def latest(self, connection: sqlite3.Connection) -> IndexView | None:
+        """Return the view if it is up to date: one query, which needs no transaction."""
+        view = self._view  # another thread may put a later one there meanwhile
+        if view.live.revision != get_counter(connection, REVISION):
+            return None
+        return self._update_codes(view)
+
+    def current(self, connection: sqlite3.Connection) -> IndexView:
+        """Return the view that the connection's transaction sees."""
+        view = self.latest(connection)
+        return view or self._update_codes(self._reload(connection, self._view))
+
+    def admitted(self, connection: sqlite3.Connection, where: Filter | None) -> VisibleRows:
+        """Return the rows that the filter ``where`` admits; all for None."""
+        view = self.current(connection)
+        if where is None:
+            return view.live
+        admitted = self._among.get(where)
+        if admitted is None or admitted.revision != view.live.revision:
+            from soutu.store.sqlite.filters import matching_images
+
+            if len(self._among) >= FILTERS:
+                self._among.clear()
+            admitted = self._among[where] = view.live.only(matching_images(connection, where))
+        return admitted
+
+    def count(self, connection: sqlite3.Connection) -> int:
+        """Count the visible rows."""
+        live, revision = self._view.live, get_counter(connection, REVISION)
+        if live.revision == revision:
+            return len(live.ids)
+        row = connection.execute(
+            "SELECT length(pairs) / 16 FROM packed WHERE space = ? AND kind = ? AND revision = ?",
+            (self._space.id, self._kind.name, revision),
+        ).fetchone()
+        if row is None:
+            sql = f"SELECT count(*) FROM ({self._kind.live})"
+            row = connection.execute(sql, (self._space.id,)).fetchone()
+        return int(row[0])
+
+    def vectors(self, connection: sqlite3.Connection, ids: Sequence[int]) -> Floats:
+        """Return the vectors of the rows ``ids``, float32 (n, dim); KeyError where one has none."""
+        view = self.current(connection)
+        slots = slots_of(connection, self._space.id, self._kind, ids)
+        return view.slab.take(np.array([slots[int(id_)] for id_ in ids], np.int64))
+
+    def _update_codes(self, view: IndexView) -> IndexView:
+        """Give ``view`` the codes that are on disk now, and keep it."""
+        if len(view.live.slots) >= self._exact_below:
+            view = _with_ann(view, self._kind)
+        self._view = view
+        return view
+
+    def _blank(self, folder: Path) -> IndexView:
+        return IndexView(
+            NO_ROWS, folder, VectorFile(folder / self._kind.slab, self._space.info.dim)
+        )
+
+    def _reload(self, connection: sqlite3.Connection, view: IndexView) -> IndexView:
+        folder = folder_of(connection, self._home, self._space)
+        if folder != view.folder:  # compacted: slots mean other vectors now
+            view = self._blank(folder)
+        view = replace(view, live=load_visible(connection, self._space.id, self._kind))
+        if len(view.live.slots):
+            view.slab.rows(int(view.live.slots[-1]) + 1)  # mapped while it is sure to be there
+        return view
+
+
+def _with_ann(view: IndexView, kind: VectorKind) -> IndexView:
+    signature = file_signature(view.folder, kind.name)
+    if signature == view.stamp:
+        return view
+    try:
+        ann = Ann.load(view.folder, kind.name) if signature else None
+    except IndexCorrupt:  # doctor reports it, the next run repairs it, a scan is right meanwhile
+        ann = None
+    return replace(view, ann=ann, stamp=signature)
 
 
 DEFAULT = "space"  # the setting that names the space last indexed with

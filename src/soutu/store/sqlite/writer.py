@@ -17,22 +17,20 @@ from pathlib import Path
 
 from soutu.fs import REBUILD
 from soutu.store.ann_build import refresh_codes
-from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile, validate_rows
-from soutu.store.sqlite import schema
-from soutu.store.sqlite.rows import (
-    captions_without_vector,
-    ids_by_content,
-    slots_of,
-    without_vector,
-)
+from soutu.store.base import CaptionRow, NewCaption, NewImage, StoredFile
+from soutu.store.scoring import validate_rows
+from soutu.store.sqlite import text_search
 from soutu.store.sqlite.schema import (
+    captions_without_vector,
     casefold_name,
     connect,
+    ids_by_content,
     next_ids,
     select_in,
     set_meta,
     transaction,
     translate_sqlite_errors,
+    without_vector,
     write,
 )
 from soutu.store.sqlite.vectors import (
@@ -48,6 +46,7 @@ from soutu.store.sqlite.vectors import (
     pack,
     remove_old_generations,
     slot_counter,
+    slots_of,
 )
 from soutu.types import Floats
 
@@ -65,7 +64,7 @@ class LocalWriter:
             shutil.rmtree(home / REBUILD, ignore_errors=True)  # of a rebuild that was killed
             remove_old_generations(self._connection, home)
             with translate_sqlite_errors(home):
-                schema.catch_up(self._connection)
+                text_search.catch_up(self._connection)
             # Where its vectors lie now: they may have been compacted since it was opened.
             self._space = replace(space, folder=folder_of(self._connection, home, space))
             space = self._space
@@ -181,7 +180,7 @@ class LocalWriter:
                 for key, row in new_rows.items()
                 if key not in stored or stored[key][1:] != row
             ]
-            schema.follow(self._connection, removed, ((ids[key], key[1]) for key in fresh))
+            text_search.follow(self._connection, removed, ((ids[key], key[1]) for key in fresh))
             self._drop_captions(removed)
             write(self._connection, "captions", moved)
             if removed or moved:

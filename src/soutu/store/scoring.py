@@ -58,17 +58,41 @@ def rescoring_candidates(scores: Floats, k: int, vector: Floats) -> Positions:
     return np.flatnonzero(scores >= edge - slack)
 
 
-def exact_scores(rows: Floats, vector: Floats) -> Floats:
+def exact_scores(rows: Floats, vector: Floats, slots: Ids | None = None) -> Floats:
     """Compute inner products of ``rows`` (n, dim) with ``vector`` (dim,) in float64.
 
-    Summed row by row: equal rows have equal scores wherever they stand.
+    Summed row by row: equal rows have equal scores wherever they stand. Of the rows at ``slots``
+    (m,) alone, if given.
     """
     wide = vector.astype(np.float64)
     step = max(1, _BLOCK_VALUES // len(vector))
-    if len(rows) <= step:
-        few: Floats = (rows * wide).sum(axis=1).astype(np.float32)
-        return few
-    scores = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), step):
-        scores[start : start + step] = (rows[start : start + step] * wide).sum(axis=1)
+    scores = np.empty(len(rows) if slots is None else len(slots), np.float32)
+    for start in range(0, len(scores), step):
+        part = slice(start, start + step)
+        block = rows[part] if slots is None else rows[slots[part]]
+        scores[part] = (block * wide).sum(axis=1)
     return scores
+
+
+def validate_query_vector(vector: Floats, dim: int) -> Floats:
+    """Return ``vector`` as float32 (dim,); ValueError for another shape or if it is not finite."""
+    query = np.ascontiguousarray(vector, dtype=np.float32)
+    if query.shape != (dim,):
+        raise ValueError(f"a query vector is ({dim},), not {query.shape}")
+    if not np.isfinite(query).all():
+        raise ValueError("a query vector must be finite")
+    return query
+
+
+def validate_rows(vectors: Floats, count: int, dim: int) -> Floats:
+    """Return ``vectors`` as contiguous float32 (count, dim).
+
+    ValueError for another shape or a value that is not finite: one NaN in a slab would upset
+    every ranking after it.
+    """
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    if rows.shape != (count, dim):
+        raise ValueError(f"vectors for {count} items are ({count}, {dim}), not {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ValueError("vectors must be finite")
+    return rows
