@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from soutu.errors import IndexCorrupt
 
@@ -28,6 +28,9 @@ DATABASE = "rows.db"
 REBUILD = "rebuild"  # a folder in which an index is made anew
 REMEMBERED = "store"  # the file that names a store elsewhere (factory.py)
 
+HEAD_BYTES = 64  # of a file, which tell its format
+_LONG = 1 << 18  # bytes of a file whose head is worth a look before the rest is read
+_CHUNK = 1 << 16
 _LOCK = "lock"
 _POLL_SECONDS = 0.05
 _LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked: far off the text
@@ -231,10 +234,13 @@ def lock_file(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def read_regular_file(path: Path, limit: int) -> bytes:
+def read_regular_file(
+    path: Path, limit: int, check: Callable[[bytes], None] | None = None
+) -> bytes:
     """Read all bytes of ``path``, at most ``limit``, without ever hanging on a pipe.
 
-    Raises ``NotRegularFile``, ``FileTooLarge``, or the ``OSError`` of the system.
+    ``check`` may raise for a long file's first bytes (``HEAD_BYTES``), before the rest is read.
+    Raises ``NotRegularFile``, ``FileTooLarge``, or the ``OSError`` of the system, ENOMEM included.
     """
     # Opening a FIFO for reading waits for a writer, so ask not to wait and look at
     # what was opened: checking the name first would leave a gap between the two.
@@ -253,9 +259,30 @@ def read_regular_file(path: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise FileTooLarge(errno.EFBIG, os.strerror(errno.EFBIG))
         with open(descriptor, "rb", closefd=False) as stream:
-            data = stream.read(limit + 1)
+            if check and status.st_size > _LONG:
+                check(stream.read(HEAD_BYTES))
+                stream.seek(0)
+            return read_stream(stream, status.st_size, limit)
     finally:
         os.close(descriptor)
-    if len(data) > limit:  # it grew, or (in /proc) it claimed to be empty
-        raise FileTooLarge(errno.EFBIG, os.strerror(errno.EFBIG))
-    return data
+
+
+def read_stream(stream: IO[bytes], size: int, limit: int) -> bytes:
+    """Read all of a stream that should hold ``size`` bytes, in as much memory as it needs.
+
+    Raises ``FileTooLarge`` beyond ``limit`` bytes, and ``OSError`` where memory is short.
+    """
+    try:
+        data = stream.read(min(size, limit) + 1)
+        # It grew, or (in /proc) it claimed to be empty, or the storage does not know.
+        parts = [data]
+        total = len(data)
+        while data and size < total <= limit:
+            data = stream.read(min(max(total, _CHUNK), limit + 1 - total))
+            parts.append(data)
+            total += len(data)
+        if total > limit:
+            raise FileTooLarge(errno.EFBIG, os.strerror(errno.EFBIG))
+        return b"".join(parts) if len(parts) > 1 else data
+    except MemoryError:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None

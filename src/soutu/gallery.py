@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from soutu.indexing.diff import FolderDiff
     from soutu.indexing.importer import ImportReport
     from soutu.indexing.indexer import IndexReport
+    from soutu.indexing.pipeline import IndexOptions
     from soutu.maintenance import GalleryInfo, HealthReport, RebuildReport
     from soutu.models.base import Encoder
     from soutu.query.expansion import Expander
@@ -580,6 +581,7 @@ class Gallery:
         captions: str | Path | None = None,
         *,
         encoding: str | None = None,
+        retry: bool = False,
         progress: Callable[[int, int], None] | None = None,
         engine: Engine | None = None,
     ) -> IndexReport:
@@ -591,6 +593,8 @@ class Gallery:
             A captions file; it is remembered and read again by later calls without one.
         encoding
             Of the captions file.
+        retry
+            Read also files that could not be read before and have not changed since.
         progress
             Called with the pictures done and in all.
         engine
@@ -598,7 +602,6 @@ class Gallery:
         """
         from soutu.images.captions import read_captions
         from soutu.indexing.indexer import index_folder
-        from soutu.indexing.pipeline import IndexOptions
         from soutu.maintenance import refresh_derived
 
         self._check_root()
@@ -610,8 +613,7 @@ class Gallery:
         store = self._create_store(self.encoder.info)
         self._save_settings(file if captions else None, encoding)
         embedded = engine.embed_folder(self, store, progress) if engine else 0
-        settings = self.settings
-        options = IndexOptions(settings.workers or 0, settings.batch or 0, settings.max_pixels)
+        options = self._index_options(retry=retry)
         report = index_folder(
             self.root, store, self.encoder, captions=rows, options=options, progress=progress
         )
@@ -619,7 +621,7 @@ class Gallery:
             report,
             encoded=report.encoded + embedded,
             unchanged=report.unchanged - embedded,
-            built=refresh_derived(store, self.encoder, settings),
+            built=refresh_derived(store, self.encoder, self.settings),
         )
         if not missing:
             return report
@@ -647,7 +649,6 @@ class Gallery:
         """
         from soutu.images.scan import ImageFile, walk
         from soutu.indexing.indexer import index_folder
-        from soutu.indexing.pipeline import IndexOptions
         from soutu.maintenance import refresh_derived
 
         self._check_root()
@@ -657,11 +658,19 @@ class Gallery:
             raise BadInput("add-no-picture", path=missing, folder=self.root)
         store, settings = self._create_store(self.encoder.info), self.settings
         self._save_settings(None, None)
-        options = IndexOptions(settings.workers or 0, settings.batch or 0, settings.max_pixels)
+        options = self._index_options(retry=True)
         report = index_folder(
             self.root, store, self.encoder, options=options, only=only, progress=progress
         )
         return replace(report, built=refresh_derived(store, self.encoder, settings))
+
+    def _index_options(self, *, retry: bool) -> IndexOptions:
+        from soutu.indexing.pipeline import IndexOptions
+
+        settings = self.settings
+        return IndexOptions(
+            settings.workers or 0, settings.batch or 0, settings.max_pixels, retry=retry
+        )
 
     def remove(self, paths: Sequence[str | Path]) -> int:
         """Forget these pictures; return how many were indexed.
@@ -719,12 +728,13 @@ class Gallery:
         self._check_root()
         if self._get_meta("root") is None:
             return dry_run(self.root, None)
+        pixels = self.settings.max_pixels
         try:
             with open_store(self.location, self.encoder.info.space) as store:
-                return dry_run(self.root, store)
+                return dry_run(self.root, store, max_pixels=pixels)
         except ModelMismatch:
             with open_store(self.location) as store:
-                return dry_run(self.root, store, other_model=True)
+                return dry_run(self.root, store, other_model=True, max_pixels=pixels)
 
     def import_embeddings(
         self,

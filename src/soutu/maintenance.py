@@ -305,7 +305,7 @@ def rebuild_gallery(
                         encoder,
                         captions=read,
                         options=IndexOptions(
-                            config.workers or 0, config.batch or 0, config.max_pixels
+                            config.workers or 0, config.batch or 0, config.max_pixels, retry=True
                         ),
                         progress=progress,
                     )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--encoding", metavar="NAME", help="Encoding of the captions file, if not UTF-8.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.option("--rebuild", is_flag=True, help="Rebuild the index, even if it is damaged.")
+@click.option("--retry", is_flag=True, help="Read again what could not be read before.")
 @click.option("--watch", is_flag=True, help="Keep running and index whenever something changes.")
 @click.option("--max-pixels", type=int, metavar="N", help="Skip larger pictures.")
 @click.option("--workers", type=int, metavar="N", help="Decoding threads, or Ray's encoders.")
@@ -60,6 +61,7 @@ def index(
     encoding: str | None,
     dry_run: bool,
     rebuild: bool,
+    retry: bool,
     watch: bool,
     engine: str,
     address: str | None,
@@ -96,7 +98,9 @@ def index(
             _rebuild(gallery, captions, encoding, as_json=as_json)
             return
         with progress_bar("embedding" if ray else "indexing") as progress:
-            report = gallery.index(captions, encoding=encoding, progress=progress, engine=ray)
+            report = gallery.index(
+                captions, encoding=encoding, retry=retry, progress=progress, engine=ray
+            )
     if ray:
         _show_job(ray, gallery.root)
     _show_report(report, gallery, as_json=as_json)

@@ -13,7 +13,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from soutu.errors import BadImage, BadInput
-from soutu.fs import atomic_write
+from soutu.fs import FileTooLarge, atomic_write, read_stream
 from soutu.images.decode import MAX_BYTES, read_file
 
 TRIES, PAUSE = 3, 0.5  # of a remote read; seconds before the second, twice that before the third
@@ -60,16 +60,16 @@ def read_image(path: str, name: str) -> bytes:
     for attempt in range(TRIES):
         try:
             with fsspec.open(path, "rb") as stream:
-                data = cast("bytes", stream.read(MAX_BYTES + 1))
+                data = read_stream(stream, getattr(stream, "size", None) or 0, MAX_BYTES)
             break
+        except FileTooLarge:
+            raise BadImage("image-file-too-large", path=name, limit=MAX_BYTES) from None
         except Exception as error:
             if isinstance(error, FileNotFoundError) or attempt + 1 == TRIES:
                 raise BadImage("image-unreadable", path=name, reason=_reason(error)) from error
             time.sleep(PAUSE * 2**attempt)
     if not data:
         raise BadImage("image-empty", path=name)
-    if len(data) > MAX_BYTES:
-        raise BadImage("image-file-too-large", path=name, limit=MAX_BYTES)
     return data
 
 

@@ -21,8 +21,9 @@ from soutu.errors import MissingExtra
 from soutu.factory import build_encoder
 from soutu.fs import absolute
 from soutu.gallery import RECORDS, Gallery
+from soutu.images.decode import MAX_PIXELS
 from soutu.images.scan import ImageFile
-from soutu.indexing.diff import diff, first_files
+from soutu.indexing.diff import diff, first_files, load_failures
 from soutu.indexing.indexer import encode_captions
 from soutu.models.base import Encoder
 from soutu.models.catalog import DEFAULT
@@ -99,7 +100,7 @@ class RayEngine:
         from soutu.distributed.sources import FolderSource
 
         root = str(gallery.root)
-        missing = missing_files(gallery.root, store)
+        missing = missing_files(gallery.root, store, gallery.settings.max_pixels)
         if len(missing) <= MIN_PICTURES and not self.shards:
             return 0
         # Shards that are kept are of all that there is; others only of what is missing.
@@ -187,13 +188,13 @@ def is_records(path: str) -> bool:
     return is_remote(path) or is_file or bool(record_files(path))
 
 
-def missing_files(root: Path, store: VectorStore) -> list[ImageFile]:
+def missing_files(root: Path, store: VectorStore, max_pixels: int = MAX_PIXELS) -> list[ImageFile]:
     """Return what an index run over ``root`` would encode, without looking for renamed files.
 
     That is what is new or looks changed, and one file of each picture without a vector of this
-    model.
+    model. What could not be read before is left out.
     """
-    files = diff(root, store).stale
+    files = diff(root, store, failures=load_failures(store, max_pixels)).stale
     for file in first_files([*store.files().values()], store.images_without_vector()):
         files.append(ImageFile(file.path, file.size, file.mtime_ns))
     return [*dict.fromkeys(files)]

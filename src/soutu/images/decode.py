@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from errno import ENOMEM
 from math import ceil
 from pathlib import Path, PurePosixPath
 from threading import Condition
@@ -99,20 +100,30 @@ def content_hash(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=32).digest()
 
 
-def read_file(path: Path, *, name: str | None = None, max_bytes: int = MAX_BYTES) -> bytes:
+def read_file(
+    path: Path, *, name: str | None = None, max_bytes: int = MAX_BYTES, any_content: bool = False
+) -> bytes:
     """Read an image file once, to hash and decode the same bytes.
 
-    ``name`` is the name for messages. Raises BadImage if the file cannot be read, is empty,
-    is longer than ``max_bytes``, or is a pipe, folder or device.
+    ``name`` is the name for messages. Of a long file that begins like no picture no more than the
+    beginning is read, unless it may have ``any_content``. Raises BadImage if the file cannot be
+    read, is empty, is longer than ``max_bytes``, or is a pipe, folder or device.
     """
     name = str(path) if name is None else name
+
+    def check(head: bytes) -> None:
+        if not _is_raw(name) and format_of(head) is None:
+            raise BadImage("image-unknown", path=name)
+
     try:
-        data = read_regular_file(path, max_bytes)
+        data = read_regular_file(path, max_bytes, None if any_content else check)
     except NotRegularFile:
         raise BadImage("image-not-file", path=name) from None
     except FileTooLarge:
         raise BadImage("image-file-too-large", path=name, limit=max_bytes) from None
     except OSError as error:
+        if error.errno == ENOMEM:
+            raise BadImage("image-no-memory", path=name) from None
         reason = error.strerror or type(error).__name__
         raise BadImage("image-unreadable", path=name, reason=reason) from error
     if not data:

@@ -6,17 +6,30 @@ tells new pictures from renamed files and duplicates. An index run and ``--dry-r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
+
+from PIL import __version__ as Pillow
 
 from soutu.errors import BadImage, BadInput
-from soutu.images.decode import content_hash, read_file
+from soutu.images.decode import MAX_PIXELS, content_hash, read_file
 from soutu.images.scan import ImageFile, walk
 from soutu.indexing.pipeline import map_ahead
 from soutu.store.base import ContentLookup, StoredFile, VectorStore
+from soutu.version import VERSION
+
+Failure: TypeAlias = tuple[int, int, BadImage]
+"""Size and time of a file that could not be read, and why."""
+Failures: TypeAlias = dict[str, Failure]
+_FAILURES = "unreadable"  # the key in the store
+_LASTING = frozenset(
+    {"image-unknown", "image-truncated", "image-damaged", "image-too-large", "image-file-too-large"}
+)
+"""Errors that come of a file's content alone."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,11 @@ class FolderDiff:
         Known paths that are no longer there, with their image ids. ``read`` takes out those that
         were renamed.
     unreadable
-        The files that could not be listed, or not be read since.
+        The files that could not be listed, or not be read since or before.
+    failures
+        Of these, the files that no later run could read either, unless they change.
+    passed_over
+        How many of these an earlier run has tried.
     encode, renamed, duplicates
         Filled by ``read``: paths of new content; (before, now); further files of known content.
     """
@@ -60,6 +77,8 @@ class FolderDiff:
     stale: list[ImageFile]
     removed: dict[str, int]
     unreadable: list[BadImage]
+    failures: Failures = field(default_factory=dict)
+    passed_over: int = 0
     encode: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
@@ -73,6 +92,7 @@ class FolderDiff:
         for file, read in map_ahead(pool, self._read, self.stale, lambda file: file.size):
             if isinstance(read, BadImage):
                 self.unreadable.append(read)
+                self.add_failure(file, read)
                 continue
             content, data = read
             fields = file.path, file.size, file.mtime_ns, content
@@ -91,6 +111,11 @@ class FolderDiff:
                 self.encode.append(file.path)
                 yield ReadFile(*fields, data)
 
+    def add_failure(self, file: ImageFile | ReadFile | StoredFile, error: BadImage) -> None:
+        """Remember what is wrong with a file, if it is the file's content."""
+        if error.code in _LASTING:
+            self.failures[file.path] = file.size, file.mtime_ns, error
+
     def _read(self, file: ImageFile) -> tuple[bytes, bytes] | BadImage:
         try:
             data = read_file(self.root / file.path, name=file.path)
@@ -99,12 +124,46 @@ class FolderDiff:
         return content_hash(data), data
 
 
-def diff(root: Path, store: VectorStore | None, only: Collection[str] | None = None) -> FolderDiff:
+def load_failures(store: VectorStore, max_pixels: int) -> Failures:
+    """Return the files that earlier runs could not read; none of another version or limit."""
+    stored = json.loads(store.get_meta(_FAILURES) or "{}")
+    if stored.get("reader") != _reader(max_pixels):
+        return {}
+    return {
+        path: (size, mtime_ns, BadImage(code, **fields))
+        for path, size, mtime_ns, code, fields in stored["files"]
+    }
+
+
+def save_failures(store: VectorStore, max_pixels: int, failures: Failures) -> None:
+    """Remember the files that could not be read, for later runs to pass over."""
+    files = [[path, *_failure_row(*failure)] for path, failure in sorted(failures.items())]
+    text = json.dumps({"reader": _reader(max_pixels), "files": files}) if files else ""
+    if text != (store.get_meta(_FAILURES) or ""):
+        store.set_meta(_FAILURES, text)
+
+
+def _failure_row(size: int, mtime_ns: int, error: BadImage) -> tuple[object, ...]:
+    fields = {n: v if isinstance(v, (int, str)) else str(v) for n, v in error.fields.items()}
+    return size, mtime_ns, error.code, fields
+
+
+def _reader(max_pixels: int) -> str:
+    """Name what decides whether a file can be read, besides the file."""
+    return f"{VERSION} {Pillow} {max_pixels}"
+
+
+def diff(
+    root: Path,
+    store: VectorStore | None,
+    only: Collection[str] | None = None,
+    failures: Mapping[str, Failure] | None = None,
+) -> FolderDiff:
     """Compare sizes and times of the files below ``root`` with those of ``store``.
 
     Raises BadInput for an unusable root, and for one that has lost all its pictures, which is more
     likely a disk that is not there. ``store`` is None where there is no index yet; ``only`` limits
-    the comparison to these paths.
+    the comparison to these paths. Files in ``failures`` that have not changed are not stale.
     """
     known = store.files() if store else {}
     files: dict[str, ImageFile] = {}
@@ -134,16 +193,32 @@ def diff(root: Path, store: VectorStore | None, only: Collection[str] | None = N
         if path not in known
         or (known[path].size, known[path].mtime_ns) != (file.size, file.mtime_ns)
     ]
-    return FolderDiff(root, len(files), stale, removed, unreadable)
+    failed: Failures = {}
+    for file in stale:
+        failure = failures.get(file.path) if failures else None
+        if failure and failure[:2] == (file.size, file.mtime_ns):
+            failed[file.path] = failure
+            unreadable.append(failure[2])
+    stale = [file for file in stale if file.path not in failed]
+    passed_over = len(failed)
+    if only is not None and failures:
+        failed = {p: f for p, f in failures.items() if p not in only} | failed
+    return FolderDiff(root, len(files), stale, removed, unreadable, failed, passed_over)
 
 
-def dry_run(root: Path, store: VectorStore | None, *, other_model: bool = False) -> FolderDiff:
+def dry_run(
+    root: Path,
+    store: VectorStore | None,
+    *,
+    other_model: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> FolderDiff:
     """Tell what an index run would do, without writing or encoding anything.
 
     Whether a picture can be decoded is not tried. ``other_model``: ``store`` is open in another
     model's space, and has no vector of the one that would be used. Raises BadInput as ``diff``.
     """
-    changes = diff(root, store)
+    changes = diff(root, store, failures=load_failures(store, max_pixels) if store else None)
     with ThreadPoolExecutor() as pool:
         for _ in changes.read(store, pool):
             pass

@@ -128,7 +128,7 @@ class _DiskFiles:
         """Return what an index run would store of the file, and whether it could be read."""
         if file is not None:
             try:
-                data = read_file(self.root / path, name=path)
+                data = read_file(self.root / path, name=path, any_content=True)
             except BadImage:
                 file = None
         if file is None:

@@ -16,7 +16,7 @@ from soutu.errors import BadCaptions, BadImage, MissingExtra
 from soutu.images.captions import CaptionFile
 from soutu.images.decode import read_file
 from soutu.images.scan import has_image_suffix
-from soutu.indexing.diff import ReadFile, diff
+from soutu.indexing.diff import ReadFile, diff, load_failures, save_failures
 from soutu.indexing.pipeline import Batch, EncodePipeline, IndexOptions, coalesce
 from soutu.models.base import Encoder
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore, Writer
@@ -86,8 +86,10 @@ def index_folder(
     IndexCorrupt
         When another process is writing.
     """
-    with store.writer() as writer, EncodePipeline(encoder, options or IndexOptions()) as pipeline:
-        changes = diff(root, store, only)
+    options = options or IndexOptions()
+    before = load_failures(store, options.max_pixels) if not options.retry else None
+    with store.writer() as writer, EncodePipeline(encoder, options) as pipeline:
+        changes = diff(root, store, only, before)
         run = _Run(
             writer, progress, len(changes.stale), len(changes.unreadable), changes.unreadable
         )
@@ -107,7 +109,9 @@ def index_folder(
             ]
             if images:
                 writer.add_images(images, batch.vectors)
-            run.damaged.update((file.content, error) for file, error in batch.failed)
+            for file, error in batch.failed:
+                run.damaged[file.content] = error
+                changes.add_failure(file, error)
             run.count(batch)
         run.attach(run.copies)
         if changes.removed:
@@ -116,12 +120,15 @@ def index_folder(
         # Pictures that another model has encoded, and this one has not.
         paths = {file.image_id: file for file in store.files().values()}
         missing = [paths[image_id] for image_id in writer.images_without_vector()]
+        missing = [file for file in missing if file.path not in changes.failures]
         run.total += len(missing)
         refills = pipeline.encode(missing, lambda file: read_file(root / file.path, name=file.path))
         for refill in coalesce(refills):
             if refill.pictures:
                 ids = [file.image_id for file, _ in refill.pictures]
                 writer.set_image_vectors(ids, refill.vectors)
+            for stored, error in refill.failed:
+                changes.add_failure(stored, error)
             run.count(refill)
 
         problems: list[BadCaptions] = []
@@ -136,10 +143,13 @@ def index_folder(
                     problems.append(BadCaptions("caption-not-indexed", **where))
             writer.replace_captions(rows)
         encode_captions(writer, encoder)
+    for copy, error in run.bad_copies:
+        changes.add_failure(copy, error)
+    save_failures(store, options.max_pixels, changes.failures)
     return IndexReport(
         files=changes.files,
         encoded=run.encoded,
-        unchanged=max(0, changes.files - len(changes.stale) - len(missing)),
+        unchanged=max(0, changes.files - len(changes.stale) - changes.passed_over - len(missing)),
         renamed=run.renamed,
         removed=len(changes.removed),
         duplicates=run.duplicates,
@@ -168,6 +178,7 @@ class _Run:
     renamed: int = 0
     copies: list[ReadFile] = field(default_factory=list)
     damaged: dict[bytes, BadImage] = field(default_factory=dict)
+    bad_copies: list[tuple[ReadFile, BadImage]] = field(default_factory=list)
 
     def count(self, batch: Batch[Any] | None = None) -> None:
         """Report how far the run is, once ``batch`` is stored."""
@@ -207,6 +218,7 @@ class _Run:
         for file in files:
             if error := self.damaged.get(file.content):
                 self.failed.append(BadImage(error.code, **{**error.fields, "path": file.path}))
+                self.bad_copies.append((file, self.failed[-1]))
                 continue
             stored = StoredFile(file.path, file.size, file.mtime_ns, known[file.content])
             if file.kind == "renamed":

@@ -57,12 +57,14 @@ class IndexOptions:
     """How fast to encode, and what.
 
     ``workers`` threads decode, ``batch`` pictures are encoded at once; 0: chosen from the
-    machine and the encoder. Pictures of more than ``max_pixels`` are left out.
+    machine and the encoder. Pictures of more than ``max_pixels`` are left out. ``retry``: read
+    also those that could not be read before and have not changed.
     """
 
     workers: int = 0
     batch: int = 0
     max_pixels: int = MAX_PIXELS
+    retry: bool = False
 
 
 @dataclass(frozen=True)
