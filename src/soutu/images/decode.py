@@ -39,6 +39,7 @@ from PIL import (
 
 from soutu.errors import BadImage, BadInput
 from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
+from soutu.images.repair import clean_png, end_jpeg
 from soutu.images.scan import RAW_SUFFIXES
 from soutu.types import Rgb
 
@@ -175,7 +176,8 @@ def decode(
     else:
         name = name or str(source)
         data = read_file(source, name=name)
-    try:
+
+    def attempt(data: bytes) -> DecodedImage:
         image = _develop_raw(data, name, max_pixels) if _is_raw(name) else _open_image(data, name)
         with image:
             if image.width * image.height > max_pixels:
@@ -183,6 +185,15 @@ def decode(
             full_size = _reduce_jpeg(image, min_side)
             with budget.acquire(image.width * image.height) if budget else nullcontext():
                 return _to_upright_rgb(image, full_size, transform)
+
+    try:
+        try:
+            return attempt(data)
+        except OSError:
+            whole = end_jpeg(data) if format_of(data[:64]) == "JPEG" else None
+            if whole is None:
+                raise
+            return attempt(whole)
     except BadImage:
         raise
     # Hostile bytes draw nearly every class of exception out of a decoder (OSError,
@@ -317,7 +328,13 @@ def _open_image(data: bytes, name: str) -> ImageFile.ImageFile:
     reader = _find_reader(data)
     if reader is None:
         raise BadImage("image-unknown", path=name)
-    return reader(io.BytesIO(data))
+    if reader is not PngImagePlugin.PngImageFile:
+        return reader(io.BytesIO(data))
+    data, profile = clean_png(data)
+    image = reader(io.BytesIO(data))
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
 
 
 def _is_heic(data: bytes) -> bool:
