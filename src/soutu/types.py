@@ -316,12 +316,14 @@ FIELDS = {
     "path": "text",
     "caption": "text",
     "taken": "time",
+    "modified": "time",
     "width": "number",
     "height": "number",
     "size": "number",
     "orientation": "shape",
 }
-"""``folder``: the one that a picture lies in, or any above it; ``size``: of the file, in bytes."""
+"""``folder``: the one that a picture lies in, or any above it; ``size``: of the file, in bytes;
+``modified``: when the file was written, in this machine's time."""
 
 TAG = "tag."  # before the name of a further column of the captions file: a text
 SHAPES = ("landscape", "portrait", "square")

@@ -12,7 +12,7 @@ from soutu.store.milvus.filters import MATCH_ALL, MATCH_NONE, translate
 from soutu.store.milvus.store import MilvusStore
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import All, Any, Compare, Not
-from tests.property.test_where import FILTERS, ROWS
+from tests.property.test_where import FILTERS, ROWS, mtime_ns
 from tests.store_samples import DIM, card, unit
 
 pytestmark = [
@@ -63,7 +63,7 @@ def stores(tmp_path_factory):
     for store in (local, milvus):
         with store.writer() as writer:
             new = [
-                NewImage(r.path, r.size, 1, bytes([i]) * 32, r.width, r.height, r.taken)
+                NewImage(r.path, r.size, mtime_ns(r), bytes([i]) * 32, r.width, r.height, r.taken)
                 for i, r in enumerate(ROWS)
             ]
             ids = writer.add_images(new, unit(len(ROWS), DIM))

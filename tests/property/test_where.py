@@ -5,6 +5,7 @@ import fnmatch
 import os
 import re
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -41,13 +42,18 @@ ROWS = [
 ]
 
 
+def mtime_ns(row):
+    """A time for each row, from 2020 to 2025."""
+    return (1_600_000_000 + 25_000_000 * ROWS.index(row)) * 10**9
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     home = tmp_path_factory.mktemp("where") / ".soutu"
     with LocalStore.create_or_open(home, card()) as made:
         with made.writer() as writer:
             new = [
-                NewImage(r.path, r.size, 1, bytes([i]) * 32, r.width, r.height, r.taken)
+                NewImage(r.path, r.size, mtime_ns(r), bytes([i]) * 32, r.width, r.height, r.taken)
                 for i, r in enumerate(ROWS)
             ]
             ids = writer.add_images(new, unit(len(ROWS), DIM))
@@ -87,6 +93,9 @@ def compares(row, field, operator, value):
         return ({1: "landscape", -1: "portrait", 0: "square"}[sign] == value) == (operator == "=")
     if field == "taken":
         return bool(row.taken) and getattr(row.taken[: len(value)], order[operator])(value)
+    if field == "modified":
+        written = datetime.fromtimestamp(mtime_ns(row) // 10**9).isoformat()
+        return getattr(written[: len(value)], order[operator])(value)
     if operator == "!=":
         return not compares(row, field, "=", value)
     if field in ("caption", "tag.place"):
@@ -112,7 +121,9 @@ TEXTS = st.sampled_from(
 VALUES = {
     "text": TEXTS,
     "number": st.sampled_from([0, 1, 50, 80, 100, 2000, 3000, 2**40, 10**17]),
-    "time": st.sampled_from(["2024", "2024-05", "2024-05-06", "2024-05-06T07", "1999", "2023-12"]),
+    "time": st.sampled_from(
+        ["2024", "2024-05", "2024-05-06", "2024-05-06T07", "1999", "2023-12", "2021"]
+    ),
     "shape": st.sampled_from(SHAPES),
 }
 KINDS = {**FIELDS, "tag.place": "text"}

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from errno import ENOMEM
 from math import ceil
 from pathlib import Path, PurePosixPath
@@ -39,6 +37,7 @@ from PIL import (
 
 from soutu.errors import BadImage, BadInput
 from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
+from soutu.images.metadata import CREATION_TIME, exposure_time
 from soutu.images.repair import clean_png, end_jpeg
 from soutu.images.scan import RAW_SUFFIXES
 from soutu.types import Rgb
@@ -53,8 +52,8 @@ class DecodedImage:
     """An image's pixels and what its header says.
 
     ``rgb`` is read-only. ``width`` and ``height`` are those of the upright image.
-    ``taken`` is the EXIF time of exposure, local, "YYYY-MM-DDTHH:MM:SS", followed by
-    the offset ("+08:00") if the file states one; "" where the file has none.
+    ``taken`` is the time of exposure, local, "YYYY-MM-DDTHH:MM:SS" or as much of it as the file
+    states, followed by the offset ("+08:00") if there is one; "" where the file has none.
     """
 
     rgb: Rgb
@@ -283,7 +282,9 @@ _READERS: tuple[type[ImageFile.ImageFile], ...] = (
     PpmImagePlugin.PpmImageFile,
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis")  # one stands in a HEIC file's first box
-_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+_PNG_EXIF = (
+    b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp", CREATION_TIME.encode()
+)  # fmt: skip
 _FULL_SIZE = "full size"  # key of a raw file's size in an image developed at half of it
 
 
@@ -415,22 +416,9 @@ def _read_exif(image: Image.Image) -> tuple[int, str]:
         details = exif.get_ifd(ExifTags.IFD.Exif)
     except Exception:
         # The pixels are undamaged: bad metadata costs the metadata, not the image.
-        return 1, ""
-    time = details.get(ExifTags.Base.DateTimeOriginal)
-    offset = details.get(ExifTags.Base.OffsetTimeOriginal)
-    return (orientation if isinstance(orientation, int) else 1), _exposure_time(time, offset)
-
-
-def _exposure_time(time: object, offset: object) -> str:
-    if not isinstance(time, str):
-        return ""
-    try:
-        moment = datetime.strptime(time.strip(" \0"), "%Y:%m:%d %H:%M:%S")
-    except ValueError:  # cameras without a clock write zeros or blanks
-        return ""
-    zone = offset.strip(" \0") if isinstance(offset, str) else ""
-    known = re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", zone)
-    return moment.isoformat() + (zone if known else "")
+        orientation, details = 1, {}
+    taken = exposure_time(details, image.info.get("xmp", b""), image.info.get(CREATION_TIME, ""))
+    return (orientation if isinstance(orientation, int) else 1), taken
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

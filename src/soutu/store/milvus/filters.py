@@ -44,7 +44,7 @@ def matching_images(tables: Tables, epoch: int, where: Filter) -> Ids:
     expression = translate(where)
     fields = ["image"]
     if not expression.is_exact:
-        fields += ["path", "name", "width", "height", "size", "taken"]
+        fields += ["path", "name", "width", "height", "size", "mtime_ns", "taken"]
     rows = list(tables.files.rows(f"({visible_at(epoch)}) and ({expression.text})", fields))
     images = {row["image"] for row in rows}
     if expression.is_exact:
@@ -73,14 +73,14 @@ def _needs_captions(where: Filter) -> bool:
 def _fill(database: sqlite3.Connection, files: Iterable[Row], captions: Iterable[Row]) -> None:
     """Create the columns of the local store that filters look at."""
     database.execute("CREATE TABLE images (id INTEGER PRIMARY KEY, width, height, taken)")
-    database.execute("CREATE TABLE paths (path, size, name, image_id)")
+    database.execute("CREATE TABLE paths (path, size, mtime_ns, name, image_id)")
     database.execute("CREATE TABLE captions (image_id, text, tags)")
     database.execute("CREATE INDEX captions_by_image ON captions (image_id)")
     for row in files:
         image = row["image"], row["width"], row["height"], _text(row["taken"])
         database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)", image)
-        path = bytes.fromhex(row["path"]), row["size"], _text(row["name"]), row["image"]
-        database.execute("INSERT INTO paths VALUES (?, ?, ?, ?)", path)
+        name = bytes.fromhex(row["path"]), row["size"], row["mtime_ns"], _text(row["name"])
+        database.execute("INSERT INTO paths VALUES (?, ?, ?, ?, ?)", (*name, row["image"]))
     database.executemany("INSERT INTO captions VALUES (:image, :text, :tags)", captions)
 
 

@@ -17,6 +17,11 @@ from soutu.types import TAG, All, Any, Compare, Filter, Ids, Not
 Sql = tuple[str, list[Field]]
 
 _COLUMNS = {"width": "i.width", "height": "i.height", "size": "p.size"}
+_TIMES = {
+    "taken": "i.taken",
+    "modified": "coalesce(strftime('%Y-%m-%dT%H:%M:%S', p.mtime_ns / 1000000000,"
+    " 'unixepoch', 'localtime'), '')",
+}
 _SHAPES = {
     "landscape": "i.width > i.height",
     "portrait": "i.width < i.height",
@@ -56,8 +61,8 @@ def _compare(comparison: Compare) -> Sql:
     if comparison.field == "orientation":
         shape = _SHAPES[str(comparison.value)]
         return (shape if comparison.operator == "=" else f"NOT ({shape})"), []
-    if comparison.field == "taken":
-        return _compare_time(comparison.operator, str(comparison.value))
+    if comparison.field in _TIMES:
+        return _compare_time(_TIMES[comparison.field], comparison.operator, str(comparison.value))
     if comparison.operator == "!=":
         condition, values = _compare(Compare(comparison.field, "=", comparison.value))
         return f"NOT ({condition})", values
@@ -98,10 +103,9 @@ def _in_captions(test: str, values: list[Field]) -> Sql:
     return f"EXISTS (SELECT 1 FROM captions c WHERE c.image_id = i.id AND {test})", values
 
 
-def _compare_time(operator: str, value: str) -> Sql:
+def _compare_time(time: str, operator: str, value: str) -> Sql:
     """Compare times as precisely as ``value`` (2024: that year); unknown ones match nothing."""
-    prefix = f"substr(i.taken, 1, {len(value)})"
-    return f"i.taken != '' AND {prefix} {operator} ?", [value]
+    return f"{time} != '' AND substr({time}, 1, {len(value)}) {operator} ?", [value]
 
 
 def _match(operation: str, value: bytes | str | None, raw_pattern: bytes) -> bool:
