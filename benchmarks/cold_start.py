@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import save
-from soutu.factory import build_encoder, create_store
+from soutu.factory import build_encoder
 from soutu.images.scan import demo_data
 from soutu.store.base import NewImage
+from soutu.store.sqlite.store import LocalStore
 from soutu.types import Floats
 
 DROP = Path("/proc/sys/vm/drop_caches")
@@ -81,7 +82,7 @@ def fill_gallery(root: Path, count: int, model: str, vectors: Floats | None = No
     ones, of ``model``."""
     card = build_encoder(model, "cpu").info
     root.mkdir()
-    store = create_store(root / ".soutu", card)
+    store = LocalStore.create_or_open(root / ".soutu", card)
     rng = np.random.default_rng(0)
     with store.writer() as writer:
         for start in range(0, count, STEP):

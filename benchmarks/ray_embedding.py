@@ -58,7 +58,7 @@ def pictures(folder: Path, count: int, side: int) -> Path:
 
 def prepare_model() -> None:
     from soutu.factory import sample_inputs
-    from soutu.models.catalog import models_folder
+    from soutu.models.bundle import models_folder
     from soutu.models.export import export
     from soutu.models.open_clip import checkpoint_of, load
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from soutu.factory import build_encoder, create_store
+from soutu.factory import build_encoder
 from soutu.store.base import NewImage
+from soutu.store.sqlite.store import LocalStore
 
 ROOT = Path(__file__).parents[1]
 MAIN = "from soutu.cli import main; main()"
@@ -54,7 +55,7 @@ def filled(root, names, captions=None):
     """A gallery of ``tiny`` with a picture of one colour at each name, and random vectors: made in
     seconds, however many."""
     card = build_encoder("tiny", "cpu").info
-    store = create_store(root / ".soutu", card)
+    store = LocalStore.create_or_open(root / ".soutu", card)
     vectors = np.random.default_rng(0).standard_normal((len(names), card.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for shade in range(8):

@@ -21,8 +21,7 @@ import numpy as np
 
 from soutu.images.decode import decode
 from soutu.models.base import Encoder
-from soutu.models.bundle import Bundle, read_bundle
-from soutu.models.catalog import open_model
+from soutu.models.bundle import Bundle, open_model, read_bundle
 from soutu.models.onnx import OnnxEncoder
 from soutu.types import Floats, Rgb
 from training.captions import caption

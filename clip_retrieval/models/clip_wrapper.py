@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soutu.factory import build_encoder
-from soutu.models.catalog import DEFAULT
+from soutu.models.bundle import DEFAULT
 from soutu.types import Floats, Rgb
 
 

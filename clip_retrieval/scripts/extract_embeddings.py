@@ -12,7 +12,7 @@ from models.clip_wrapper import CLIPWrapper
 from scripts import DATA, OUTPUTS, guarded
 from soutu.errors import BadImage
 from soutu.exchange.npy import FeatureArrays, save_features
-from soutu.models.catalog import DEFAULT, EMBEDDED
+from soutu.models.bundle import DEFAULT, EMBEDDED
 
 
 def extract(args: argparse.Namespace) -> None:

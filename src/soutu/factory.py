@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -11,15 +12,15 @@ from urllib.parse import urlsplit
 
 from soutu.errors import BadConfig, BadInput, MissingIndex, MissingModel
 from soutu.fs import REMEMBERED, make_private_file, make_private_folder
-from soutu.models.catalog import (
-    EMBEDDED,
-    embedded_folder,
-    is_path,
-    models_folder,
-    open_model,
-)
+from soutu.models.bundle import EMBEDDED, embedded_folder, is_path, models_folder, open_model
 from soutu.models.onnx import OnnxEncoder
-from soutu.query.expansion import ExpanderPipeline, LexiconExpander, Templates, load_rules
+from soutu.query.expansion import (
+    ExpanderPipeline,
+    LexiconExpander,
+    Templates,
+    hash_words,
+    load_rules,
+)
 from soutu.query.lexicon import USER_LEXICON, load_lexicon
 from soutu.search.calibration import UNTUNED, TunedParams, read_tuned
 from soutu.settings import Settings, is_loopback_url, user_settings_file
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from soutu.models.export import Agreement, ExportResult, Samples
     from soutu.query.expansion import Expander, Weights
     from soutu.store.base import VectorStore
-    from soutu.store.sqlite.compact import CompactReport
     from soutu.types import ModelInfo
 
 StoreLocation: TypeAlias = "Path | str"
@@ -53,19 +53,19 @@ class StoreType(Protocol):
     """What an entry point of the group ``soutu.stores`` names.
 
     The entry point's name is the scheme of the addresses that it takes, or the extension of files
-    (``db``). An address without a host is trusted as a file of this machine.
+    (``db``), and addresses are strings. One without a host is trusted as a file of this machine.
     """
 
-    def create_or_open(self, address: str, info: ModelInfo, /) -> VectorStore:
+    def create_or_open(self, address: str | Path, info: ModelInfo, /) -> VectorStore:
         """Open the store for writing; make it where it is not there."""
 
-    def open(self, address: str, space: str | None = None, /) -> VectorStore:
+    def open(self, address: str | Path, space: str | None = None, /) -> VectorStore:
         """Open the store for reading; raise MissingIndex where there is none."""
 
-    def read_meta(self, address: str, key: str, /) -> str | None:
+    def read_meta(self, address: str | Path, key: str, /) -> str | None:
         """Return the value of ``key``; None where there is no store."""
 
-    def redact(self, address: str, /) -> str:
+    def redact(self, address: str | Path, /) -> str:
         """Return ``address`` as a URL without secrets; raise BadConfig for what is none."""
 
 
@@ -94,12 +94,6 @@ def plugin_prefix(name: str) -> str | None:
     """Return what stands before the colon of ``torch:NAME`` or ``milvus://HOST``, if anything."""
     match = PREFIX.match(name)
     return match[1] if match else None
-
-
-def _store_type(address: str) -> StoreType:
-    scheme = plugin_prefix(address) or Path(address).suffix.removeprefix(".")
-    store: StoreType = load_plugin("stores", scheme)
-    return store
 
 
 # --- stores ---------------------------------------------------------------------------------
@@ -131,31 +125,19 @@ def store_location(home: Path, settings: Settings) -> StoreLocation:
     return address
 
 
-def create_store(location: StoreLocation, info: ModelInfo) -> VectorStore:
-    """Open the index for writing; make it where it is not there."""
+def store_type(location: StoreLocation) -> StoreType:
+    """Return what opens the store at ``location``.
+
+    Raises
+    ------
+    BadConfig
+        For an address of a kind that no installed package opens.
+    """
     if isinstance(location, Path):
-        return LocalStore.create_or_open(location, info)
-    return _store_type(location).create_or_open(location, info)
-
-
-def open_store(location: StoreLocation, space: str | None = None) -> VectorStore:
-    """Open the index for reading, in ``space`` or the one last indexed with."""
-    if isinstance(location, Path):
-        return LocalStore.open(location, space)
-    return _store_type(location).open(location, space)
-
-
-def compact_store(home: Path) -> CompactReport:
-    """Free the space of what is gone from the index in this folder."""
-    with LocalStore.open(home) as store:
-        return store.compact()
-
-
-def read_meta(location: StoreLocation, key: str) -> str | None:
-    """Return the value of ``key`` in the index; None where there is no index."""
-    if isinstance(location, Path):
-        return LocalStore.read_meta(location, key)
-    return _store_type(location).read_meta(location, key)
+        return LocalStore
+    scheme = plugin_prefix(location) or Path(location).suffix.removeprefix(".")
+    opens: StoreType = load_plugin("stores", scheme)
+    return opens
 
 
 def missing_index_error(location: StoreLocation, root: Path) -> MissingIndex:
@@ -167,9 +149,7 @@ def missing_index_error(location: StoreLocation, root: Path) -> MissingIndex:
 
 def redacted(location: StoreLocation) -> str:
     """Return the location without secrets."""
-    if isinstance(location, Path):
-        return str(location)
-    return _store_type(location).redact(location)
+    return store_type(location).redact(location)
 
 
 def require_local(location: StoreLocation, command: str) -> Path:
@@ -252,17 +232,6 @@ def describe_model(name: str) -> tuple[ModelInfo | None, Path | None]:
     installed = is_path(name) or embedded_folder(name) or (models_folder() / name).is_dir()
     bundle = open_model(name) if installed else None
     return (bundle.info, bundle.folder) if bundle else (None, None)
-
-
-def precision(name: str) -> dict[str, str]:
-    """Return the precision of a model's towers, "images" and "texts"; empty where unknown."""
-    from soutu.models.bundle import CARD_FILE, read_json
-
-    folder = None if plugin_prefix(name) else describe_model(name)[1]
-    if folder is None or not (folder / CARD_FILE).is_file():
-        return {}
-    precisions = read_json(folder / CARD_FILE).get("precision")
-    return {str(k): str(v) for k, v in precisions.items()} if isinstance(precisions, dict) else {}
 
 
 def open_embeddings(
@@ -397,6 +366,7 @@ def build_expander(
     *,
     lexicon: bool = True,
     weights: Weights | None = None,
+    own: Sequence[Expander] | None = None,
 ) -> Expander | None:
     """Build the expander that the settings want; None for none.
 
@@ -413,16 +383,20 @@ def build_expander(
         False: rules alone.
     weights
         Of the lexicon's variants; None: as tuned.
+    own
+        Expanders that take the place of all others.
     """
     if not settings.expand:
         return None
-    file = _user_rules(settings, home)
-    rules = load_rules([file] if file and (settings.expansions or file.is_file()) else [])
+    if own is not None:
+        return ExpanderPipeline((), own)
+    weights = weights or load_tuned_params(settings).weights
+    rules_file, words = _user_rules(settings, home), user_lexicon(home)
+    read_rules = rules_file and (settings.expansions or rules_file.is_file())
+    rules = load_rules([rules_file] if rules_file and read_rules else [])
     if not lexicon:
         return rules
-    words = user_lexicon(home)
-    weights = weights or load_tuned_params(settings).weights
-    own = load_lexicon(words) if words.is_file() else None
+    own_words = load_lexicon(words) if words.is_file() else None
     additional: list[Expander] = []
     if settings.translator:
         from soutu.query.translate import Translator
@@ -438,22 +412,15 @@ def build_expander(
         if name.strip():
             additional.append(load_plugin("expanders", name.strip())())
     templates = Templates() if settings.templates else None
-    return ExpanderPipeline((rules, LexiconExpander(own, weights)), tuple(additional), templates)
+    fallbacks = rules, LexiconExpander(own_words, weights)
+    hashes = hash_words(rules_file, words)
+    return ExpanderPipeline(fallbacks, tuple(additional), templates, hashes)
 
 
 def lexicon_files(settings: Settings, home: Path) -> tuple[Path, ...]:
     """Return the files whose words ``build_expander`` reads, whether or not they exist."""
     rules = _user_rules(settings, home)
     return (*([rules] if rules else []), user_lexicon(home))
-
-
-def lexicon_hashes(settings: Settings, home: Path) -> dict[str, str]:
-    """Return fingerprints of the words that ``build_expander`` would expand with now."""
-    from soutu.query.expansion import word_hashes
-
-    if not settings.expand:
-        return {}
-    return word_hashes(_user_rules(settings, home), user_lexicon(home))
 
 
 def _user_rules(settings: Settings, home: Path | None) -> Path | None:

@@ -23,23 +23,19 @@ from soutu.errors import (
 from soutu.factory import (
     build_encoder,
     build_expander,
-    create_store,
     is_remembered,
     lexicon_files,
-    lexicon_hashes,
     load_tuned_params,
     missing_index_error,
-    open_store,
-    precision,
-    read_meta,
     redacted,
     require_local,
     save_store_address,
     store_location,
+    store_type,
     user_lexicon,
 )
 from soutu.fs import DATABASE, HOME, absolute, find_home
-from soutu.models.catalog import DEFAULT
+from soutu.models.bundle import DEFAULT
 from soutu.query.expansion import CHOSEN
 from soutu.query.parser import parse_query
 from soutu.search.calibration import BASELINE_KEY, baseline_from_json
@@ -56,6 +52,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from soutu.exchange.export import ExportReport
+    from soutu.factory import StoreLocation, StoreType
     from soutu.indexing.diff import FolderDiff
     from soutu.indexing.importer import ImportReport
     from soutu.indexing.indexer import IndexReport
@@ -66,7 +63,7 @@ if TYPE_CHECKING:
     from soutu.query.lexicon import Sense
     from soutu.search.explain import Explanation
     from soutu.searchlog.reader import LogRecord
-    from soutu.searchlog.replay import Replay, ReplayState
+    from soutu.searchlog.replay import Replay
     from soutu.store.base import VectorStore
     from soutu.store.sqlite.compact import CompactReport
     from soutu.types import Floats, ModelInfo, Rgb
@@ -136,7 +133,6 @@ class Gallery:
         expanders: Sequence[Expander] | None = None,
     ) -> None:
         self.root, self.home, self.settings, self.mode = root, home, settings, mode
-        self.location = store_location(home, settings)
         self.log_error: OSError | None = None
         self._own_encoder, self._own_store, self._own_expanders = encoder, store, expanders
         self._store: VectorStore | None = store
@@ -188,17 +184,18 @@ class Gallery:
         loaded, root = load_settings(home, flags), start if index else home.parent
         if index and folder is None:
             with suppress(IndexCorrupt):  # which ``doctor`` must be able to open; others raise it
-                root = Path(read_meta(store_location(home, loaded), "root") or start)
+                location = store_location(home, loaded)
+                root = Path(store_type(location).read_meta(location, "root") or start)
         return cls(root, home, loaded, mode, encoder=encoder, store=store, expanders=expanders)
 
     def close(self) -> None:
         """Close the index; the gallery can be used again."""
         while self._other_models:
             self._other_models.popitem()[1].close()
+        self._forget_searcher()
         if self._store is not None and self._own_store is None:
             self._store.close()
             self._store = None
-        self._forget_searcher()
 
     def __enter__(self) -> Self:
         """Return the gallery."""
@@ -224,6 +221,15 @@ class Gallery:
         """The model, loaded by the first use."""
         return self._own_encoder or build_encoder(self.model, self.settings.device, mode=self.mode)
 
+    @cached_property
+    def location(self) -> StoreLocation:
+        """Where rows and vectors are: a folder, or the address of a store elsewhere."""
+        return store_location(self.home, self.settings)
+
+    @cached_property
+    def _store_type(self) -> StoreType:
+        return store_type(self.location)
+
     @property
     def store(self) -> VectorStore:
         """The opened index.
@@ -239,7 +245,7 @@ class Gallery:
             self._require_index()
             info = self.encoder.info
             try:
-                self._store = open_store(self.location, info.space)
+                self._store = self._store_type.open(self.location, info.space)
             except ModelMismatch as error:
                 known = error.fields["known"]
                 raise ModelMismatch(
@@ -257,16 +263,25 @@ class Gallery:
         store = self.store  # first: without an index there is no need to look for a model
         options = {name: getattr(self.settings, name) for name in SEARCHER_SETTINGS}
         tuned = load_tuned_params(self.settings, self.encoder.info.space)
-        expander = self._build_expander(self.settings)
-        return Searcher(self.encoder, store, expander, self._open_image, **options, tuned=tuned)
+        expander = build_expander(self.settings, self.home, own=self._own_expanders)
+        confidence = self.settings.min_confidence
+        return Searcher(
+            self.encoder,
+            store,
+            expander,
+            self._open_image,
+            **options,
+            tuned=tuned,
+            min_confidence=tuned.min_confidence if confidence is None else confidence,
+        )
 
     @cached_property
     def provenance(self) -> Provenance:
         """What this gallery's searches depend on; as old as ``searcher``."""
         names = (*LOGGED_SETTINGS, *FILE_SETTINGS)
         settings = {name: getattr(self.settings, name) for name in names}
-        hashes = lexicon_hashes(self.settings, self.home)
-        return Provenance(settings, hashes, {} if self._own_encoder else precision(self.model))
+        hashes = getattr(self.searcher.expander, "word_hashes", {})
+        return Provenance(settings, hashes, getattr(self.encoder, "precision", {}))
 
     def reload_if_changed(self) -> None:
         """Notice edited rules and words, and an index that replaced this one.
@@ -274,8 +289,8 @@ class Gallery:
         For a process that stays; costs a few microseconds. What an index run changes, searches
         see by themselves.
         """
-        words = tuple(_file_signature(file) for file in lexicon_files(self.settings, self.home))
         database = _file_signature(self.home / DATABASE)
+        words = tuple(_file_signature(file) for file in lexicon_files(self.settings, self.home))
         place = database and database[:2]
         known, self._signature = self._signature, (words, place)
         if known is None or known == self._signature:
@@ -355,7 +370,7 @@ class Gallery:
             query = Path(image) if isinstance(image, str) else image
         if isinstance(query, str):
             searcher = self.searcher  # first: it raises MissingIndex
-            params = replace(params, min_confidence=self.resolve_min_confidence(min_confidence))
+            params = replace(params, min_confidence=min_confidence)
             if also:
                 return self._search_models(query, params, also)
             return self._log(searcher.search_query(parse_query(query), params))
@@ -400,17 +415,9 @@ class Gallery:
 
         searcher = replace(self.searcher, hybrid="off")
         parsed = parse_query(query) if isinstance(query, str) else query
-        params = SearchParams(self.settings.k if k is None else k)
+        params = SearchParams(self.settings.k if k is None else k, min_confidence=0.0)
         result = self._log(searcher.search_query(parsed, params), hybrid="off")
         return explain(result, self.encoder, self.store)
-
-    def resolve_min_confidence(self, requested: float | None) -> float:
-        """Return the confidence below which there are no hits: requested, set, or tuned."""
-        if requested is not None:
-            return requested
-        if self.settings.min_confidence is not None:
-            return self.settings.min_confidence
-        return self.searcher.tuned.min_confidence
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Encode texts as they stand, float32 (n, dim), unit rows. Needs no index."""
@@ -434,7 +441,7 @@ class Gallery:
         self, queries: Sequence[QueryLike], params: SearchParams, min_confidence: float | None
     ) -> list[SearchResult]:
         searcher = self.searcher
-        params_text = replace(params, min_confidence=self.resolve_min_confidence(min_confidence))
+        params_text = replace(params, min_confidence=min_confidence)
         texts = [i for i, query in enumerate(queries) if isinstance(query, str)]
         images = [i for i, query in enumerate(queries) if i not in set(texts)]
         vectors: dict[int, Floats] = {}
@@ -495,13 +502,6 @@ class Gallery:
         scaled: Floats = unit / np.float32(norm)
         return scaled
 
-    def _build_expander(self, settings: Settings) -> Expander | None:
-        if self._own_expanders is None:
-            return build_expander(settings, self.home)
-        from soutu.query.expansion import ExpanderPipeline
-
-        return ExpanderPipeline((), self._own_expanders) if settings.expand else None
-
     def _forget_searcher(self) -> None:
         """Let the next search read rules and lexicon again."""
         for name in ("searcher", "provenance"):
@@ -544,15 +544,19 @@ class Gallery:
             For a log that cannot be read.
         """
         from soutu.searchlog.reader import read_records
-        from soutu.searchlog.replay import compare, replay
+        from soutu.searchlog.replay import ReplayState, compare, replay
 
-        self._require_index()
-        records = read_records(self.search_log.files() if log is None else [Path(log)])
+        own_log = self.search_log
         _ = self.searcher  # what is wrong with it is wrong for every line
+        records = read_records(own_log.files() if log is None else [Path(log)])
         own = _LogSearchers(self)
         if against is None:
-            with self.store.snapshot():
-                return replay(records, own, _current_state(self), k=k, progress=progress)
+            store, info, provenance = self.store, self.encoder.info, self.provenance
+            with store.snapshot():
+                stored, state = store.get_meta(BASELINE_KEY + info.space), store.state()
+                baseline = baseline_from_json(stored).name if stored else ""
+                now = ReplayState(info, state, baseline, provenance, cache(store.changes))
+                return replay(records, own, now, k=k, progress=progress)
         settings = replace(self.settings, model=against)
         with Gallery(self.root, self.home, settings) as other:
             _ = other.searcher
@@ -567,9 +571,10 @@ class Gallery:
         """
         result = replace(result, root=self.root)
         if self.settings.journal != "off":
-            settings = {**self.provenance.settings, **changed}
+            log, provenance = self.search_log, self.provenance
+            settings = {**provenance.settings, **changed}
             try:
-                self.search_log.record(result, replace(self.provenance, settings=settings))
+                log.record(result, replace(provenance, settings=settings))
             except OSError as error:
                 self.log_error = error
         return result
@@ -730,10 +735,10 @@ class Gallery:
             return dry_run(self.root, None)
         pixels = self.settings.max_pixels
         try:
-            with open_store(self.location, self.encoder.info.space) as store:
+            with self._store_type.open(self.location, self.encoder.info.space) as store:
                 return dry_run(self.root, store, max_pixels=pixels)
         except ModelMismatch:
-            with open_store(self.location) as store:
+            with self._store_type.open(self.location) as store:
                 return dry_run(self.root, store, other_model=True, max_pixels=pixels)
 
     def import_embeddings(
@@ -780,7 +785,7 @@ class Gallery:
 
         self._require_index()
         space = self.encoder.info.space if self.settings.model else None
-        with open_store(self.location, space) as store:
+        with self._store_type.open(self.location, space) as store:
             source = EmbeddingSource(self.model, store.info)
             return export_embeddings(store, Path(folder), form, source)
 
@@ -798,7 +803,7 @@ class Gallery:
         if self._own_store is not None:
             return self._own_store
         self.close()
-        self._store = create_store(self.location, info)
+        self._store = self._store_type.create_or_open(self.location, info)
         if self.settings.store:
             save_store_address(self.home, self.location)
         return self._store
@@ -806,11 +811,11 @@ class Gallery:
     def _get_meta(self, key: str) -> str | None:
         if self._own_store is not None:
             return self._own_store.get_meta(key)
-        return read_meta(self.location, key)
+        return self._store_type.read_meta(self.location, key)
 
     def _require_index(self) -> None:
         """Raise before a model is looked for: without an index no model would help."""
-        if self._own_store is None and read_meta(self.location, "root") is None:
+        if self._own_store is None and self._get_meta("root") is None:
             raise missing_index_error(self.location, self.root)
 
     def _check_root(self) -> None:
@@ -963,18 +968,10 @@ class _LogSearchers:
         settings = merge_settings(self.gallery.settings, logged, record.place)
         key = settings.expand, settings.templates
         if key not in self._expanders:
-            self._expanders[key] = self.gallery._build_expander(settings)
+            own = self.gallery._own_expanders
+            self._expanders[key] = build_expander(settings, self.gallery.home, own=own)
         options = {name: getattr(settings, name) for name in SEARCHER_SETTINGS}
         return replace(self.gallery.searcher, expander=self._expanders[key], **options)
-
-
-def _current_state(gallery: Gallery) -> ReplayState:
-    from soutu.searchlog.replay import ReplayState
-
-    store, info = gallery.store, gallery.encoder.info
-    stored = store.get_meta(BASELINE_KEY + info.space)
-    name = baseline_from_json(stored).name if stored else ""
-    return ReplayState(info, store.state(), name, gallery.provenance, cache(store.changes))
 
 
 def _file_signature(file: Path) -> tuple[int, ...] | None:

@@ -13,17 +13,15 @@ from soutu.errors import BadCaptions, BadInput, IndexCorrupt, Missing, MissingMo
 from soutu.factory import (
     StoreLocation,
     build_encoder,
-    compact_store,
     describe_model,
     installed_models,
     load_tuned_params,
-    open_store,
     plugin_prefix,
-    read_meta,
     redacted,
+    store_type,
 )
 from soutu.fs import REBUILD, make_private_folder, write_lock
-from soutu.models.catalog import DEFAULT, cache_folder
+from soutu.models.bundle import DEFAULT, cache_folder
 from soutu.models.download import verify
 from soutu.search.calibration import (
     BASELINE_KEY,
@@ -93,7 +91,7 @@ def gallery_info(root: Path, home: Path, place: StoreLocation, config: Settings)
     """Describe a gallery's index."""
     files = home.rglob("*") if place == home else ()
     size = sum(file.stat().st_size for file in files if file.is_file())
-    with open_store(place) as store:
+    with store_type(place).open(place) as store:
         return GalleryInfo(
             root=root,
             home=home if place == home else redacted(place),
@@ -127,8 +125,9 @@ def _ann_info(store: VectorStore) -> Mapping[str, Manifest]:
 
 def compact_gallery(home: Path, encode: Encode, config: Settings) -> CompactReport:
     """Compact the index at ``home``, and build the codes of its vectors where they lie now."""
-    done = compact_store(home)
-    with open_store(home) as store:
+    with LocalStore.open(home) as store:
+        done = store.compact()
+    with LocalStore.open(home) as store:
         refresh_codes(store, encode, config)
     return done
 
@@ -194,8 +193,8 @@ def _check_model(home: Path) -> Iterator[IntegrityIssue]:
     Nothing is fetched; all of it is information, for the index is whole.
     """
     with suppress(SoutuError):  # where the index cannot be read, that is found elsewhere
-        name = read_meta(home, "model")
-        with open_store(home) as store:
+        name = LocalStore.read_meta(home, "model")
+        with LocalStore.open(home) as store:
             spaces = {model.space for model in store.spaces()}
         if name is None:
             yield IntegrityIssue("doctor-model-forgotten", "meta", "model", harm=False)

@@ -4,8 +4,7 @@ import pytest
 
 from soutu.models.base import Encoder
 from soutu.models.batching import BatchingEncoder
-from soutu.models.bundle import read_bundle
-from soutu.models.catalog import open_model
+from soutu.models.bundle import open_model, read_bundle
 from soutu.models.onnx import OnnxEncoder
 from soutu.testing import ENCODER_CHECKS, SAMPLE_TEXTS
 from tests.conftest import picture, write_bundle

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from soutu.models.catalog import open_model
+from soutu.models.bundle import open_model
 from tests.golden.tiny import FILE, vectors
 
 

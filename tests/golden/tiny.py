@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soutu.models.catalog import open_model
+from soutu.models.bundle import open_model
 from soutu.models.onnx import OnnxEncoder
 from tests.conftest import picture
 

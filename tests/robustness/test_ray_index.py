@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
 from soutu.distributed.job import connect
-from soutu.factory import open_store
+from soutu.store.sqlite.store import LocalStore
 from tests.records import jpegs, samples, write_folder, write_tar
 
 pytestmark = pytest.mark.ray
@@ -30,7 +30,7 @@ def cluster():
 
 def indexed(folder):
     """Rows and vectors of an index, by path."""
-    with open_store(folder / ".soutu") as store:
+    with LocalStore.open(folder / ".soutu") as store:
         files = store.files()
         ids = sorted({file.image_id for file in files.values()})
         rows = {row.paths: (row.width, row.height, row.captions) for row in store.images(ids)}

@@ -186,10 +186,10 @@ def test_the_correction_follows_the_reference(photos, capfd):
     """With hubs held back, a gallery that was measured anew gives other scores."""
     import re
 
-    from soutu.factory import open_store
     from soutu.search.calibration import BASELINE_KEY
+    from soutu.store.sqlite.store import LocalStore
 
-    with open_store(photos / ".soutu") as store:
+    with LocalStore.open(photos / ".soutu") as store:
         key = BASELINE_KEY + store.info.space
         kept = json.loads(store.get_meta(key))
         kept["centre"] = re.sub("^.{8}", "AACAPwAA", kept["centre"])

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from soutu.errors import BadConfig, MissingModel
-from soutu.models.bundle import fingerprint, read_bundle, write_card
-from soutu.models.catalog import open_model
+from soutu.models.bundle import fingerprint, open_model, read_bundle, write_card
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 

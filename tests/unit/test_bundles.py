@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from soutu.models.bundle import read_bundle
-from soutu.models.catalog import open_model
+from soutu.models.bundle import open_model, read_bundle
 from soutu.models.onnx import OnnxEncoder
 from training.evaluate import collection
 

@@ -3,7 +3,8 @@
 import pytest
 
 from soutu.errors import MissingModel
-from soutu.models.catalog import DEFAULT, load_catalog, models_folder, open_model
+from soutu.models.bundle import DEFAULT, models_folder, open_model
+from soutu.models.catalog import load_catalog
 from soutu.models.onnx import canonicalize
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from soutu.models.catalog import DEFAULT, load_catalog
+from soutu.models.bundle import DEFAULT
+from soutu.models.catalog import load_catalog
 from tests.hub import Hub, serve
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")

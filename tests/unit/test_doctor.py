@@ -9,7 +9,7 @@ import pytest
 
 from soutu.fs import DATABASE
 from soutu.gallery import Gallery
-from soutu.models.catalog import models_folder
+from soutu.models.bundle import models_folder
 from soutu.store.sqlite.store import LocalStore
 from tests.conftest import write_bundle
 from tests.damaged import edit

@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from soutu.errors import BadInput, MissingModel, RemoteUnavailable
-from soutu.models.bundle import fingerprint
-from soutu.models.catalog import DEFAULT, load_catalog, models_folder, open_model
+from soutu.models.bundle import DEFAULT, fingerprint, models_folder, open_model
+from soutu.models.catalog import load_catalog
 from soutu.models.download import install_folder, list_installed, pull, remove, verify
 from soutu.models.onnx import OnnxEncoder
 from tests.conftest import write_bundle

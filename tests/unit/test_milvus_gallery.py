@@ -159,7 +159,7 @@ def test_an_address_from_somebody_else_is_not_followed(photos, monkeypatch):
     home.mkdir()
     (home / "store").write_text("milvus://collector.example/photos\n")
     with pytest.raises(BadConfig, match=r"collector\.example") as fault:
-        Gallery.open(photos)
+        Gallery.open(photos).search("cat")
     assert fault.value.code == "store-unknown"
     user_settings_file().parent.mkdir(parents=True)
     (user_settings_file().parent / "stores").write_text("milvus://collector.example:19530/photos\n")

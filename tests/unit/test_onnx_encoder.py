@@ -5,8 +5,7 @@ import onnxruntime as ort
 import pytest
 
 from soutu.errors import BadConfig, BadInput, MissingExtra
-from soutu.models.bundle import TextConfig, read_bundle
-from soutu.models.catalog import open_model
+from soutu.models.bundle import TextConfig, open_model, read_bundle
 from soutu.models.onnx import OnnxEncoder, TextTokenizer, provider
 from tests.conftest import picture, write_bundle
 

@@ -27,7 +27,7 @@ from soutu.indexing.pipeline import (
     coalesce,
     map_ahead,
 )
-from soutu.models.catalog import open_model
+from soutu.models.bundle import open_model
 from soutu.models.onnx import OnnxEncoder
 from soutu.models.preprocess import fit
 from tests.conftest import picture

@@ -15,7 +15,8 @@ from soutu.distributed.shards import DeadLetter, Item, ShardData, ShardFolder
 from soutu.distributed.sources import FolderSource
 from soutu.distributed.worker import WorkerOptions, decode_chunk
 from soutu.errors import BadImage, BadInput, ModelMismatch
-from soutu.factory import build_encoder, create_store
+from soutu.factory import build_encoder
+from soutu.store.sqlite.store import LocalStore
 from tests.records import jpegs, write_folder
 
 pytestmark = pytest.mark.ray
@@ -130,7 +131,7 @@ def test_records_fill_an_index_once(tmp_path, encoder):
     twice = {**PICTURES, "copy.jpg": PICTURES["00000.jpg"]}
     folder = ShardFolder(str(tmp_path / "out"))
     folder.write("a", embedded(encoder, named(twice, captions)))
-    with create_store(tmp_path / "index", encoder.info) as store:
+    with LocalStore.create_or_open(tmp_path / "index", encoder.info) as store:
         first = add_records(store, encoder, folder, ["a"])
         state = store.state()
         assert (first.added, first.captions, state.images, state.captions) == (7, 2, 6, 2)
@@ -152,7 +153,7 @@ def test_a_folder_is_filled_with_what_is_new_alone(tmp_path, encoder):
     twice = {**PICTURES, "z-copy.jpg": PICTURES["00000.jpg"]}
     photos = write_folder(tmp_path / "photos", twice)
     folder = ShardFolder(str(tmp_path / "out"))
-    with create_store(tmp_path / "index", encoder.info) as store:
+    with LocalStore.create_or_open(tmp_path / "index", encoder.info) as store:
         (shard,) = FolderSource(str(photos), missing_files(photos, store)).shards()
         folder.write(shard.name, embedded(encoder, shard.items()))
         assert add_new_pictures(store, folder, [shard.name]) == 6

@@ -12,7 +12,7 @@ from PIL import Image
 from soutu.errors import BadInput, Missing
 from soutu.fs import DATABASE
 from soutu.gallery import Gallery
-from soutu.models.catalog import models_folder
+from soutu.models.bundle import models_folder
 from soutu.store.sqlite.store import LocalStore
 from tests.conftest import DIM, picture, write_bundle
 from tests.damaged import answers, edit, flip, issues, make_gallery

@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
+from soutu.models.batching import MAX_PREFETCH, TextPrefetcher
 from soutu.server.exceptions import Busy, TimedOut
-from soutu.server.service import MAX_PREFETCH, SearchExecutor, TextPrefetcher
+from soutu.server.service import SearchExecutor
 
 
 class Held:

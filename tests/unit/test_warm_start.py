@@ -13,7 +13,7 @@ if not FONT.exists():
 from tokenizers import Tokenizer
 
 from soutu.factory import build_encoder
-from soutu.models.catalog import open_model
+from soutu.models.bundle import open_model
 from tests.conftest import picture
 from training import inputs, train
 from training.model import Shape

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from soutu.models.catalog import DEFAULT, load_catalog
+from soutu.models.bundle import DEFAULT
+from soutu.models.catalog import load_catalog
 from tests.conftest import picture
 from tests.hub import Hub, serve
 from tests.unit.test_workspace import ROOT, run

@@ -11,7 +11,7 @@ import click
 from soutu.cli.render import sanitize, show_result
 from soutu.i18n import tr
 from soutu.images.scan import demo_data, sample_queries
-from soutu.models.catalog import EMBEDDED
+from soutu.models.bundle import EMBEDDED
 
 PICTURE = "images/005.jpg"
 

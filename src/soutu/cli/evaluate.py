@@ -51,7 +51,7 @@ _work_option = click.option(
 @_lang_option
 @_limit_option
 @click.option("--expand/--no-expand", default=None, help="Expand queries into variants (on).")
-@click.option("--fusion", metavar="NAME", help="Fusion: auto, mean, balanced or anchored.")
+@click.option("--fusion", metavar="NAME", help="Fusion: auto, mean, balanced or senses.")
 @click.option("--expansions", metavar="FILE", help="YAML rules that override the built-in ones.")
 @click.option("--correction", metavar="WHEN", help="Hubness correction: auto, on or off (off).")
 @click.option("--compare", metavar="VARIANTS",
@@ -159,9 +159,9 @@ def _evaluate_variants(
     from soutu.evaluation.evaluate import evaluate
     from soutu.evaluation.results import folder_of
     from soutu.evaluation.vectors import EncodeOptions
-    from soutu.factory import build_encoder, build_expander, load_tuned_params, precision
+    from soutu.factory import build_encoder, build_expander, load_tuned_params
     from soutu.indexing.pipeline import IndexOptions
-    from soutu.models.catalog import DEFAULT
+    from soutu.models.bundle import DEFAULT
     from soutu.settings import load_settings
 
     evaluations: dict[str, Evaluation] = {}
@@ -186,7 +186,7 @@ def _evaluate_variants(
                 hubs=load_tuned_params(config, encoders[model].info.space).hubs,
                 indexing=IndexOptions(config.workers or 0, config.batch or 0, config.max_pixels),
                 device=config.device,
-                precision=precision(model),
+                precision=getattr(encoders[model], "precision", {}),
                 work=work,
                 progress=progress,
             )
@@ -361,7 +361,7 @@ def _tune(
     from soutu.evaluation.tuning import tune
     from soutu.evaluation.vectors import EncodeOptions
     from soutu.factory import build_encoder, build_expander
-    from soutu.models.catalog import DEFAULT
+    from soutu.models.bundle import DEFAULT
     from soutu.settings import load_settings
 
     config = load_settings(None, {**flags, "expand": True})

@@ -49,7 +49,7 @@ server_option = click.option(
 @click.option("--expand/--no-expand", default=None, help="Expand the query into variants (on).")
 @click.option("--expansions", metavar="FILE", help="YAML rules that override the built-in ones.")
 @click.option(
-    "--fusion", metavar="NAME", help="Fusion of variants: auto, mean, balanced, anchored, senses."
+    "--fusion", metavar="NAME", help="Fusion of variants: auto, mean, balanced or senses."
 )
 @click.option("--correction", metavar="WHEN", help="Hubness correction: auto, on or off.")
 @click.option("--negatives", metavar="NAME", help="Negative terms penalise or subtract.")

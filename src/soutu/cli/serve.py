@@ -44,13 +44,13 @@ def serve(
 ) -> None:
     """Search FOLDER on a web page and over HTTP · 打开搜图网页和接口"""
     from soutu.errors import MissingExtra
-    from soutu.factory import missing_index_error, read_meta
+    from soutu.factory import missing_index_error, store_type
     from soutu.server.auth import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
     flags["gallery"] = folder
     with open_gallery(flags, "server") as gallery:
-        if read_meta(gallery.location, "root") is None:
+        if store_type(gallery.location).read_meta(gallery.location, "root") is None:
             raise missing_index_error(gallery.location, gallery.root)
         try:
             from soutu.server.serve import listen

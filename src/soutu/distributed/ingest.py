@@ -26,7 +26,7 @@ from soutu.images.scan import ImageFile
 from soutu.indexing.diff import diff, first_files, load_failures
 from soutu.indexing.indexer import encode_captions
 from soutu.models.base import Encoder
-from soutu.models.catalog import DEFAULT
+from soutu.models.bundle import DEFAULT
 from soutu.settings import Settings, load_settings
 from soutu.store.base import NewCaption, NewImage, VectorStore, Writer
 from soutu.types import Floats

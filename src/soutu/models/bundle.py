@@ -1,4 +1,4 @@
-"""Read a model bundle: a folder with two ONNX towers, their preprocessing and a tokenizer.
+"""Find and read a model bundle: a folder with two ONNX towers, their preprocessing and a tokenizer.
 
     config.json                  embed_dim, text_cfg.context_length
     visual/model.onnx            image float32 [n, 3, S, S] → embedding [n, D]
@@ -17,14 +17,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from soutu.errors import BadConfig, MissingModel
 from soutu.types import ModelInfo
 
+DEFAULT = "ViT-B-32"
+EMBEDDED = "tiny"
 CONFIG = "config.json"
 CARD_FILE = "soutu.json"
 _CLIP_VOCABULARY = 49408  # of CLIP's own byte pairs, which come with a text cleaning of their own
@@ -97,6 +101,48 @@ class Bundle:
     visual: Path
     textual: Path
     tokenizer: Path
+    precision: dict[str, str] = field(default_factory=dict)
+    """Of its towers, "images" and "texts"; empty where the card does not say."""
+
+
+def open_model(name: str) -> Bundle:
+    """Open a folder's path, the embedded model, an installed one, or one that can be fetched now.
+
+    Raises MissingModel.
+    """
+    if is_path(name):
+        folder = Path(name).resolve()
+        if not folder.is_dir():
+            raise MissingModel("model-folder", folder=name)
+        return read_bundle(folder)
+    folder = embedded_folder(name) or models_folder() / name
+    if not folder.is_dir():
+        from soutu.models.download import pull
+
+        return pull(name)
+    return read_bundle(folder)
+
+
+def is_path(name: str) -> bool:
+    """Whether a model is given by its folder (``./NAME``) and not by its name."""
+    return os.sep in name or name.startswith(".")
+
+
+def embedded_folder(name: str) -> Path | None:
+    """Return the folder of a model inside the package."""
+    folder = Path(str(resources.files("soutu"))) / "bundles" / name
+    return folder if folder.is_dir() else None
+
+
+def models_folder() -> Path:
+    """Return where fetched models live: ``$SOUTU_MODELS``, else the user's cache folder."""
+    configured = os.environ.get("SOUTU_MODELS")
+    return Path(configured) if configured else cache_folder() / "models"
+
+
+def cache_folder() -> Path:
+    """Return the user's cache: what is in it can be made or fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soutu"
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -132,8 +178,16 @@ def read_bundle(folder: Path) -> Bundle:
     if info.resize_mode not in ("shortest", "squash") or not known:
         mode = f"resize_mode {info.resize_mode}, interpolation {info.interpolation}"
         raise BadConfig("bundle-config", folder=folder, error=mode)
-    files = (folder / name for name in (layout.visual, layout.textual, layout.tokenizer))
-    return Bundle(folder, info, text, *files)
+    precision = card.get("precision")
+    return Bundle(
+        folder,
+        info,
+        text,
+        visual=folder / layout.visual,
+        textual=folder / layout.textual,
+        tokenizer=folder / layout.tokenizer,
+        precision=dict(precision) if isinstance(precision, dict) else {},
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,21 +17,18 @@ from soutu.errors import BadInput, MissingModel, RemoteUnavailable, SoutuError
 from soutu.fs import replace_folder
 from soutu.models.bundle import (
     CARD_FILE,
+    EMBEDDED,
     OPEN_CLIP,
     TRANSFORMERS,
     Bundle,
+    embedded_folder,
+    models_folder,
     read_bundle,
     read_json,
     sha256,
     write_card,
 )
-from soutu.models.catalog import (
-    EMBEDDED,
-    CatalogEntry,
-    embedded_folder,
-    load_catalog,
-    models_folder,
-)
+from soutu.models.catalog import CatalogEntry, load_catalog
 
 FILES = [*dict.fromkeys((*OPEN_CLIP.files, *TRANSFORMERS.files))]
 TIMEOUT = 10  # seconds until a hub that does not answer is given up

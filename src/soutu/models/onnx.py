@@ -215,16 +215,13 @@ class OnnxEncoder:
         spin: bool = True,
     ) -> None:
         on_cpu = provider(device) == PROVIDERS["cpu"]
+        self.info: ModelInfo = bundle.info
         self._bundle, self._device, self._threads = bundle, device, threads
         self._once, self._spin = once, spin
         self.max_concurrency = (os.cpu_count() or 1) if on_cpu and not threads and not once else 1
         self.batch = CPU_BATCH if on_cpu else GPU_BATCH
+        self.precision = bundle.precision  # which the search log keeps
         self._loading = Lock()
-
-    @property
-    def info(self) -> ModelInfo:
-        """What the model is."""
-        return self._bundle.info
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Return float32 (n, dim), unit rows."""

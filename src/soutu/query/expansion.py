@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import blake2b
 from importlib import resources
@@ -229,11 +229,13 @@ class ExpanderPipeline:
 
     Try the expanders in ``fallbacks`` until one proposes something, so that the user's rules win
     over the lexicon; then run all of ``additional``. ``templates`` are laid over what is selected.
+    ``word_hashes`` tell which words the expanders knew.
     """
 
     fallbacks: Sequence[Expander]
     additional: Sequence[Expander] = ()
     templates: Templates | None = None
+    word_hashes: Mapping[str, str] = field(default_factory=dict)
     name: ClassVar[str] = "chain"
 
     def expand(self, text: str) -> list[Variant]:
@@ -391,7 +393,7 @@ def merge_traces(traces: Iterable[ExpanderTrace]) -> tuple[ExpanderTrace, ...]:
     return tuple(merged.values())
 
 
-def word_hashes(rules: Path | None, lexicon: Path | None) -> dict[str, str]:
+def hash_words(rules: Path | None, lexicon: Path | None) -> dict[str, str]:
     """Hash the words that queries are expanded with; "" for a file that is not there."""
     hashes = {BUILT_IN_WORDS: _hash_package()}
     for name, file in ((RULES_FILE, rules), (LEXICON_FILE, lexicon)):

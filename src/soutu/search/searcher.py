@@ -93,7 +93,7 @@ class SearchParams:
     where
         A filter in the language of ``query/parser.py``.
     min_confidence
-        Below it (0 to 1) nothing is returned.
+        Below it (0 to 1) nothing is returned; None: the searcher's.
     variants
         Variants chosen by a person, searched for instead of the proposed ones.
     expand
@@ -103,7 +103,7 @@ class SearchParams:
     k: int = 5
     offset: int = 0
     where: str | None = None
-    min_confidence: float = 0.0
+    min_confidence: float | None = None
     variants: tuple[Variant, ...] | None = None
     expand: bool = True
 
@@ -245,6 +245,8 @@ class Searcher:
         What a minus does: penalise (in a gallery with a baseline) or subtract.
     tuned
         Parameters of correction and confidence.
+    min_confidence
+        Of searches that do not say: below it (0 to 1) nothing is returned.
     """
 
     encoder: Encoder
@@ -256,9 +258,15 @@ class Searcher:
     hybrid: str = OFF
     negatives: str = SUBTRACT
     tuned: TunedParams = UNTUNED
+    min_confidence: float = 0.0
 
     def search(
-        self, text: str, k: int = 5, *, where: str | None = None, min_confidence: float = 0.0
+        self,
+        text: str,
+        k: int = 5,
+        *,
+        where: str | None = None,
+        min_confidence: float | None = None,
     ) -> SearchResult:
         """Find the ``k`` images nearest to a query.
 
@@ -329,7 +337,10 @@ class Searcher:
         """
         encoded = self._encode(prepared, vectors)
         result = self._search_images(encoded, prepared.params, prepared.where)
-        return _apply_min_confidence(result, prepared.params.min_confidence)
+        requested = prepared.params.min_confidence
+        return _apply_min_confidence(
+            result, self.min_confidence if requested is None else requested
+        )
 
     def run_batch(self, prepared: Sequence[PreparedQuery]) -> list[SearchResult]:
         """Search for several prepared queries, whose texts are encoded in one batch."""
@@ -472,9 +483,16 @@ class Searcher:
             state = store.state()
             baseline = baseline_from_json(stored) if stored else None
             vector, penalties = encoded.vector, encoded.penalties or ()
-            if baseline and encoded.penalties is None and self.negatives != SUBTRACT:
+            terms = encoded.query.terms
+            has_negatives = any(term.kind == TEXT and term.weight < 0 for term in terms)
+            if (
+                has_negatives
+                and baseline
+                and encoded.penalties is None
+                and self.negatives != SUBTRACT
+            ):
                 vector, penalties = _split_penalties(encoded, baseline, state.images)
-            if any(term.kind != TEXT for term in encoded.query.terms):
+            if any(term.kind != TEXT for term in terms):
                 baseline = None  # it describes texts alone
             alpha = correction_alpha(baseline, self.correction, self.tuned.hubs)
             vectors = vector[None] if encoded.senses is None else encoded.senses
@@ -607,8 +625,6 @@ def _split_penalties(
     """Return the vector without the negative text terms, and the penalties of these."""
     terms = encoded.query.terms
     negative = [i for i, term in enumerate(terms) if term.weight < 0 and term.kind == TEXT]
-    if not negative:
-        return encoded.vector, ()
     threshold = baseline.cosine(PENALTY_Z_SCORE, images)
     penalties = [
         Penalty(encoded.terms[i], -PENALTY_WEIGHT * terms[i].weight, threshold) for i in negative
@@ -626,8 +642,10 @@ def _fuse_captions(
     """
     matched = {i for _, rankings in matches for ranking in rankings for i in ranking.ids.tolist()}
     new = np.array(sorted(matched.difference(nearest.ids.tolist())), np.int64)
-    ids = np.concatenate([nearest.ids, new])
-    products = np.concatenate([nearest.scores, scorer.score(new)])
+    ids, products = nearest.ids, nearest.scores
+    if len(new):
+        ids = np.concatenate([ids, new])
+        products = np.concatenate([products, scorer.score(new)])
     total = sum(weight for weight, _ in matches)
     by_captions = weighted_sum(
         [comb_max(rankings) for _, rankings in matches], [weight / total for weight, _ in matches]

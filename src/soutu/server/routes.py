@@ -325,7 +325,7 @@ async def stats(request: Request) -> Response:
                 for kind, codes in info.promises.items()
             },
             "yardstick": asdict(info.yardstick) if info.yardstick else None,
-            "min_confidence": service.gallery.resolve_min_confidence(None),
+            "min_confidence": service.gallery.searcher.min_confidence,
             "features": {
                 "image_url": service.settings.fetch is not None,
                 "captions": info.state.captions > 0,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
@@ -18,8 +17,8 @@ from starlette.responses import Response
 from soutu.errors import SoutuError
 from soutu.gallery import Gallery
 from soutu.images.decode import decode
-from soutu.models.batching import BatchingEncoder
-from soutu.models.catalog import cache_folder
+from soutu.models.batching import BatchingEncoder, TextPrefetcher
+from soutu.models.bundle import cache_folder
 from soutu.query.parser import IMAGE, INDEXED, TEXT, format_query, parse_query, parse_where
 from soutu.search.searcher import PreparedQuery, Searcher, SearchParams
 from soutu.server.exceptions import Busy, NotFound, TimedOut
@@ -37,7 +36,6 @@ from soutu.server.settings import ServerSettings
 from soutu.store.base import ImageRow
 from soutu.types import Query, Rgb, SearchResult, Term, Variant
 
-MAX_PREFETCH = 64  # texts at once: who comes first need not wait for all who come later
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
@@ -199,7 +197,7 @@ class SearchService:
             request.k,
             request.offset,
             request.where,
-            self.gallery.resolve_min_confidence(request.min_confidence),
+            request.min_confidence,
             None if request.variants is None else variants or (),
             request.expand,
         )
@@ -224,7 +222,7 @@ class SearchService:
         return decode(upload, max_pixels=self.settings.upload_pixels, name="(upload)").rgb
 
     def _answer(self, result: SearchResult, offset: int = 0, *, vector: bool = False) -> Json:
-        store = self.gallery.store
+        store = self.gallery.searcher.store
         ids = [hit.id for hit in result.hits] if result.target == "images" else []
         try:
             rows = {row.id: row for row in store.images(ids)}
@@ -293,65 +291,6 @@ class SearchExecutor:
     def _release(self, _: object = None) -> None:
         with self._lock:
             self.pending -= 1
-
-
-class TextPrefetcher:
-    """Encodes the texts of waiting searches together, before they take a thread.
-
-    ``encode`` runs in a thread of its own, with all the texts that came while it worked at the last
-    ones; it is for ``encode`` to cache them. A text alone takes as long as three of 32 (ViT-B/32
-    in int8 on two cores: 3.3 ms), and only as many meet as there are threads that search, which are
-    few because more get in each other's way. Those that wait here need no thread to meet. To be
-    called from one event loop.
-    """
-
-    def __init__(self, encode: Callable[[Sequence[str]], object]) -> None:
-        self._encode = encode
-        self._pool = ThreadPoolExecutor(1, "prefetch")
-        self._waiting: deque[tuple[Sequence[str], asyncio.Future[None]]] = deque()
-        self._busy = False
-
-    async def __call__(self, texts: Sequence[str]) -> None:
-        """Return once ``texts`` are encoded, or could not be: the search meets the error again."""
-        if not texts:
-            return
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((texts, done))
-        self._encode_next()
-        await done
-
-    def close(self) -> None:
-        """Wait for what is being encoded; drop the rest."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _encode_next(self) -> None:
-        if self._busy:
-            return
-        batch: list[str] = []
-        futures: list[asyncio.Future[None]] = []
-        while self._waiting and (
-            not batch or len(batch) + len(self._waiting[0][0]) <= MAX_PREFETCH
-        ):
-            texts, done = self._waiting.popleft()
-            if not done.cancelled():
-                batch += texts
-                futures.append(done)
-        if not futures:
-            return
-        self._busy = True
-        loop = futures[0].get_loop()
-
-        def finish(_: Future[object]) -> None:
-            loop.call_soon_threadsafe(self._finish, futures)
-
-        self._pool.submit(self._encode, batch).add_done_callback(finish)
-
-    def _finish(self, futures: Sequence[asyncio.Future[None]]) -> None:
-        self._busy = False
-        for done in futures:
-            if not done.cancelled():
-                done.set_result(None)
-        self._encode_next()
 
 
 def _parse(text: str) -> Query:

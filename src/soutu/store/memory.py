@@ -18,6 +18,7 @@ from soutu.store.scoring import (
     validate_query_vector,
     validate_rows,
 )
+from soutu.text import pieces
 from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 
@@ -75,7 +76,9 @@ class ArrayStore:
             if self._words is None:
                 self._words = text_search.of_captions(self._captions)
             admitted = np.arange(len(self._captions))
-            return text_search.rank_captions(self._words, text, k, admitted, exact=exact)
+            return text_search.rank_captions(
+                self._words, list(pieces(text)), k, admitted, exact=exact
+            )
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """Return image rows; their size in pixels is not known, so 0 × 0."""

@@ -31,6 +31,7 @@ from soutu.store.milvus.schema import KEY, SINCE, path_from_hex, visible_at
 from soutu.store.milvus.tables import CAPTION, IMAGE, KINDS, Tables, caption_rows
 from soutu.store.scoring import validate_query_vector
 from soutu.store.sqlite import text_search
+from soutu.text import pieces
 from soutu.types import Filter, Floats, Ids, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
@@ -346,7 +347,9 @@ class _TextIndex:
                 self._fill(state)
             assert self._index is not None
             images = self._images if admitted is None else np.intersect1d(self._images, admitted)
-            return text_search.rank_captions(self._index, text, k, images, exact=exact)
+            return text_search.rank_captions(
+                self._index, list(pieces(text)), k, images, exact=exact
+            )
 
     def close(self) -> None:
         with self._lock:

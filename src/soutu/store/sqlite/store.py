@@ -62,6 +62,7 @@ from soutu.store.sqlite.vectors import (
     find_space,
     folder_of,
 )
+from soutu.text import pieces
 from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ class LocalStore:
     write at a time. Usable as a context manager.
     """
 
-    def __init__(self, home: Path, space: str | None = None, *, once: bool = False) -> None:
+    def __init__(self, home: str | Path, space: str | None = None, *, once: bool = False) -> None:
         """Open the index at ``home`` for reading; see ``open``."""
-        self.home = absolute(home)
+        self.home = absolute(Path(home))
         self._exact_below = ONCE_EXACT_BELOW if once else EXACT_BELOW
         self._views_by_kind: dict[str, IndexViews] = {}
         self._threads = threading.local()
@@ -102,13 +103,13 @@ class LocalStore:
         self.info = self._space.info
 
     @classmethod
-    def create_or_open(cls, home: Path, card: ModelInfo) -> LocalStore:
+    def create_or_open(cls, home: str | Path, card: ModelInfo) -> LocalStore:
         """Open the store for writing; create the index (0700) and the space where they are missing.
 
         Raises IndexCorrupt where ``home`` cannot be written or lies on a network file system,
         ModelMismatch where the space has vectors of another length.
         """
-        home = absolute(home)
+        home = absolute(Path(home))
         refuse_network_storage(home)
         make_private_folder(home)
         make_private_file(home / DATABASE)
@@ -119,7 +120,7 @@ class LocalStore:
         return cls(home, card.space)
 
     @classmethod
-    def open(cls, home: Path, space: str | None = None, *, once: bool = False) -> LocalStore:
+    def open(cls, home: str | Path, space: str | None = None, *, once: bool = False) -> LocalStore:
         """Open the store for reading, in ``space`` or the one last indexed with.
 
         An index of an older Soutu is migrated. ``once`` is for a single search, which a scan
@@ -130,12 +131,12 @@ class LocalStore:
         return cls(home, space, once=once)
 
     @staticmethod
-    def read_meta(home: Path, key: str) -> str | None:
+    def read_meta(home: str | Path, key: str) -> str | None:
         """Return the text stored under ``key`` at ``home``, without opening a store.
 
         None where there is no index.
         """
-        home = absolute(home)
+        home = absolute(Path(home))
         if not (home / DATABASE).is_file():
             return None
         with open_connection(home) as connection:
@@ -144,6 +145,11 @@ class LocalStore:
             except MissingIndex:  # its creation was interrupted
                 return None
             return get_meta(connection, key)
+
+    @staticmethod
+    def redact(home: str | Path) -> str:
+        """Return the folder as text; it holds no secrets."""
+        return str(home)
 
     def __enter__(self) -> LocalStore:
         """Return the store."""
@@ -204,8 +210,9 @@ class LocalStore:
         with self.snapshot():
             connection = self._connection()
             admitted = self._views(IMAGES).admitted(connection, where).ascending
+            words = list(pieces(text))
             text_search.require(connection)
-            return text_search.rank_captions(connection, text, k, admitted, exact=exact)
+            return text_search.rank_captions(connection, words, k, admitted, exact=exact)
 
     def images(self, ids: Sequence[int]) -> list[ImageRow]:
         """Return the images ``ids``, in that order."""

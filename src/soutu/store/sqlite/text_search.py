@@ -57,8 +57,10 @@ def fts_text(text: str) -> str:
     return " ".join(character for piece in pieces(text) for character in piece)
 
 
-def matches(connection: sqlite3.Connection, text: str) -> Iterator[tuple[Ids, Floats]]:
-    """Find captions that match ``text``, in up to ``STEPS`` steps, the strictest first.
+def matches(
+    connection: sqlite3.Connection, query_pieces: Sequence[Piece]
+) -> Iterator[tuple[Ids, Floats]]:
+    """Find captions that match the pieces of a text, in up to ``STEPS`` steps, the strictest first.
 
     They are: each run of Chinese characters as a phrase and all words; all characters and
     words, in any order; any two adjacent characters or any word.
@@ -70,7 +72,7 @@ def matches(connection: sqlite3.Connection, text: str) -> Iterator[tuple[Ids, Fl
     relevance : Floats
         BM25 as FTS5 computes it (k₁ = 1.2, b = 0.75), 0 and above, float32 (n,).
     """
-    for expression in _expressions(list(pieces(text))):
+    for expression in _expressions(query_pieces):
         rows = connection.execute(
             f"""SELECT c.image_id, -t.rank FROM {TABLE} t JOIN captions c ON c.id = t.rowid
                 WHERE t.{TABLE} MATCH ?""",
@@ -112,15 +114,22 @@ def _quote(piece: Piece) -> str:
 
 
 def rank_captions(
-    connection: sqlite3.Connection, text: str, k: int, admitted: Ids, *, exact: bool = False
+    connection: sqlite3.Connection,
+    query_pieces: Sequence[Piece],
+    k: int,
+    admitted: Ids,
+    *,
+    exact: bool = False,
 ) -> Ranking:
-    """Rank the images ``admitted``, int64 (n,) ascending, by their best match with ``text``.
+    """Rank the images ``admitted``, int64 (n,) ascending, by their best match with a text.
+
+    ``query_pieces`` are ``soutu.text.pieces`` of it.
 
     Scores are between 0 and 1: thirds for the step of ``matches``, the strictest highest, and
     within them BM25 b as b / (1 + b). ``exact``: the first step alone.
     """
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-    for step, (owners, relevance) in enumerate(matches(connection, text) if k > 0 else ()):
+    for step, (owners, relevance) in enumerate(matches(connection, query_pieces) if k > 0 else ()):
         positions = np.searchsorted(admitted, owners)
         fresh = positions < len(admitted)
         fresh[fresh] = admitted[positions[fresh]] == owners[fresh]
