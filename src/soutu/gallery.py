@@ -627,6 +627,7 @@ class Gallery:
             encoded=report.encoded + embedded,
             unchanged=report.unchanged - embedded,
             built=refresh_derived(store, self.encoder, self.settings),
+            other_files=_without(report.other_files, file, self.root),
         )
         if not missing:
             return report
@@ -972,6 +973,17 @@ class _LogSearchers:
             self._expanders[key] = build_expander(settings, self.gallery.home, own=own)
         options = {name: getattr(settings, name) for name in SEARCHER_SETTINGS}
         return replace(self.gallery.searcher, expander=self._expanders[key], **options)
+
+
+def _without(counts: Mapping[str, int], file: Path | None, root: Path) -> dict[str, int]:
+    """Return how many files have each ending, the captions file left out."""
+    from soutu.images.scan import suffix_of
+
+    left = dict(counts)
+    if file is not None and file.is_file() and file.is_relative_to(root):
+        suffix = suffix_of(file.name)
+        left[suffix] = left.get(suffix, 1) - 1
+    return {suffix: count for suffix, count in left.items() if count}
 
 
 def _file_signature(file: Path) -> tuple[int, ...] | None:

@@ -24,6 +24,8 @@ from soutu.errors import MissingModel, SoutuError
 from soutu.fs import DATABASE
 from soutu.i18n import prefer_language, tr
 
+MAX_ENDINGS = 8  # are named
+
 if TYPE_CHECKING:
     from soutu.distributed.ingest import RayEngine
     from soutu.distributed.planning import Plan
@@ -208,6 +210,8 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False
     """Show a run's report; return its counts."""
     for problem in (*report.failed, *report.caption_problems):
         click.echo(tr("skipped", message=problem), err=True)
+    for path in report.previews:
+        click.echo(tr("index-preview", path=sanitize(path)), err=True)
     counts = {
         "found": report.files,
         "encoded": report.encoded,
@@ -220,9 +224,16 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False
         "caption_problems": len(report.caption_problems),
     }
     click.echo(tr("indexed", folder=gallery.root, model=gallery.model, **counts), err=True)
+    if report.other_files:
+        most = sorted(report.other_files.items(), key=lambda item: (-item[1], item[0]))
+        endings = ", ".join(f"{sanitize(f'.{e}' if e else '-')} {n}" for e, n in most[:MAX_ENDINGS])
+        more = ", …" if len(most) > MAX_ENDINGS else ""
+        total = sum(report.other_files.values())
+        click.echo(tr("index-other-files", count=total, endings=endings + more), err=True)
     if report.built:
         show_promises(gallery.info(), err=True)
     record: Flags = {**counts, "generation": report.generation}
+    record |= {"previews": len(report.previews), "other_files": dict(report.other_files)}
     if as_json:
         show_json(record)
     return record

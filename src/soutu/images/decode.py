@@ -1,7 +1,7 @@
 """Decode image files of all supported formats to upright RGB pixels, or read only their headers.
 
-A format is recognised by its content, a camera's raw file by its name: inside, most are TIFFs and
-would open as their thumbnail. HEIC and raw files need the extras ``heic`` and ``raw``.
+A format is recognised by its content; TIFFs with the name of a camera's raw file are raw files
+(``raw.py``). HEIC and raw files need the extras ``heic`` and ``raw``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from errno import ENOMEM
 from math import ceil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Condition
 from typing import Any
 
@@ -38,8 +38,8 @@ from PIL import (
 from soutu.errors import BadImage, BadInput
 from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
 from soutu.images.metadata import CREATION_TIME, exposure_time
+from soutu.images.raw import FULL_SIZE, PREVIEW, TAKEN, develop, is_raw
 from soutu.images.repair import clean_png, end_jpeg
-from soutu.images.scan import RAW_SUFFIXES
 from soutu.types import Rgb
 
 MAX_PIXELS = 178_000_000
@@ -54,12 +54,14 @@ class DecodedImage:
     ``rgb`` is read-only. ``width`` and ``height`` are those of the upright image.
     ``taken`` is the time of exposure, local, "YYYY-MM-DDTHH:MM:SS" or as much of it as the file
     states, followed by the offset ("+08:00") if there is one; "" where the file has none.
+    ``preview``: a raw file could not be developed, and this is the preview inside it.
     """
 
     rgb: Rgb
     width: int
     height: int
     taken: str
+    preview: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def read_file(
     name = str(path) if name is None else name
 
     def check(head: bytes) -> None:
-        if not _is_raw(name) and format_of(head) is None:
+        if not is_raw(head, name) and format_of(head) is None:
             raise BadImage("image-unknown", path=name)
 
     try:
@@ -147,7 +149,7 @@ def decode(
     source
         A file, or the bytes of one.
     name
-        The name for messages; its suffix identifies raw files.
+        The name for messages; its suffix tells raw files from other TIFFs.
     max_pixels
         The most pixels an image may have. Checked on the header, before a pixel is decoded.
     min_side
@@ -177,7 +179,10 @@ def decode(
         data = read_file(source, name=name)
 
     def attempt(data: bytes) -> DecodedImage:
-        image = _develop_raw(data, name, max_pixels) if _is_raw(name) else _open_image(data, name)
+        if is_raw(data, name):
+            image: Image.Image = develop(data, name, max_pixels, min_side)
+        else:
+            image = _open_image(data, name)
         with image:
             if image.width * image.height > max_pixels:
                 raise _too_large(name, image.width, image.height, max_pixels)
@@ -226,11 +231,11 @@ def load_rgb(
 def read_header(data: bytes, name: str) -> ImageHeader:
     """Read what decoding a file's bytes would tell, without decoding them.
 
-    Raw files, which ``name`` identifies, have to be developed. What cannot be read is no error,
+    Raw files have to be developed. What cannot be read is no error,
     it is unknown.
     """
     try:
-        if _is_raw(name):
+        if is_raw(data, name):
             decoded = decode(data, name=name)
             return ImageHeader(decoded.width, decoded.height, decoded.taken)
         with _open_image(data, name) as image:
@@ -281,32 +286,13 @@ _READERS: tuple[type[ImageFile.ImageFile], ...] = (
     Jpeg2KImagePlugin.Jpeg2KImageFile,
     PpmImagePlugin.PpmImageFile,
 )
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis")  # one stands in a HEIC file's first box
+# One of these stands in a HEIC file's first box; the second four are of sequences.
+_HEIC_BRANDS = (
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
+)  # fmt: skip
 _PNG_EXIF = (
     b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp", CREATION_TIME.encode()
 )  # fmt: skip
-_FULL_SIZE = "full size"  # key of a raw file's size in an image developed at half of it
-
-
-def _is_raw(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower().lstrip(".") in RAW_SUFFIXES
-
-
-def _develop_raw(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """Develop a raw file at half its size (one pixel for each 2 × 2 of the sensor), upright."""
-    try:
-        import rawpy
-    except ImportError:
-        raise BadImage("image-needs-extra", path=name, kind="raw", extra="raw") from None
-    with rawpy.imread(io.BytesIO(data)) as raw:
-        width, height = raw.sizes.width, raw.sizes.height
-        if width * height > max_pixels:
-            raise _too_large(name, width, height, max_pixels)
-        pixels = raw.postprocess(use_camera_wb=True, half_size=True)
-    image = Image.fromarray(pixels)
-    turned = (pixels.shape[0] > pixels.shape[1]) != (height > width)
-    image.info[_FULL_SIZE] = (height, width) if turned else (width, height)
-    return image
 
 
 def _open_image(data: bytes, name: str) -> ImageFile.ImageFile:
@@ -362,7 +348,7 @@ def _reduce_jpeg(image: Image.Image, min_side: int | None) -> tuple[int, int] | 
     """
     full_size = image.size
     if image.format != "JPEG" or image.mode not in ("L", "RGB"):
-        return image.info.get(_FULL_SIZE)
+        return image.info.get(FULL_SIZE)
     if min_side is None or min(full_size) < 2 * min_side:
         return None
     scale = min_side / min(full_size)
@@ -402,7 +388,7 @@ def _to_upright_rgb(
     elif orientation in _SIDEWAYS:
         full_size = full_size[1], full_size[0]
     pixels = np.asarray(transform(upright) if transform else upright, dtype=np.uint8)
-    return DecodedImage(pixels, *full_size, taken)
+    return DecodedImage(pixels, *full_size, taken, PREVIEW in image.info)
 
 
 def _read_exif(image: Image.Image) -> tuple[int, str]:
@@ -417,7 +403,9 @@ def _read_exif(image: Image.Image) -> tuple[int, str]:
     except Exception:
         # The pixels are undamaged: bad metadata costs the metadata, not the image.
         orientation, details = 1, {}
-    taken = exposure_time(details, image.info.get("xmp", b""), image.info.get(CREATION_TIME, ""))
+    taken = image.info.get(TAKEN) or exposure_time(
+        details, image.info.get("xmp", b""), image.info.get(CREATION_TIME, "")
+    )
     return (orientation if isinstance(orientation, int) else 1), taken
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -14,12 +15,16 @@ from pathlib import Path
 
 from soutu.errors import BadImage, BadInput, Missing
 
-RAW_SUFFIXES = frozenset({"dng", "arw", "cr2", "cr3", "nef", "orf", "raf", "rw2"})
+RAW_SUFFIXES = frozenset(
+    {"dng", "arw", "cr2", "cr3", "crw", "nef", "nrw", "orf", "raf", "rw2", "rwl", "pef", "srw"}
+    | {"3fr", "fff", "iiq", "x3f", "gpr", "erf", "mef", "mos", "mrw", "kdc", "dcr", "sr2", "srf"}
+)
 """Suffixes of cameras' raw files."""
 SUFFIXES = frozenset(
-    {"jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"}
-    | {"avif", "jp2", "j2k", "pnm", "ppm", "pgm", "pbm"}
-    | {"heic", "heif", "hif"}
+    {"jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "jps", "jpg_large", "jpg_orig"}
+    | {"png", "apng", "gif", "bmp", "dib", "webp", "tif", "tiff", "avif", "avifs"}
+    | {"jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "jpm", "pnm", "ppm", "pgm", "pbm"}
+    | {"heic", "heif", "hif", "heics", "heifs"}
     | RAW_SUFFIXES
 )
 """Suffixes of image files, lower case, without the dot."""
@@ -42,8 +47,16 @@ class ImageFile:
 
 def has_image_suffix(name: str) -> bool:
     """Whether the file name ends like an image's, in upper or lower case."""
-    _, dot, suffix = name.rpartition(".")
-    return bool(dot) and suffix.lower() in SUFFIXES
+    return suffix_of(name) in SUFFIXES
+
+
+def suffix_of(name: str) -> str:
+    """Return what follows the last dot, lower case, without spaces and dots behind it; "" if none.
+
+    Copies from other systems end in such.
+    """
+    stem, _, suffix = name.rstrip(" .").rpartition(".")
+    return suffix.lower() if stem else ""
 
 
 def nfc(name: str) -> str:
@@ -63,16 +76,17 @@ def check_root(root: Path) -> None:
         raise BadInput("folder-unreadable", path=str(root), reason=_reason(error)) from error
 
 
-def walk(root: Path) -> Iterator[ImageFile | BadImage]:
+def walk(root: Path, others: Counter[str] | None = None) -> Iterator[ImageFile | BadImage]:
     """Yield every image file below ``root``, or in its place the error if it cannot be one.
 
     Names are sorted within each folder, a folder's content stands where its name
     sorts. Hidden files and folders and ``SKIPPED_FOLDERS`` are passed over. Links to
-    files are followed inside the root, links to folders never. Only a root that is no
+    files are followed inside the root, links to folders never. ``others`` counts the visible files
+    that are no pictures by the ending of their names. Only a root that is no
     readable folder raises, BadInput, at the call.
     """
     check_root(root)
-    return _walk_folders(os.fspath(root), os.path.realpath(root))
+    return _walk_folders(os.fspath(root), os.path.realpath(root), others)
 
 
 def demo_data() -> Path:
@@ -91,7 +105,9 @@ def sample_queries() -> list[tuple[str, frozenset[str]]]:
         return [(row["query"], frozenset(row["image_paths"].split())) for row in rows]
 
 
-def _walk_folders(root: str, real_root: str) -> Iterator[ImageFile | BadImage]:
+def _walk_folders(
+    root: str, real_root: str, others: Counter[str] | None
+) -> Iterator[ImageFile | BadImage]:
     # An own stack of folders: nesting is bounded by the file system, not by Python's.
     pending = [iter(_list_folder(root, ""))]
     while pending:
@@ -111,6 +127,8 @@ def _walk_folders(root: str, real_root: str) -> Iterator[ImageFile | BadImage]:
                 image = _image_file(entry, path, real_root)
                 if image is not None:
                     yield image
+            elif others is not None:
+                others[suffix_of(entry.name)] += 1
 
 
 def _list_folder(folder: str, prefix: str) -> list[tuple[os.DirEntry[str], str] | BadImage]:

@@ -7,6 +7,7 @@ tells new pictures from renamed files and duplicates. An index run and ``--dry-r
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ class FolderDiff:
         Of these, the files that no later run could read either, unless they change.
     passed_over
         How many of these an earlier run has tried.
+    other_files
+        How many files there are that are no pictures by the ending of their names.
     encode, renamed, duplicates
         Filled by ``read``: paths of new content; (before, now); further files of known content.
     """
@@ -79,6 +82,7 @@ class FolderDiff:
     unreadable: list[BadImage]
     failures: Failures = field(default_factory=dict)
     passed_over: int = 0
+    other_files: Mapping[str, int] = field(default_factory=dict)
     encode: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
@@ -168,7 +172,8 @@ def diff(
     known = store.files() if store else {}
     files: dict[str, ImageFile] = {}
     unreadable: list[BadImage] = []
-    for entry in walk(root):
+    others: Counter[str] = Counter()
+    for entry in walk(root, others):
         if isinstance(entry, ImageFile):
             files[entry.path] = entry
         else:
@@ -203,7 +208,7 @@ def diff(
     passed_over = len(failed)
     if only is not None and failures:
         failed = {p: f for p, f in failures.items() if p not in only} | failed
-    return FolderDiff(root, len(files), stale, removed, unreadable, failed, passed_over)
+    return FolderDiff(root, len(files), stale, removed, unreadable, failed, passed_over, others)
 
 
 def dry_run(

@@ -6,7 +6,7 @@ one goes on; nothing is forgotten before what replaces it is safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -42,6 +42,10 @@ class IndexReport:
         The files and captions that were left out.
     built
         What ``Writer.refresh_ann`` built after the run.
+    previews
+        The raw files that could not be developed, and were read as the preview inside them.
+    other_files
+        How many files were passed over by the ending of their names, lower case, without the dot.
     """
 
     files: int
@@ -55,6 +59,8 @@ class IndexReport:
     caption_problems: tuple[BadCaptions, ...]
     generation: int
     built: tuple[str, ...] = ()
+    previews: tuple[str, ...] = ()
+    other_files: Mapping[str, int] = field(default_factory=dict)
 
 
 def index_folder(
@@ -93,6 +99,7 @@ def index_folder(
         run = _Run(
             writer, progress, len(changes.stale), len(changes.unreadable), changes.unreadable
         )
+        previews: list[str] = []
         new = run.attach_known(changes.read(writer, pipeline.workers))
         for batch in coalesce(pipeline.encode(new, lambda file: file.data)):
             images = [
@@ -109,6 +116,7 @@ def index_folder(
             ]
             if images:
                 writer.add_images(images, batch.vectors)
+            previews += [file.path for file, picture in batch.pictures if picture.preview]
             for file, error in batch.failed:
                 run.damaged[file.content] = error
                 changes.add_failure(file, error)
@@ -157,6 +165,8 @@ def index_folder(
         failed=tuple(run.failed),
         caption_problems=tuple(problems),
         generation=store.state().generation,
+        previews=tuple(previews),
+        other_files=changes.other_files,
     )
 
 
