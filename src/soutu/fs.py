@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -232,6 +232,37 @@ def lock_file(path: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def open_beneath(folder: str, names: Sequence[str]) -> int:
+    """Open the regular file at ``names`` below ``folder`` for reading, through no link at all.
+
+    What is opened is where the names say, whoever exchanges folders for links meanwhile. Windows
+    cannot promise that. Raises ``NotRegularFile``, or the ``OSError`` of the system.
+    """
+    if not names:
+        raise NotRegularFile(errno.EISDIR, os.strerror(errno.EISDIR))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if os.open not in os.supports_dir_fd:
+        return _check_regular(os.open(os.path.join(folder, *names), flags))  # noqa: PTH118
+    # O_PATH: a folder that may be passed through but not listed will do.
+    passing = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
+    handle = os.open(folder, passing)
+    try:
+        for name in names[:-1]:
+            inner = os.open(name, passing | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        return _check_regular(os.open(names[-1], flags | os.O_NOFOLLOW, dir_fd=handle))
+    finally:
+        os.close(handle)
+
+
+def _check_regular(descriptor: int) -> int:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise NotRegularFile(errno.EINVAL, "not a regular file")
 
 
 def read_regular_file(

@@ -2,6 +2,7 @@
 serves on. A process of its own, with times short enough to wait for."""
 
 import io
+import json
 import os
 import re
 import socket
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.cases.test_image_bombs import with_scans
 from tests.serving import ROOT, filled, wait
 
 SERVER = """
@@ -121,7 +123,7 @@ def zipped():
     return kept.getvalue()
 
 
-SEARCH = b"/api/v1/search"
+SEARCH, SESSION = b"/api/v1/search", b"/api/v1/session"
 CHUNKED = (
     b"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n"
     b"Content-Type: application/json\r\n\r\n"
@@ -140,14 +142,19 @@ HOSTILE = {
     "JSON 100,000 levels deep": (lambda: [post(SEARCH, b"[" * 100_000)], 400),
     "a number without end": (lambda: [post(SEARCH, b'{"text":"a","k":1e400}')], 400),
     "a million terms": (
-        lambda: [post(SEARCH, b'{"terms":[' + b'{"text":"a"},' * 10**6 + b'{"text":"a"}]}')], 400),
+        lambda: [post(SEARCH, b'{"terms":[' + b'{"text":"a"},' * 10**6 + b'{"text":"a"}]}')], 413),
     "a filter that tries SQL": (
         lambda: [post(SEARCH, b'{"text":"a","where":"name = \'\'; drop table images"}')], 400),
     "a filter 100 levels deep": (
         lambda: [post(SEARCH, b'{"text":"a","where":"' + b"(" * 5000 + b'"}')], 400),
     "a PNG of 10⁹ pixels": (lambda: [upload(png(40_000, 25_000))], 400),
     "a GIF of 4 · 10⁹ pixels": (lambda: [upload(bomb_gif())], 400),
-    "a PNG whose note unpacks to 100 MB": (lambda: [upload(bomb_text())], 400),
+    "a PNG whose note unpacks to 100 MB": (lambda: [upload(bomb_text())], 200),
+    "a JPEG of 500 scans": (lambda: [upload(with_scans(500))], 400),
+    "a PNG of a million empty chunks": (
+        lambda: [upload(png(400, 400, *[(b"IDAT", b"")] * 10**6))], 400),
+    "texts of 600,000 characters": (
+        lambda: [post(SEARCH, json.dumps({"terms": [{"text": "x" * 18_000}] * 32}).encode())], 400),
     "a zip of 50 MB of nothing": (lambda: [upload(zipped())], 400),
     "an SVG with a script": (lambda: [upload(b"<svg onload='alert(1)'/>")], 400),
     "a packed body": (lambda: [post(SEARCH, zlib.compress(b"x" * 10**7), b"application/json",
@@ -157,6 +164,7 @@ HOSTILE = {
     "a body of 100 MB in pieces": (
         lambda: [CHUNKED, *[b"f4240\r\n" + b"x" * 10**6 + b"\r\n"] * 100, b"0\r\n\r\n"], 413),
     "a body that stops halfway": (lambda: [post(SEARCH, b'{"text": ', length=1000)], 408),
+    "a sign-in that stops halfway": (lambda: [post(SESSION, b"{", length=40)], 408),
     "a request that stops in its headers": (lambda: [b"GET / HTTP/1.1\r\nHost: 127"], 0),
     "a connection that says nothing": (lambda: [b""], 0),
     "headers of 100 kB": (lambda: [get(b"/", b"X-A: " + b"y" * 100_000)], 431),

@@ -26,7 +26,7 @@ def serving():
             await super().startup(sockets)
             ready.set()
 
-    config = uvicorn.Config(app, port=0, http=serve.IdleTimeoutProtocol, log_level="critical",
+    config = uvicorn.Config(app, port=0, http=serve.GuardedProtocol, log_level="critical",
                             lifespan="off", timeout_keep_alive=30)  # fmt: skip
     server = Server(config)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),))

@@ -80,15 +80,27 @@ def test_a_changed_file_has_another_thumbnail(api, folder):
     assert opened(second).size == (40, 20)
 
 
-def test_two_that_ask_at_once_have_it_made_once(folder, tmp_path, monkeypatch):
+def convert(file, side, quality):
+    out = io.BytesIO()
+    image = Image.open(io.BytesIO(file.read()))
+    image.thumbnail((side, side))
+    image.save(out, "WEBP", quality=quality)
+    return out.getvalue()
+
+
+def test_two_that_ask_at_once_have_it_made_once(folder, tmp_path):
     made, both = [], threading.Barrier(2)
-    decode = media.decode
-    monkeypatch.setattr(media, "decode", lambda *a, **k: made.append(1) or decode(*a, **k))
-    thumbnails = media.ThumbnailCache(tmp_path / "t", 10**9, 10**8)
+
+    def counted(*given):
+        made.append(1)
+        return convert(*given)
+
+    thumbnails = media.ThumbnailCache(tmp_path / "t", 10**9, counted)
 
     def ask(_):
         both.wait(5)
-        return thumbnails.get(folder / "a.jpg", 256).data
+        with media.open_inside(folder, ["a.jpg"], 1) as file:
+            return thumbnails.get(file, 256).data
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(ask, range(2))
@@ -97,10 +109,11 @@ def test_two_that_ask_at_once_have_it_made_once(folder, tmp_path, monkeypatch):
 
 
 def test_room_is_bounded(folder, tmp_path):
-    thumbnails = media.ThumbnailCache(tmp_path / "t", 2000, 10**8)
-    for size in range(100, 140):
-        thumbnails.get(folder / "a.jpg", size)
-    newest = thumbnails.get(folder / "a.jpg", 99).etag
+    thumbnails = media.ThumbnailCache(tmp_path / "t", 2000, convert)
+    with media.open_inside(folder, ["a.jpg"], 1) as file:
+        for size in range(100, 140):
+            thumbnails.get(file, size)
+        newest = thumbnails.get(file, 99).etag
     thumbnails.prune()
     kept = list((tmp_path / "t").rglob("*.webp"))
     assert sum(file.stat().st_size for file in kept) <= 2000
@@ -110,8 +123,9 @@ def test_room_is_bounded(folder, tmp_path):
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(folder, tmp_path):
     (tmp_path / "file").write_text("x")
-    thumbnails = media.ThumbnailCache(tmp_path / "file" / "t", 2000, 10**8)
-    assert thumbnails.get(folder / "a.jpg", 256).data
+    thumbnails = media.ThumbnailCache(tmp_path / "file" / "t", 2000, convert)
+    with media.open_inside(folder, ["a.jpg"], 1) as file:
+        assert thumbnails.get(file, 256).data
 
 
 def test_the_picture_itself(api, folder):
@@ -172,11 +186,12 @@ def test_a_folder_that_became_a_link_is_not_followed(tmp_path):
     other.mkdir()
     Image.fromarray(picture(1)).save(root / "sub" / "a.png")
     Image.fromarray(picture(2)).save(other / "a.png")
-    assert media.file_inside(root, ["sub/a.png"], 1)
+    with media.open_inside(root, ["sub/a.png"], 1) as file:
+        assert file.media_type() == "image/png"
     shutil.rmtree(root / "sub")
     (root / "sub").symlink_to(other)
     with pytest.raises(media.NotFound):
-        media.file_inside(root, ["sub/a.png"], 1)
+        media.open_inside(root, ["sub/a.png"], 1)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "gone", "text"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def serve(
 
         per_second = rate if rate is not None else 0.0 if is_loopback(host) else 20.0
         guard = GuardSettings(token, allow_host, per_second)
-        options = ServerSettings(guard, fetch=UrlFetcher() if fetch_urls else None)
+        fetch = UrlFetcher() if fetch_urls else None
+        options = ServerSettings(guard, fetch=fetch, warm_decoder=True)
         socket = listen(host, port)
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{socket.getsockname()[1]}"
@@ -71,6 +73,10 @@ def serve(
         def ready() -> None:
             click.echo(tr("serving", folder=gallery.root, url=url) + token_note, err=True)
 
+        is_idle = True
         with suppress(KeyboardInterrupt):
-            run(gallery, options, socket, ready)
+            is_idle = run(gallery, options, socket, ready)
+        if not is_idle:  # a search that is still at work would be waited for
+            click.echo(tr("served"), err=True)
+            os._exit(0)
     click.echo(tr("served"), err=True)

@@ -37,6 +37,7 @@ from PIL import (
 
 from soutu.errors import BadImage, BadInput
 from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
+from soutu.images.bombs import check_cost
 from soutu.images.metadata import CREATION_TIME, exposure_time
 from soutu.images.raw import FULL_SIZE, PREVIEW, TAKEN, develop, is_raw
 from soutu.images.repair import clean_png, end_jpeg
@@ -315,6 +316,7 @@ def _open_image(data: bytes, name: str) -> ImageFile.ImageFile:
     reader = _find_reader(data)
     if reader is None:
         raise BadImage("image-unknown", path=name)
+    check_cost(data, name)
     if reader is not PngImagePlugin.PngImageFile:
         return reader(io.BytesIO(data))
     data, profile = clean_png(data)

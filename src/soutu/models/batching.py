@@ -7,6 +7,7 @@ text_latency.json); and threads that each run the model get in each other's way.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -174,9 +175,9 @@ class TextPrefetcher:
         self._encode_next()
         await done
 
-    def close(self) -> None:
-        """Wait for what is being encoded; drop the rest."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, seconds: float = 20.0) -> bool:
+        """Wait for what is being encoded, drop the rest; return whether it has ended in time."""
+        return shut_down(self._pool, seconds)
 
     def _encode_next(self) -> None:
         if self._busy:
@@ -206,3 +207,12 @@ class TextPrefetcher:
             if not done.cancelled():
                 done.set_result(None)
         self._encode_next()
+
+
+def shut_down(pool: ThreadPoolExecutor, seconds: float) -> bool:
+    """Drop what waits in ``pool``; return whether what runs there has ended within ``seconds``."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    end = time.monotonic() + seconds
+    for thread in pool._threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return not any(thread.is_alive() for thread in pool._threads)

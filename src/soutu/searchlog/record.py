@@ -24,6 +24,7 @@ from soutu.version import VERSION
 
 SCHEMA = 2
 KEY_BYTES = 32
+MAX_LOGGED_HITS, MAX_LOGGED_CAPTION = 1000, 1000  # characters; else one search could fill a log
 # What the query could be read from; a hashed line has none of it.
 REVEALING = ("terms", "pictures", "filters", "variants", "expanders", "vector")
 
@@ -150,7 +151,7 @@ def to_record(
         "terms": [dict(vars(term)) for term in result.query.terms],
         "pictures": [*_query_pictures(result)],
         "filters": list(result.query.filters),
-        "k": result.k,
+        "k": min(result.k, MAX_LOGGED_HITS),
         "variants": [dict(vars(variant)) for variant in result.variants],
         "expanders": [
             {
@@ -182,11 +183,18 @@ def to_record(
         "reference": result.reference,
         "settings": dict(provenance.settings),
         "words": dict(provenance.words),
-        "hits": [dict(vars(hit)) for hit in result.hits],
+        "hits": [
+            {**vars(hit), "caption": _shorten(hit.caption)} for hit in result.hits[:MAX_LOGGED_HITS]
+        ],
         "timings": dict(result.timings),
         "replayable": True,
         "vector": _to_float32(result.vector),
     }
+
+
+def _shorten(caption: str) -> str:
+    long = len(caption) > MAX_LOGGED_CAPTION
+    return caption[: MAX_LOGGED_CAPTION - 1] + "…" if long else caption
 
 
 def _query_pictures(result: SearchResult) -> Iterator[dict[str, object]]:

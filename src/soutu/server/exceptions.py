@@ -86,6 +86,17 @@ class TooLarge(HttpError):
     status = 413
 
 
+class RangeNotSatisfiable(HttpError):
+    """A part of a file that it does not have."""
+
+    status = 416
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Say how much there is."""
+        return {"Content-Range": f"bytes */{self.fields['size']}"}
+
+
 class MisdirectedRequest(HttpError):
     """Asked of a host that this server is not."""
 

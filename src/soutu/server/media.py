@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from io import BytesIO
 from pathlib import Path
 from threading import Lock
-
-from PIL import Image
+from typing import BinaryIO
 
 from soutu.errors import BadImage
-from soutu.fs import atomic_write
-from soutu.images.decode import decode, format_of, read_file
+from soutu.fs import atomic_write, open_beneath
+from soutu.images.decode import format_of
 from soutu.server.exceptions import NotFound
 
-MAX_FILE_BYTES = 300_000_000  # of a file that is sent as it is
-BROWSER_TYPES = {
-    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif",
-    "AVIF": "image/avif", "BMP": "image/bmp",
-}  # fmt: skip
+MAX_FILE_BYTES = 300_000_000  # of a file that is converted
+CHUNK_BYTES = 262_144  # of a file, in memory at a time
+BROWSER_TYPES = (
+    "image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/bmp",
+)  # fmt: skip
 """What browsers show; all else is turned into WebP."""
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif",
+    "AVIF": "image/avif", "BMP": "image/bmp", "TIFF": "image/tiff", "JPEG2000": "image/jp2",
+    "PPM": "image/x-portable-anymap", "HEIF": "image/heic",
+}  # fmt: skip
 WEBP, MAX_WEBP_SIDE = "image/webp", 16_000  # pixels that a WebP can have along a side
+ORIGINAL_QUALITY, THUMBNAIL_QUALITY = 85, 80
 PRUNE_EVERY = 500  # new thumbnails
 MAX_LOCKS = 10_000
 
@@ -38,8 +43,57 @@ class MediaFile:
     etag: str
 
 
-def file_inside(root: Path, paths: Sequence[str], image_id: int) -> Path:
-    """Return the first of ``paths`` that is a file inside ``root``, wherever links lead.
+@dataclass(frozen=True)
+class GalleryFile:
+    """A file of the gallery: opened, so that what was checked is what is read."""
+
+    path: Path
+    stream: BinaryIO
+    status: os.stat_result
+
+    def __enter__(self) -> GalleryFile:
+        """Close the file at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.stream.close()
+
+    @property
+    def etag(self) -> str:
+        """Name the content without reading it."""
+        return _etag(self, "")
+
+    def media_type(self) -> str:
+        """Return the type, by the content: a name proves nothing; "" for what is no picture."""
+        self.stream.seek(0)
+        return MEDIA_TYPES.get(format_of(self.stream.read(64)) or "", "")
+
+    def read(self) -> bytes:
+        """Read all of it; BadImage where it is empty or too long."""
+        if self.status.st_size > MAX_FILE_BYTES:
+            limit = MAX_FILE_BYTES
+            raise BadImage("image-file-too-large", path=self.path.name, limit=limit)
+        self.stream.seek(0)
+        data = self.stream.read(MAX_FILE_BYTES)
+        if not data:
+            raise BadImage("image-empty", path=self.path.name)
+        return data
+
+    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield the bytes from ``start`` to ``stop`` as they are sent; then close."""
+        with self.stream as stream:
+            stream.seek(start)
+            while start < stop:
+                data = await asyncio.to_thread(stream.read, min(CHUNK_BYTES, stop - start))
+                if not data:  # cut short meanwhile: the client sees that some is missing
+                    return
+                start += len(data)
+                yield data
+
+
+def open_inside(root: Path, paths: Sequence[str], image_id: int) -> GalleryFile:
+    """Open the first of ``paths`` that is a file inside ``root``, wherever links lead.
 
     Raises
     ------
@@ -48,51 +102,40 @@ def file_inside(root: Path, paths: Sequence[str], image_id: int) -> Path:
     """
     top = os.path.realpath(root)
     for path in paths:
-        real = os.path.realpath(root / path)
         with suppress(ValueError, OSError):
-            if os.path.commonpath([top, real]) == top and Path(real).is_file():
-                return Path(real)
+            real = os.path.realpath(root / path)
+            if os.path.commonpath([top, real]) == top:
+                # Resolved once: a link that takes a folder's place from now on is not followed.
+                handle = open_beneath(top, Path(real).relative_to(top).parts)
+                return GalleryFile(Path(real), open(handle, "rb"), os.fstat(handle))
     raise NotFound("server-file-gone", id=image_id)
 
 
-def read_original(file: Path, max_pixels: int) -> MediaFile:
-    """Read a file as it is if browsers show its format, by its content: a name proves nothing.
-
-    Raises
-    ------
-    BadImage
-        For what is no picture (any more).
-    """
-    data = read_file(file, name=file.name, max_bytes=MAX_FILE_BYTES)
-    etag = blake2b(data, digest_size=16).hexdigest()
-    media_type = BROWSER_TYPES.get(format_of(data[:64]) or "")
-    if media_type:
-        return MediaFile(data, media_type, etag)
-    rgb = decode(data, max_pixels=max_pixels, name=file.name).rgb
-    return MediaFile(_encode_webp(Image.fromarray(rgb), MAX_WEBP_SIDE, 85), WEBP, etag)
+def _etag(file: GalleryFile, variant: str) -> str:
+    status = file.status
+    key = f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\0{variant}"
+    return blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 class ThumbnailCache:
     """WebP files in ``folder`` (0700), upright, about ``max_bytes`` of them at most.
 
-    The least recently used go first. A file that changes has another thumbnail.
+    The least recently used go first. A file that changes has another thumbnail. ``convert`` makes
+    WebP of a file, with a longest side and a quality.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, max_pixels: int) -> None:
-        self._folder, self._max_bytes, self._max_pixels = folder, max_bytes, max_pixels
+    def __init__(
+        self, folder: Path, max_bytes: int, convert: Callable[[GalleryFile, int, int], bytes]
+    ) -> None:
+        self._folder, self._max_bytes, self._convert = folder, max_bytes, convert
         self._lock, self._locks = Lock(), dict[str, Lock]()
         self._count = 0
 
-    def etag(self, file: Path, side: int) -> str:
-        """Name the thumbnail without making it; NotFound where the file is gone."""
-        try:
-            stat = file.stat()
-        except OSError as error:
-            raise NotFound("server-file-gone", id=file.name) from error
-        key = f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0{side}"
-        return blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    def etag(self, file: GalleryFile, side: int) -> str:
+        """Name the thumbnail without making it."""
+        return _etag(file, str(side))
 
-    def get(self, file: Path, side: int) -> MediaFile:
+    def get(self, file: GalleryFile, side: int) -> MediaFile:
         """Return the thumbnail whose longer side has at most ``side`` pixels, made once.
 
         Raises
@@ -112,9 +155,7 @@ class ThumbnailCache:
                 data = cached.read_bytes()
                 os.utime(cached)
             if not data:
-                pixels = self._max_pixels
-                rgb = decode(file, max_pixels=pixels, name=file.name, min_side=side).rgb
-                data = _encode_webp(Image.fromarray(rgb), side, 80)
+                data = self._convert(file, side, THUMBNAIL_QUALITY)
                 self._store(cached, data)
         return MediaFile(data, WEBP, etag)
 
@@ -143,14 +184,3 @@ class ThumbnailCache:
             if room < 0:
                 with suppress(OSError):
                     file.unlink()
-
-
-def _encode_webp(image: Image.Image, side: int, quality: int) -> bytes:
-    if max(image.size) > side:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = BytesIO()
-    try:
-        image.save(buffer, "WEBP", quality=quality, method=2)
-    except (OSError, ValueError) as error:  # one pixel high and very wide, say
-        raise BadImage("image-damaged", path="", reason=str(error)) from error
-    return buffer.getvalue()

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from soutu.server.auth import COOKIE, COOKIE_SECONDS, is_token, is_valid_cookie, sign_cookie
 from soutu.server.exceptions import (
+    Busy,
     Forbidden,
     HttpError,
     MisdirectedRequest,
@@ -66,6 +67,8 @@ PAGE_POLICY = "; ".join(
 )
 # Nothing that the API answers is a page: should a browser take a picture for one, it does nothing.
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"
+ADMIT = "soutu.admit"
+"""An extension of the scope: what a connection's protocol offers to keep it till it is answered."""
 DISCONNECT: Message = {"type": "http.disconnect"}
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -79,9 +82,9 @@ SECURITY_HEADERS = {
 
 def add_middleware(app: ASGIApp, guard: GuardSettings) -> ASGIApp:
     """Put ``app`` behind all checks; ``SecurityHeaders`` is the outermost."""
-    app = BodyLimit(app, guard.body_bytes, guard.body_seconds)
     app = RateLimit(app, guard.rate)
     app = SessionAuth(app, guard.token)
+    app = BodyLimit(app, guard.body_bytes, guard.body_seconds)  # that of a sign-in, too
     app = HostCheck(app, guard.hosts, any_host=bool(guard.token))
     return SecurityHeaders(app)
 
@@ -112,9 +115,12 @@ class SecurityHeaders(Middleware):
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         api = scope["path"].startswith("/api/")
+        is_answering = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal is_answering
             if message["type"] == "http.response.start":
+                is_answering = True
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = API_POLICY if api else PAGE_POLICY
                 headers.update(SECURITY_HEADERS)
@@ -122,7 +128,12 @@ class SecurityHeaders(Middleware):
                 headers.setdefault("Cache-Control", "no-store" if api else "no-cache")
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server stops, and has waited long enough
+            if not is_answering:
+                error = Busy("server-stopping", retry_after=5)
+                await _refuse(error, scope, receive, send_with_headers)
 
 
 class HostCheck(Middleware):
@@ -187,6 +198,8 @@ class SessionAuth(Middleware):
             return
         if not (path in PUBLIC or path.startswith(STATIC) or self._is_signed_in(scope)):
             raise Unauthorized("guard-token")
+        if self._token:
+            _admit(scope)
         await self._app(scope, receive, send)
 
     async def _session(self, request: Request) -> Response:
@@ -310,6 +323,8 @@ class BodyLimit(Middleware):
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._max_bytes:
             raise self._too_large()
+        if not length and "transfer-encoding" not in Headers(scope=scope):
+            _admit(scope)
         size, deadline = 0, 0.0  # counted from when the app begins to read
         complete = refused = answering = False
 
@@ -327,6 +342,8 @@ class BodyLimit(Middleware):
                 return await refuse(TooSlow("guard-slow", seconds=f"{self._seconds:g}"))
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
+            if complete:
+                _admit(scope)
             return message if size <= self._max_bytes else await refuse(self._too_large())
 
         async def refuse(error: HttpError) -> Message:
@@ -392,6 +409,12 @@ def client_network(scope: Scope) -> str:
     if not isinstance(known, IPv6Address):
         return address
     return str(known.ipv4_mapped or int(known) >> 64)
+
+
+def _admit(scope: Scope) -> None:
+    extension = scope.get("extensions", {}).get(ADMIT)
+    if extension:
+        extension["call"]()
 
 
 async def _refuse(error: HttpError, scope: Scope, receive: Receive, send: Send) -> None:

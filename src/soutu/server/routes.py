@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,14 +17,23 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from soutu.errors import BadInput
-from soutu.server.exceptions import NotFound, TooLarge
-from soutu.server.media import WEBP, MediaFile, file_inside, read_original
+from soutu.server.exceptions import NotFound, RangeNotSatisfiable, TooLarge
+from soutu.server.media import (
+    BROWSER_TYPES,
+    MAX_WEBP_SIDE,
+    ORIGINAL_QUALITY,
+    WEBP,
+    GalleryFile,
+    MediaFile,
+    open_inside,
+)
 from soutu.server.schemas import (
     EXAMPLES,
     MAX_HITS,
+    MAX_QUERY_LENGTH,
     MAX_STREAMED_HITS,
     CaptionsRequest,
     ExplainAnswer,
@@ -47,7 +57,7 @@ from soutu.version import VERSION
 
 FORM = "multipart/form-data"
 MAX_FORM_FIELDS = 8  # a page sends two
-MAX_FIELD_BYTES = 1_000_000  # of a field that is no file
+MAX_FIELD_BYTES = MAX_JSON_BYTES = 1_000_000  # of a field that is no file, of a body without
 QUERY_FIELDS = ("text", "image_id", "terms", "image_url")
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -115,13 +125,10 @@ async def search_for(request: Request) -> Response:
         upload, fields = await _read_form(request, service.settings.guard.body_bytes)
         body = _parse(SearchRequest, fields.get("request") or "{}")
     else:
-        body = _parse(SearchRequest, await request.body())
+        body = _parse(SearchRequest, await _read_json(request))
     _check_search(body, upload=upload is not None, stream=stream)
     if body.image_url is not None:
-        fetch, url = service.settings.fetch, body.image_url
-        if fetch is None:
-            raise BadInput("server-no-fetch")
-        upload = await service.run_image(lambda: fetch(url))
+        upload = await service.fetch(body.image_url)
     return await service.search(body, upload, stream=stream)
 
 
@@ -159,6 +166,15 @@ async def explain(
 
 def _wants_stream(request: Request) -> bool:
     return NDJSON in request.headers.get("accept", "")
+
+
+async def _read_json(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise TooLarge("guard-large", most=MAX_JSON_BYTES // 1_000_000)
+    return body
 
 
 async def _read_form(request: Request, max_bytes: int) -> tuple[bytes, dict[str, str]]:
@@ -201,6 +217,10 @@ def _check_search(body: SearchRequest, *, upload: bool = False, stream: bool = F
     if len(given) != (0 if upload else 1):
         names = ", ".join(["image"] * upload + given) or "none"
         raise BadInput("request-sources", given=names)
+    terms, variants = body.terms or (), body.variants or ()
+    length = sum(len(each.text or "") for each in (*terms, *variants)) + len(body.text or "")
+    if length > MAX_QUERY_LENGTH:
+        raise BadInput("request-texts", length=length, most=MAX_QUERY_LENGTH)
     limit = MAX_STREAMED_HITS if stream else MAX_HITS
     if body.k > limit:
         raise BadInput("request-k", k=body.k, most=limit)
@@ -225,18 +245,27 @@ def _describe_media(media_type: str, description: str) -> Responses:
     "/images/{id}", response_class=Response, responses=_describe_media("image/*", "the picture")
 )
 async def image(request: Request, id: PathId, download: bool = False) -> Response:
-    """Send the picture's file; kinds that browsers do not show as WebP."""
+    """Send the picture's file; kinds that browsers do not show as WebP, unless to be saved."""
     service = _service(request)
 
-    def work() -> tuple[MediaFile, str]:
-        file = file_inside(service.gallery.root, service.image_row(id).paths, id)
-        return read_original(file, service.gallery.settings.max_pixels), file.name
+    def work() -> tuple[GalleryFile, str, bytes]:
+        file = open_inside(service.gallery.root, service.image_row(id).paths, id)
+        media_type = file.media_type()
+        if media_type in BROWSER_TYPES or (media_type and download):
+            return file, media_type, b""
+        with file:  # BadImage for what is no picture any more
+            return file, WEBP, service.to_webp(file, MAX_WEBP_SIDE, ORIGINAL_QUALITY)
 
-    media, name = await service.run_image(work)
+    file, media_type, webp = await service.run_image(work)
     disposition = "attachment" if download else "inline"
-    quoted = quote(name.encode("utf-8", "surrogateescape"), safe="")
-    headers = {"Content-Disposition": f"{disposition}; filename*=UTF-8''{quoted}"}
-    return _media_response(request, media, {**headers, "Cache-Control": "private, no-cache"})
+    quoted = quote(file.path.name.encode("utf-8", "surrogateescape"), safe="")
+    headers = {
+        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quoted}",
+        "Cache-Control": "private, no-cache",
+    }
+    if webp:
+        return _media_response(request, MediaFile(webp, WEBP, file.etag), headers)
+    return _file_response(request, file, media_type, headers)
 
 
 @images_router.get("/images/{id}/info", response_model=ImageInfo, responses=describe_answer("info"))
@@ -247,8 +276,8 @@ async def info(request: Request, id: PathId) -> Response:
     def work() -> Json:
         row = service.image_row(id)
         size: int | None = None
-        with suppress(NotFound, OSError):
-            size = file_inside(service.gallery.root, row.paths, id).stat().st_size
+        with suppress(NotFound), open_inside(service.gallery.root, row.paths, id) as file:
+            size = file.status.st_size
         tags: dict[str, str] = {}
         for caption in reversed(service.gallery.store.captions_of(id)):
             tags |= caption.tags  # of two, the first caption's count
@@ -273,11 +302,11 @@ async def thumbnail(
     service, known_etags = _service(request), request.headers.get("if-none-match", "")
 
     def work() -> MediaFile:
-        file = file_inside(service.gallery.root, service.image_row(id).paths, id)
-        etag = service.thumbnails.etag(file, int(size))
-        if etag in known_etags:
-            return MediaFile(b"", WEBP, etag)
-        return service.thumbnails.get(file, int(size))
+        with open_inside(service.gallery.root, service.image_row(id).paths, id) as file:
+            etag = service.thumbnails.etag(file, int(size))
+            if _is_known(etag, known_etags):
+                return MediaFile(b"", WEBP, etag)
+            return service.thumbnails.get(file, int(size))
 
     media = await service.run_image(work)
     lasting = "private, max-age=31536000, immutable" if v else "private, no-cache"
@@ -286,9 +315,51 @@ async def thumbnail(
 
 def _media_response(request: Request, media: MediaFile, headers: dict[str, str]) -> Response:
     headers = {**headers, "ETag": f'"{media.etag}"', "X-Content-Type-Options": "nosniff"}
-    if media.etag in request.headers.get("if-none-match", ""):
+    if _is_known(media.etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     return Response(media.data, media_type=media.media_type, headers=headers)
+
+
+def _file_response(
+    request: Request, file: GalleryFile, media_type: str, headers: dict[str, str]
+) -> Response:
+    """Send a file from where it lies, or the range of it that was asked for."""
+    headers |= {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}
+    headers |= {"X-Content-Type-Options": "nosniff"}
+    size = file.status.st_size
+    if _is_known(file.etag, request.headers.get("if-none-match", "")):
+        file.stream.close()
+        return Response(status_code=304, headers=headers)
+    status, start, stop = 200, 0, size
+    if request.headers.get("if-range", headers["ETag"]) == headers["ETag"]:
+        part = _byte_range(request.headers.get("range", ""), size)
+        if part is not None:
+            status, (start, stop) = 206, part
+            if start >= stop:
+                file.stream.close()
+                raise RangeNotSatisfiable("request-range", size=size)
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Length"] = str(stop - start)
+    if request.method == "HEAD":
+        start = stop
+    return StreamingResponse(file.chunks(start, stop), status, headers, media_type)
+
+
+def _byte_range(header: str, size: int) -> tuple[int, int] | None:
+    """Return where the one range that is asked for begins and ends; None for the whole file."""
+    match = re.fullmatch(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", header)
+    if not match or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return max(0, size - int(match[2])), size
+    if match[2] and int(match[2]) < int(match[1]):
+        return None
+    return int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+
+
+def _is_known(etag: str, if_none_match: str) -> bool:
+    known = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
+    return "*" in known or f'"{etag}"' in known
 
 
 # The server itself: is it well, what does it have, what has it done.
@@ -300,7 +371,7 @@ async def health(request: Request) -> Response:
     service = _service(request)
     if not service.is_ready:
         service.check_health()  # at once, not behind those who wait for the model
-    await service.search_executor(service.check_health)
+    await service.check_state(service.check_health)
     return json_response({"status": "ok"})
 
 
@@ -355,7 +426,7 @@ async def session() -> Response:
 async def metrics(request: Request) -> Response:
     """Return counters and gauges for Prometheus."""
     service = _service(request)
-    text = await service.search_executor(service.metrics.text)
+    text = await service.check_state(service.metrics.text)
     return Response(text, media_type=service.metrics.media_type)
 
 

@@ -16,7 +16,7 @@ from soutu.types import IndexState, Query, Variant
 
 MAX_HITS = 1000  # in one answer
 MAX_STREAMED_HITS = 100_000
-MAX_QUERY_LENGTH = 20_000  # characters
+MAX_QUERY_LENGTH = 20_000  # characters, of all texts of a request together
 
 
 def _check_digits(value: object) -> object:
@@ -86,7 +86,10 @@ class VariantInput(BaseModel):
 
 
 class SearchRequest(SearchFields):
-    """Exactly one of ``text``, ``image_id``, ``terms`` and ``image_url``; none beside an upload."""
+    """Exactly one of ``text``, ``image_id``, ``terms`` and ``image_url``; none beside an upload.
+
+    All texts together have at most 20,000 characters.
+    """
 
     model_config = ConfigDict(
         extra="forbid",

@@ -14,15 +14,16 @@ from typing import TypeVar
 
 from starlette.responses import Response
 
-from soutu.errors import SoutuError
+from soutu.errors import BadInput, SoutuError
 from soutu.gallery import Gallery
-from soutu.images.decode import decode
-from soutu.models.batching import BatchingEncoder, TextPrefetcher
+from soutu.indexing.pipeline import ROOM
+from soutu.models.batching import BatchingEncoder, TextPrefetcher, shut_down
 from soutu.models.bundle import cache_folder
 from soutu.query.parser import IMAGE, INDEXED, TEXT, format_query, parse_query, parse_where
 from soutu.search.searcher import PreparedQuery, Searcher, SearchParams
+from soutu.server.decode_pool import DecodePool
 from soutu.server.exceptions import Busy, NotFound, TimedOut
-from soutu.server.media import ThumbnailCache
+from soutu.server.media import GalleryFile, ThumbnailCache
 from soutu.server.metrics import Metrics
 from soutu.server.schemas import SearchRequest
 from soutu.server.serializers import (
@@ -36,6 +37,8 @@ from soutu.server.settings import ServerSettings
 from soutu.store.base import ImageRow
 from soutu.types import Query, Rgb, SearchResult, Term, Variant
 
+MAX_UPLOADS = 32  # that wait, up to 25 MB each
+CLOSE_SECONDS = 1.0  # that searches have to end in
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
@@ -53,13 +56,20 @@ class SearchService:
         self.search_executor = SearchExecutor("search", settings.search_threads, queue, seconds)
         # A page asks for a screenful of thumbnails at once, and for the next one while it waits.
         self.image_executor = SearchExecutor("image", settings.image_threads, queue * 4, seconds)
+        # What clients send or have fetched, and the server's own state: each keeps to itself, so
+        # that a picture that takes long holds up nobody but others who send pictures.
+        self.upload_executor = SearchExecutor(
+            "upload", settings.upload_threads, MAX_UPLOADS, seconds
+        )
+        self.fetch_executor = SearchExecutor("fetch", settings.image_threads, MAX_UPLOADS, seconds)
+        self.status_executor = SearchExecutor("status", 1, queue, seconds)
+        self.decoders = DecodePool()
         self.prefetch = TextPrefetcher(lambda texts: gallery.encoder.encode_texts(texts))
         folder = settings.thumbnails or cache_folder() / "thumbnails"
-        max_pixels = gallery.settings.max_pixels
-        self.thumbnails = ThumbnailCache(folder, settings.thumbnail_bytes, max_pixels)
+        self.thumbnails = ThumbnailCache(folder, settings.thumbnail_bytes, self.to_webp)
         self.metrics = Metrics(self)
         self.started = time.monotonic()
-        self.is_ready = False
+        self.is_ready, self.is_idle = False, True
         self._warm_up_lock = Lock()
         self._warm_up_error: Exception | None = None
 
@@ -69,6 +79,8 @@ class SearchService:
         def load() -> None:
             try:
                 self._warm_up()
+                if self.settings.warm_decoder:
+                    self.decoders.warm_up()
             except SoutuError as error:
                 log.error("%s", error)
             except Exception:
@@ -79,11 +91,15 @@ class SearchService:
         loader.shutdown(wait=False)
 
     def close(self) -> None:
-        """Let requests end, then close the gallery."""
-        self.prefetch.close()
-        self.search_executor.close()
-        self.image_executor.close()
-        self.gallery.close()
+        """Let searches end, then close the gallery; what takes too long is left behind."""
+        end = time.monotonic() + CLOSE_SECONDS
+        self.decoders.close()
+        executors = (self.prefetch, self.search_executor, self.image_executor, self.upload_executor,
+                     self.fetch_executor, self.status_executor)  # fmt: skip
+        busy = [each for each in executors if not each.close(max(0.0, end - time.monotonic()))]
+        self.is_idle = not busy
+        if self.is_idle:
+            self.gallery.close()
 
     def check_health(self) -> None:
         """Raise what keeps the gallery from being searched."""
@@ -97,11 +113,13 @@ class SearchService:
         """Answer a search; ``upload`` is a picture to search by."""
         searcher: Searcher | None = None
         prepared: PreparedQuery | None = None
+        picture = None if upload is None else await self._decode(upload)
+        upload = None
 
         async def prefetch() -> None:
             nonlocal searcher, prepared
             terms = request.terms or ()
-            if upload is not None or not (self.is_ready and (request.text is not None or terms)):
+            if picture is not None or not (self.is_ready and (request.text is not None or terms)):
                 return
             # Neither the index nor another server or model is asked on the event loop.
             if any(term.image_id is not None for term in terms):
@@ -120,7 +138,7 @@ class SearchService:
             if prepared is not None and self.gallery.searcher is searcher:
                 result = self.gallery.run(prepared)
             else:
-                query = self._query(request) if upload is None else self._decode(upload)
+                query = self._query(request) if picture is None else picture
                 result = self.gallery.search_query(query, self._params(request))
             answer = self._answer(result, request.offset, vector=request.vector)
             return ndjson_response(answer) if stream else json_response(answer)
@@ -129,13 +147,14 @@ class SearchService:
 
     async def captions(self, image: int | bytes, k: int, *, vector: bool = False) -> Response:
         """Answer with the captions nearest to an indexed picture, or to an uploaded one."""
+        picture = await self._decode(image) if isinstance(image, bytes) else image
 
         def work() -> Response:
             self.gallery.reload_if_changed()
-            if isinstance(image, bytes):
-                result = self.gallery.captions(self._decode(image), k=k)
+            if not isinstance(picture, int):
+                result = self.gallery.captions(picture, k=k)
             else:
-                result = self.gallery.captions_of(self.image_row(image).paths[0], k=k)
+                result = self.gallery.captions_of(self.image_row(picture).paths[0], k=k)
             return json_response(self._answer(result, vector=vector))
 
         return await self.run(work)
@@ -159,6 +178,28 @@ class SearchService:
     async def run_image(self, work: Callable[[], _T]) -> _T:
         """Run ``work`` in a thread that reads pictures, once the gallery is open."""
         return await self.image_executor(lambda: self._run_when_open(work))
+
+    async def fetch(self, url: str) -> bytes:
+        """Return the picture at an address; BadInput where none is ever asked."""
+        fetch = self.settings.fetch
+        if fetch is None:
+            raise BadInput("server-no-fetch")
+        return await self.fetch_executor(lambda: fetch(url))
+
+    async def check_state(self, work: Callable[[], _T]) -> _T:
+        """Run ``work``, which tells how the server is, beside all searches."""
+        return await self.status_executor(work)
+
+    def to_webp(self, file: GalleryFile, side: int, quality: int) -> bytes:
+        """Return a file of the gallery as WebP; BadImage as ``decode``."""
+        return self.decoders.webp(
+            file.read(),
+            file.path.name,
+            side=side,
+            quality=quality,
+            max_pixels=self.gallery.settings.max_pixels,
+            seconds=self.settings.seconds,
+        )
 
     def image_row(self, image_id: int) -> ImageRow:
         """Return the row of an image that has a path; NotFound for all others."""
@@ -218,8 +259,18 @@ class SearchService:
         parse_query(raw)  # raises where no term speaks for anything
         return Query(raw, tuple(terms))
 
-    def _decode(self, upload: bytes) -> Rgb:
-        return decode(upload, max_pixels=self.settings.upload_pixels, name="(upload)").rgb
+    async def _decode(self, upload: bytes) -> Rgb:
+        def work() -> Rgb:
+            info, settings = self.gallery.encoder.info, self.settings
+            return self.decoders.fit(
+                upload,
+                info,
+                min_side=int(ROOM * info.image_size),
+                max_pixels=settings.upload_pixels,
+                seconds=settings.decode_seconds,
+            )
+
+        return await self.upload_executor(lambda: self._run_when_open(work))
 
     def _answer(self, result: SearchResult, offset: int = 0, *, vector: bool = False) -> Json:
         store = self.gallery.searcher.store
@@ -284,9 +335,9 @@ class SearchExecutor:
             if not submitted:
                 self._release()
 
-    def close(self) -> None:
-        """Wait for what runs; drop what waits."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, seconds: float = 20.0) -> bool:
+        """Wait for what runs, drop what waits; return whether all has ended in time."""
+        return shut_down(self._pool, seconds)
 
     def _release(self, _: object = None) -> None:
         with self._lock:

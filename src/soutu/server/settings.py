@@ -44,8 +44,12 @@ class ServerSettings:
         Requests that may wait for a thread.
     seconds
         What a request may take.
-    upload_pixels
-        The most that an uploaded picture may have.
+    upload_threads
+        Uploaded pictures that are decoded at a time, each in a process of its own.
+    upload_pixels, decode_seconds
+        The most that an uploaded picture may have, and may take to decode.
+    warm_decoder
+        Whether to start such a process before a picture comes.
     thumbnails, thumbnail_bytes
         The folder that holds thumbnails (None: in the user's cache), and their most bytes.
     fetch
@@ -57,7 +61,10 @@ class ServerSettings:
     image_threads: int = 4
     queue: int = 256
     seconds: float = 20.0
+    upload_threads: int = max(1, (os.cpu_count() or 1) // 2)
     upload_pixels: int = 50_000_000
+    decode_seconds: float = 10.0
+    warm_decoder: bool = False
     thumbnails: Path | None = None
     thumbnail_bytes: int = 1_000_000_000
     fetch: Callable[[str], bytes] | None = None
