@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 @click.option("--rebuild", is_flag=True, help="Rebuild the index, even if it is damaged.")
 @click.option("--retry", is_flag=True, help="Read again what could not be read before.")
 @click.option("--watch", is_flag=True, help="Keep running and index whenever something changes.")
-@click.option("--max-pixels", type=int, metavar="N", help="Skip larger pictures.")
+@click.option(
+    "--max-pixels", type=int, metavar="N", help="Skip pictures of which more would be decoded."
+)
 @click.option("--workers", type=int, metavar="N", help="Decoding threads, or Ray's encoders.")
 @click.option("--batch", type=int, metavar="N", help="Pictures per batch.")
 @click.option(

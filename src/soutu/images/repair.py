@@ -8,6 +8,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from io import BytesIO
 from os import urandom
+from struct import error as StructError
 from struct import unpack_from
 
 from PIL import JpegImagePlugin
@@ -83,6 +84,23 @@ def _last_scan(data: bytes) -> tuple[int, int, bool] | None:
         return None
     following = _MARKER.search(data, scan)
     return scan, following.start() if following else len(data), progressive
+
+
+def is_sequential(data: bytes) -> bool:
+    """Whether a JPEG has one scan of all its colours, which is decoded as it is read."""
+    position, components = 2, 0
+    with suppress(StructError, IndexError):
+        while data[position] == 0xFF:
+            kind = data[position + 1]
+            if kind == 0xDA:
+                return data[position + 4] == components
+            if 0xC0 <= kind <= 0xCF and kind not in _NO_FRAME:
+                if kind in _PROGRESSIVE:
+                    return False
+                components = data[position + 9]
+            filler = kind == 0xFF
+            position += 1 if filler else 2 + unpack_from(">H", data, position + 2)[0]
+    return False
 
 
 def _filling(filler: bytes, restart: int) -> bytes:

@@ -28,7 +28,8 @@ Failure: TypeAlias = tuple[int, int, BadImage]
 Failures: TypeAlias = dict[str, Failure]
 _FAILURES = "unreadable"  # the key in the store
 _LASTING = frozenset(
-    {"image-unknown", "image-truncated", "image-damaged", "image-too-large", "image-file-too-large"}
+    {"image-unknown", "image-truncated", "image-damaged", "image-too-large", "image-bomb"}
+    | {"image-file-too-large"}
 )
 """Errors that come of a file's content alone."""
 
