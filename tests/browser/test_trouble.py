@@ -32,7 +32,7 @@ def test_signing_in(visit, locked):
     assert found(page) == 50
     assert page.locator("#signin[open]").count() == 0
     until(page, "[...document.querySelectorAll('.card img')].some(one => one.naturalWidth)")
-    cookie = next(one for one in page.context.cookies() if one["name"] == "soutu_session")
+    cookie = next(one for one in page.context.cookies() if one["name"].startswith("soutu_session_"))
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
     page.reload()

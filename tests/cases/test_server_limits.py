@@ -95,3 +95,12 @@ def test_a_search_whose_hits_were_cut_is_replayed(demo_indexed, tmp_path, monkey
     assert soutu("search", "灰猫", "-g", folder, "-k", 30)[0] == 0
     code_, out, err = soutu("replay", "-g", folder)
     assert (code_, "1" in out + err) == (0, True), out + err
+
+
+def test_patterns_of_filters_are_not_kept_for_good(api):
+    from soutu.store.sqlite import filters
+
+    for number in range(200):
+        where = f"caption ~ '{number}*" + "?" * 5000 + "'"
+        assert ask(api, text="cat", where=where).status_code == 200
+    assert 0 < filters._pattern.cache_info().currsize <= 64

@@ -28,6 +28,8 @@ PORT = 8765
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Accept this host name too.")
 @click.option("--rate", type=click.FloatRange(0), metavar="N",
               help="Searches per second and address (20; no limit on loopback).")  # fmt: skip
+@click.option("--trusted-proxy", multiple=True, metavar="ADDRESS",
+              help="Believe X-Forwarded-For and -Proto of this address or network.")  # fmt: skip
 @click.option("--fetch-urls", is_flag=True, help="Fetch pictures from public URLs for searches.")
 @index_option
 @model_option
@@ -40,6 +42,7 @@ def serve(
     no_auth: bool,
     allow_host: tuple[str, ...],
     rate: float | None,
+    trusted_proxy: tuple[str, ...],
     fetch_urls: bool,
     **flags: object,
 ) -> None:
@@ -49,6 +52,7 @@ def serve(
     from soutu.server.auth import is_loopback, token_for
 
     token = token_for(host, token_file, open_to_all=no_auth)
+    _check_proxies(trusted_proxy)
     flags["gallery"] = folder
     with open_gallery(flags, "server") as gallery:
         if store_type(gallery.location).read_meta(gallery.location, "root") is None:
@@ -62,16 +66,18 @@ def serve(
         from soutu.server.url_fetch import UrlFetcher
 
         per_second = rate if rate is not None else 0.0 if is_loopback(host) else 20.0
-        guard = GuardSettings(token, allow_host, per_second)
+        revocations = gallery.home / "signed-out"
+        guard = GuardSettings(token, revocations, trusted_proxy, allow_host, per_second)
         fetch = UrlFetcher() if fetch_urls else None
         options = ServerSettings(guard, fetch=fetch, warm_decoder=True)
         socket = listen(host, port)
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{socket.getsockname()[1]}"
-        token_note = tr("serving-token") if token else ""
+        is_local = is_loopback(host)
+        note = tr("serving-token" if token else "serving-open" if is_local else "serving-all")
 
         def ready() -> None:
-            click.echo(tr("serving", folder=gallery.root, url=url) + token_note, err=True)
+            click.echo(tr("serving", folder=gallery.root, url=url) + note, err=True)
 
         is_idle = True
         with suppress(KeyboardInterrupt):
@@ -80,3 +86,15 @@ def serve(
             click.echo(tr("served"), err=True)
             os._exit(0)
     click.echo(tr("served"), err=True)
+
+
+def _check_proxies(proxies: tuple[str, ...]) -> None:
+    from ipaddress import ip_network
+
+    from soutu.errors import BadInput
+
+    for proxy in proxies:
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError:
+            raise BadInput("proxy-address", text=proxy) from None

@@ -67,6 +67,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         openapi_url=f"{API}/openapi.json",
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # they would be built from the header Host
         lifespan=lifespan,
         responses=dict.fromkeys(STATUSES, error),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import stat
 import time
@@ -14,11 +15,13 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from soutu.errors import BadConfig
+from soutu.fs import atomic_write
 
 VARIABLE = "SOUTU_TOKEN"
 MIN_TOKEN_LENGTH, MAX_TOKEN_LENGTH = 16, 500
 COOKIE = "soutu_session"
 COOKIE_SECONDS = 30 * 24 * 3600
+MAX_REVOCATIONS = 1000
 
 
 def token_for(
@@ -66,23 +69,76 @@ def is_token(text: str, token: str) -> bool:
     return hmac.compare_digest(*sides)
 
 
-def sign_cookie(token: str, expires: int) -> str:
-    """Make a session's cookie: when it expires, and an HMAC of that under the token.
+def cookie_name(port: int | None) -> str:
+    """Return the name of a session's cookie: browsers send it to every port of a host."""
+    return f"{COOKIE}_{port}" if port else COOKIE
 
-    Nothing is stored, so it is good at every server with this token, and a new token ends all
-    sessions.
+
+def sign_cookie(token: str, expires: int, session: str | None = None) -> str:
+    """Make a session's cookie: when it expires, a number, and an HMAC of both under the token.
+
+    So it is good at every server with this token, and a new token ends all sessions. What is stored
+    is only which of them were signed out (``Revocations``).
     """
-    seal = hmac.new(_encode(token), f"{COOKIE}:{expires}".encode(), hashlib.sha256)
-    return f"{expires}.{seal.hexdigest()}"
+    body = f"{expires}.{session or secrets.token_hex(8)}"
+    seal = hmac.new(_encode(token), f"{COOKIE}:{body}".encode(), hashlib.sha256)
+    return f"{body}.{seal.hexdigest()}"
 
 
 def is_valid_cookie(cookie: str, token: str) -> bool:
     """Whether ``sign_cookie`` made it with this token, and it has not expired."""
-    expires = cookie.partition(".")[0]
-    if not (expires.isascii() and expires.isdecimal() and len(expires) < 20):
+    match = re.fullmatch(r"([0-9]{1,18})\.([0-9a-f]{16})\.[0-9a-f]{64}", cookie)
+    if not match:
         return False
-    signed = sign_cookie(token, int(expires))
-    return hmac.compare_digest(_encode(cookie), signed.encode()) and int(expires) > time.time()
+    signed = sign_cookie(token, int(match[1]), match[2])
+    return hmac.compare_digest(cookie, signed) and int(match[1]) > time.time()
+
+
+class Revocations:
+    """Sessions that were signed out before they expired, kept in ``file`` (0600) if there is one.
+
+    Beyond ``MAX_REVOCATIONS`` all sessions that expire before the last of them are ended.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file, self._floor = file, 0
+        self._sessions: set[str] = set()
+        if file is not None:
+            with suppress(OSError, ValueError):
+                lines = file.read_text("ascii").split()
+                self._floor = max(
+                    (int(line[1:]) for line in lines if line.startswith("<")), default=0
+                )
+                self._sessions = {line for line in lines if not line.startswith("<")}
+        self._forget()
+
+    def __contains__(self, cookie: str) -> bool:
+        """Whether a valid cookie was signed out."""
+        body = cookie.rpartition(".")[0]
+        return body in self._sessions or _expiry(body) <= self._floor
+
+    def add(self, cookie: str) -> None:
+        """Sign a valid cookie out."""
+        self._sessions.add(cookie.rpartition(".")[0])
+        self._forget()
+        if self._file is None:
+            return
+        lines = [f"<{self._floor}", *sorted(self._sessions)]
+        # On a disk that is full or read-only it holds until the server ends.
+        with suppress(OSError), atomic_write(self._file, private=True, durable=False) as output:
+            output.write("\n".join(lines).encode() + b"\n")
+
+    def _forget(self) -> None:
+        now = time.time()
+        self._sessions = {each for each in self._sessions if _expiry(each) > now}
+        if len(self._sessions) > MAX_REVOCATIONS:
+            self._floor = max(map(_expiry, self._sessions))
+            self._sessions = set()
+
+
+def _expiry(body: str) -> int:
+    expires = body.partition(".")[0]
+    return int(expires) if expires.isascii() and expires.isdecimal() and len(expires) < 19 else 0
 
 
 def _read_token(file: Path) -> str:

@@ -10,16 +10,22 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from http.cookies import CookieError, SimpleCookie
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, Request, cookie_parser
 from starlette.responses import JSONResponse, Response
 
-from soutu.server.auth import COOKIE, COOKIE_SECONDS, is_token, is_valid_cookie, sign_cookie
+from soutu.server.auth import (
+    COOKIE_SECONDS,
+    Revocations,
+    cookie_name,
+    is_token,
+    is_valid_cookie,
+    sign_cookie,
+)
 from soutu.server.exceptions import (
     Busy,
     Forbidden,
@@ -83,10 +89,11 @@ SECURITY_HEADERS = {
 def add_middleware(app: ASGIApp, guard: GuardSettings) -> ASGIApp:
     """Put ``app`` behind all checks; ``SecurityHeaders`` is the outermost."""
     app = RateLimit(app, guard.rate)
-    app = SessionAuth(app, guard.token)
+    app = SessionAuth(app, guard.token, Revocations(guard.revocations))
     app = BodyLimit(app, guard.body_bytes, guard.body_seconds)  # that of a sign-in, too
     app = HostCheck(app, guard.hosts, any_host=bool(guard.token))
-    return SecurityHeaders(app)
+    app = SecurityHeaders(app)
+    return ProxyHeaders(app, guard.proxies) if guard.proxies else app
 
 
 class Middleware(ABC):
@@ -108,6 +115,37 @@ class Middleware(ABC):
     @abstractmethod
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or have the app answer it."""
+
+
+class ProxyHeaders(Middleware):
+    """Believes what proxies that are trusted say of who asks, and whether over TLS.
+
+    Each adds the address that it was asked from at the end of ``X-Forwarded-For``: the last that is
+    no trusted proxy's is the client's; what stands before it, the client may have made up.
+    """
+
+    def __init__(self, app: ASGIApp, proxies: Sequence[str]) -> None:
+        super().__init__(app)
+        self._networks = [ip_network(proxy, strict=False) for proxy in proxies]
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = _parse_address(str(scope["client"][0])) if scope.get("client") else None
+        if client is not None and self._is_trusted(client):
+            headers = Headers(scope=scope)
+            for entry in reversed(",".join(headers.getlist("x-forwarded-for")).split(",")):
+                address = _parse_address(entry.strip())
+                if address is None:
+                    break
+                client = address
+                if not self._is_trusted(address):
+                    break
+            scheme = headers.get("x-forwarded-proto", "").split(",")[-1].strip().lower()
+            scope = {**scope, "client": (str(client), 0)}
+            scope["scheme"] = scheme if scheme in ("http", "https") else scope["scheme"]
+        await self._app(scope, receive, send)
+
+    def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._networks)
 
 
 class SecurityHeaders(Middleware):
@@ -151,6 +189,9 @@ class HostCheck(Middleware):
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 and (hosts or scope.get("http_version") == "1.1"):
+            raise HttpError("guard-hosts", count=len(hosts))  # whoever stands between read another
         host, origin = headers.get("host", ""), headers.get("origin", "")
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
@@ -184,9 +225,9 @@ class HostCheck(Middleware):
 class SessionAuth(Middleware):
     """Lets through who shows the token, or the cookie that ``POST /api/v1/session`` gave for it."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, revocations: Revocations) -> None:
         super().__init__(app)
-        self._token = token
+        self._token, self._revocations = token, revocations
         self._tries = TokenBuckets(TRIES_PER_SECOND, TOKEN_TRIES)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,8 +247,11 @@ class SessionAuth(Middleware):
         if request.method == "POST":
             return await self._sign_in(request)
         if request.method == "DELETE":
+            if self._token and (cookie := self._valid_cookie(request.scope)):
+                self._revocations.add(cookie)
             response = Response(status_code=204)
-            response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+            name = cookie_name(_port(request.scope))
+            response.delete_cookie(name, path="/", httponly=True, samesite="strict")
             return response
         if request.method not in ("GET", "HEAD"):
             raise NotAllowed("guard-session-method", method=request.method[:20])
@@ -230,9 +274,10 @@ class SessionAuth(Middleware):
         if self._token:
             self._check_token(token, request.scope)
             cookie = sign_cookie(self._token, int(time.time()) + COOKIE_SECONDS)
+            name, secure = cookie_name(_port(request.scope)), request.url.scheme == "https"
             response.set_cookie(
-                COOKIE, cookie, COOKIE_SECONDS, path="/", httponly=True, samesite="strict",
-                secure=request.url.scheme == "https",
+                name, cookie, COOKIE_SECONDS, path="/", httponly=True, samesite="strict",
+                secure=secure,
             )  # fmt: skip
         return response
 
@@ -244,20 +289,26 @@ class SessionAuth(Middleware):
         if scheme.lower() == "bearer":
             self._check_token(token.strip(), scope)
             return True
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and is_valid_cookie(cookie.value, self._token)
+        return bool(self._valid_cookie(scope))
+
+    def _valid_cookie(self, scope: Scope) -> str:
+        """Return the cookie of a session that goes on, "" for none."""
+        cookies = cookie_parser("; ".join(Headers(scope=scope).getlist("cookie")))
+        cookie = cookies.get(cookie_name(_port(scope)), "")
+        is_valid = is_valid_cookie(cookie, self._token) and cookie not in self._revocations
+        return cookie if is_valid else ""
 
     def _check_token(self, token: str, scope: Scope) -> None:
-        """Whoever has guessed wrong too often is not told whether the next guess is right."""
+        """Let the right token in, always; of wrong ones, an address may send so many.
+
+        An address may be that of a proxy, or a household's: who guesses there keeps nobody out.
+        """
+        if is_token(token, self._token):
+            return
         network = client_network(scope)
-        if wait := self._tries.wait(network):
+        if wait := self._tries.take(network):
             raise TooManyRequests("guard-tries", retry_after=math.ceil(wait))
-        if not is_token(token, self._token):
-            self._tries.take(network)
-            raise Unauthorized("guard-token-wrong")
+        raise Unauthorized("guard-token-wrong")
 
 
 class RateLimit(Middleware):
@@ -402,13 +453,28 @@ def client_network(scope: Scope) -> str:
     """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
     client = scope.get("client")
     address = str(client[0]) if client else ""
-    try:
-        known = ip_address(address.split("%")[0])
-    except ValueError:
-        return address
+    known = _parse_address(address)
     if not isinstance(known, IPv6Address):
-        return address
-    return str(known.ipv4_mapped or int(known) >> 64)
+        return address if known is None else str(known)
+    return str(int(known) >> 64)
+
+
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Read an address as proxies write it: with a port or without, IPv4 within IPv6 as IPv4."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.split("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _port(scope: Scope) -> int | None:
+    server = scope.get("server")
+    return server[1] if server else None
 
 
 def _admit(scope: Scope) -> None:

@@ -16,6 +16,10 @@ class GuardSettings:
     ----------
     token
         Who has it may ask; "" for everyone.
+    revocations
+        The file that holds the sessions that were signed out; None: until the server ends.
+    proxies
+        Addresses and networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
     hosts
         Names that the server may be called by, beside addresses and localhost.
     rate
@@ -25,6 +29,8 @@ class GuardSettings:
     """
 
     token: str = ""
+    revocations: Path | None = None
+    proxies: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     rate: float = 0.0
     body_bytes: int = 25_000_000

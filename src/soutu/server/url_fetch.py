@@ -21,7 +21,9 @@ from soutu.version import VERSION
 
 MAX_REDIRECTS = 3
 HEADERS = {"Accept": "image/*", "User-Agent": f"soutu/{VERSION}"}
+GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that was ever assigned; the rest means other things
 NAT64 = IPv6Network("64:ff9b::/96")  # an IPv4 address lies in its last 32 bits
+ISATAP = (0x5EFE, 0x0200_5EFE)  # likewise, behind these
 
 Address: TypeAlias = "IPv4Address | IPv6Address"
 
@@ -29,10 +31,11 @@ Address: TypeAlias = "IPv4Address | IPv6Address"
 def is_public(address: Address) -> bool:
     """Whether an address is on the internet, also once a gateway has unpacked it."""
     if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner and not is_public(inner):
+        last = IPv4Address(int(address) & 0xFFFFFFFF)
+        if address.ipv4_mapped or address in NAT64:
+            return is_public(last)
+        inner = address.sixtofour or (last if int(address) >> 32 & 0xFFFFFFFF in ISATAP else None)
+        if address not in GLOBAL_UNICAST or (inner and not is_public(inner)):
             return False
     return address.is_global and not address.is_multicast
 

@@ -6,7 +6,7 @@ import fnmatch
 import os
 import re
 import sqlite3
-from functools import cache
+from functools import lru_cache
 from unicodedata import normalize
 
 import numpy as np
@@ -130,6 +130,6 @@ def _match(operation: str, value: bytes | str | None, raw_pattern: bytes) -> boo
     return pattern in text if operator == "contains" else text == pattern
 
 
-@cache
+@lru_cache(64)  # each may take 150 kB, and any client may send patterns
 def _pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
