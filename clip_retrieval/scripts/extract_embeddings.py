@@ -46,7 +46,8 @@ def extract(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=DEFAULT, help=f"{DEFAULT}, or {EMBEDDED}: built in")
+    embedded = " or ".join(EMBEDDED)
+    parser.add_argument("--model", default=DEFAULT, help=f"{DEFAULT}, or built in: {embedded}")
     parser.add_argument("--pretrained", help="a checkpoint file or open_clip's tag (PyTorch)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, coreml")
     parser.add_argument("--encoding", help="of captions.csv, if it is not UTF-8")

@@ -290,7 +290,7 @@ def installed_models() -> tuple[str, ...]:
     """Return the names of the models on this machine."""
     from soutu.models.download import list_installed
 
-    return (EMBEDDED, *list_installed())
+    return (*EMBEDDED, *list_installed())
 
 
 def pull_model(

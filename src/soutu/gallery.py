@@ -35,7 +35,7 @@ from soutu.factory import (
     user_lexicon,
 )
 from soutu.fs import DATABASE, HOME, absolute, find_home
-from soutu.models.bundle import DEFAULT
+from soutu.models.bundle import default_model
 from soutu.query.expansion import CHOSEN
 from soutu.query.parser import parse_query
 from soutu.search.calibration import BASELINE_KEY, baseline_from_json
@@ -211,10 +211,15 @@ class Gallery:
 
     @cached_property
     def model(self) -> str:
-        """The model's name: the one asked for, else the gallery's own, else the default."""
+        """The model's name: the one asked for, else the gallery's own, else ``default_model()``."""
         if self._own_encoder is not None:
             return self._own_encoder.info.name
-        return self.settings.model or self._get_meta("model") or DEFAULT
+        return self.settings.model or self._get_meta("model") or default_model()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is an index."""
+        return self._get_meta("root") is not None
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -816,7 +821,7 @@ class Gallery:
 
     def _require_index(self) -> None:
         """Raise before a model is looked for: without an index no model would help."""
-        if self._own_store is None and self._get_meta("root") is None:
+        if self._own_store is None and not self.exists:
             raise missing_index_error(self.location, self.root)
 
     def _check_root(self) -> None:

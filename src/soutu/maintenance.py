@@ -21,7 +21,7 @@ from soutu.factory import (
     store_type,
 )
 from soutu.fs import REBUILD, make_private_folder, write_lock
-from soutu.models.bundle import DEFAULT, cache_folder
+from soutu.models.bundle import cache_folder, default_model
 from soutu.models.download import verify
 from soutu.search.calibration import (
     BASELINE_KEY,
@@ -367,4 +367,4 @@ def _recognise_model(home: Path) -> str:
                 return name
     if folders:
         raise BadInput("rebuild-model", home=home)
-    return DEFAULT
+    return default_model()

@@ -29,6 +29,7 @@ def blocks(page: str, language: str) -> list[str]:
 def desk(tmp_path):
     """A folder as a reader has it: photos, the workspace, soutu and python on the PATH."""
     shutil.copytree(ROOT / "clip_retrieval" / "data", tmp_path / "photos")
+    shutil.copytree(tmp_path / "photos" / "images", tmp_path / "Pictures")
     shutil.copytree(
         ROOT / "clip_retrieval",
         tmp_path / "clip_retrieval",
@@ -60,7 +61,7 @@ def run(desk: Path, script: str) -> str:
 @pytest.mark.parametrize("page", READMES)
 def test_console_commands_run(desk, page):
     found = blocks(page, "console")
-    assert len(found) == 2
+    assert len(found) == 3
     for block in found:
         commands = [line.removeprefix("$ ") for line in block.splitlines()]
         assert all(line.startswith("$ ") for line in block.splitlines())

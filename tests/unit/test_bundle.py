@@ -78,7 +78,7 @@ def test_a_description_that_is_no_json_is_named(bundle_folder):
 def test_unknown_names_and_folders_name_the_cure():
     with pytest.raises(MissingModel, match="tiny"):
         open_model("no-such-model")
-    with pytest.raises(MissingModel, match="--model tiny"):
+    with pytest.raises(MissingModel, match="--model photo"):
         open_model("./no/such/folder")
 
 

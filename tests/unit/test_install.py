@@ -106,7 +106,7 @@ def test_what_the_hub_refuses_is_told_with_the_cure(hub, status, kind, said, mon
     hub.status = status
     with pytest.raises(kind) as caught:
         pull(DEFAULT)
-    for word in (said, REPOSITORY, "--model tiny"):
+    for word in (said, REPOSITORY, "--model photo"):
         assert word in str(caught.value)
     assert list_installed() == ()
 
@@ -124,7 +124,7 @@ def test_no_network_names_the_cure(monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
         with pytest.raises(MissingModel) as caught:
             open_model(DEFAULT)
-    for word in ("--model tiny", "HF_ENDPOINT", str(models_folder() / DEFAULT)):
+    for word in ("--model photo", "HF_ENDPOINT", str(models_folder() / DEFAULT)):
         assert word in str(caught.value)
     assert not (models_folder() / DEFAULT).exists()
 
@@ -158,7 +158,7 @@ def test_installing_again_replaces_what_was_there(bundle_folder, tmp_path):
 
 def test_offline_nothing_is_asked_and_the_cure_is_told(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(MissingModel, match="--model tiny"):
+    with pytest.raises(MissingModel, match="--model photo"):
         pull(DEFAULT)
     assert hub.requests == []
 

@@ -75,10 +75,10 @@ def test_a_file_that_is_no_image_is_refused(model, tmp_path):
 
 def test_models_are_listed(monkeypatch, tmp_path):
     monkeypatch.setenv("SOUTU_MODELS", str(tmp_path))
-    assert soutu.list_models(installed=True) == ["tiny"]
+    assert soutu.list_models(installed=True) == ["photo", "tiny"]
     known = soutu.list_models()
     assert known == sorted(known)
-    assert {"tiny", "ViT-B-32"} <= set(known) <= {"tiny", *load_catalog()}
+    assert {"tiny", "ViT-B-32"} <= set(known) <= {"photo", "tiny", *load_catalog()}
 
 
 def test_the_example_runs():

@@ -132,7 +132,7 @@ def test_the_default_model_is_vit_b_32_and_its_absence_names_tiny(extracted, mon
     done = run(extracted, "extract_embeddings")
     assert done.returncode == 3
     assert "ViT-B-32" in done.stderr
-    assert "--model tiny" in done.stderr
+    assert "--model photo" in done.stderr
 
 
 def test_all_three_take_a_device_and_refuse_one_that_is_not_there(extracted):

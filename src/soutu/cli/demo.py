@@ -11,7 +11,7 @@ import click
 from soutu.cli.render import sanitize, show_result
 from soutu.i18n import tr
 from soutu.images.scan import demo_data, sample_queries
-from soutu.models.bundle import EMBEDDED
+from soutu.models.bundle import DEMO, PHOTO
 
 PICTURE = "images/005.jpg"
 
@@ -31,9 +31,9 @@ def _play(folder: Path) -> int:
 
     shutil.copytree(demo_data() / "images", folder / "images", dirs_exist_ok=True)
     shutil.copyfile(demo_data() / "captions.csv", folder / "captions.csv")
-    with Gallery.open(folder, model=EMBEDDED, index=folder / ".soutu") as gallery:
+    with Gallery.open(folder, model=DEMO, index=folder / ".soutu") as gallery:
         report = gallery.index(folder / "captions.csv")
-        click.echo(tr("demo-indexed", found=report.files, model=gallery.model))
+        click.echo(tr("demo-indexed", found=report.files, model=gallery.model, photo=PHOTO))
         right = 0
         queries = sample_queries()
         for query, answers in queries:

@@ -161,7 +161,7 @@ def _evaluate_variants(
     from soutu.evaluation.vectors import EncodeOptions
     from soutu.factory import build_encoder, build_expander, load_tuned_params
     from soutu.indexing.pipeline import IndexOptions
-    from soutu.models.bundle import DEFAULT
+    from soutu.models.bundle import default_model
     from soutu.settings import load_settings
 
     evaluations: dict[str, Evaluation] = {}
@@ -176,7 +176,7 @@ def _evaluate_variants(
                 runs = target / folder_of(number, variant.name)
                 runs.mkdir()
             config = load_settings(None, {**flags, **variant.settings})
-            model = config.model or DEFAULT
+            model = config.model or default_model()
             if model not in encoders:
                 encoders[model] = build_encoder(model, config.device)
             options = EncodeOptions(
@@ -361,7 +361,7 @@ def _tune(
     from soutu.evaluation.tuning import tune
     from soutu.evaluation.vectors import EncodeOptions
     from soutu.factory import build_encoder, build_expander
-    from soutu.models.bundle import DEFAULT
+    from soutu.models.bundle import default_model
     from soutu.settings import load_settings
 
     config = load_settings(None, {**flags, "expand": True})
@@ -369,7 +369,7 @@ def _tune(
     def expander(weights: Weights) -> Expander | None:
         return build_expander(config, weights=weights)
 
-    encoder = build_encoder(config.model or DEFAULT, config.device)
+    encoder = build_encoder(config.model or default_model(), config.device)
     with TemporaryDirectory(prefix="soutu-tune-") as temp, progress_bar("eval-encoding") as bar:
         options = EncodeOptions(
             fusion=config.fusion, device=config.device, work=work or Path(temp), progress=bar

@@ -23,6 +23,7 @@ from soutu.cli.render import sanitize, show_json
 from soutu.errors import MissingModel, SoutuError
 from soutu.fs import DATABASE
 from soutu.i18n import prefer_language, tr
+from soutu.models.bundle import PHOTO
 
 MAX_ENDINGS = 8  # are named
 
@@ -96,11 +97,13 @@ def index(
         return
     with open_gallery(flags) as gallery:
         if watch:
+            _tell_model(gallery)
             _watch(gallery, captions, encoding, as_json=as_json)
             return
         if rebuild:
             _rebuild(gallery, captions, encoding, as_json=as_json)
             return
+        _tell_model(gallery)
         with progress_bar("embedding" if ray else "indexing") as progress:
             report = gallery.index(
                 captions, encoding=encoding, retry=retry, progress=progress, engine=ray
@@ -206,6 +209,12 @@ def _show_changes(gallery: Gallery, *, as_json: bool) -> None:
     names = ("encode", "renamed", "removed", "duplicates", "unreadable")
     counts = {name: len(getattr(plan, name)) for name in names}
     click.echo(tr("index-plan", folder=gallery.root, found=plan.files, **counts), err=True)
+
+
+def _tell_model(gallery: Gallery) -> None:
+    """Say which model a new gallery gets where nobody has named one."""
+    if not gallery.settings.model and not gallery.exists and gallery.model == PHOTO:
+        click.echo(tr("index-model-photo", model=PHOTO), err=True)
 
 
 def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False) -> Flags:

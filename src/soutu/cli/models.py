@@ -46,6 +46,7 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """List known models, what they cost, and which read Chinese · 列出模型"""
     from soutu.factory import installed_models
+    from soutu.models.bundle import EMBEDDED
     from soutu.models.catalog import load_catalog
 
     installed, catalog = {*installed_models()}, load_catalog()
@@ -73,7 +74,8 @@ def list_models(as_json: bool) -> None:
             "✓" if entry.name in installed else "",
         )
     show_table(table, width=120)
-    if others := ", ".join(sorted(installed - {*catalog})):
+    click.echo(tr("models-embedded"))
+    if others := ", ".join(sorted(installed - {*catalog, *EMBEDDED})):
         click.echo(tr("models-others", names=others))
     click.echo(tr("models-hint"))
 

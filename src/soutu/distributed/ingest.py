@@ -26,7 +26,7 @@ from soutu.images.scan import ImageFile
 from soutu.indexing.diff import diff, first_files, load_failures
 from soutu.indexing.indexer import encode_captions
 from soutu.models.base import Encoder
-from soutu.models.bundle import DEFAULT
+from soutu.models.bundle import default_model
 from soutu.settings import Settings, load_settings
 from soutu.store.base import NewCaption, NewImage, VectorStore, Writer
 from soutu.types import Floats
@@ -127,7 +127,7 @@ class RayEngine:
         config = load_settings(home, settings)
         if home is None:
             assert self.shards is not None, "shards or an index, or nothing would be left"
-            self._embed(source, self.shards, config.model or DEFAULT, config, progress)
+            self._embed(source, self.shards, config.model or default_model(), config, progress)
             return None
         root = home  # keys begin with the names of files in it
         if not is_remote(source.path):

@@ -27,8 +27,10 @@ from typing import Any
 from soutu.errors import BadConfig, MissingModel
 from soutu.types import ModelInfo
 
-DEFAULT = "ViT-B-32"
-EMBEDDED = "tiny"
+DEFAULT = "ViT-B-32"  # of the reference workspace, and of new galleries where it is installed
+PHOTO, DEMO = "photo", "tiny"
+EMBEDDED = (PHOTO, DEMO)
+"""The models inside the package: for photographs, and for the drawn scenes of demo and tests."""
 CONFIG = "config.json"
 CARD_FILE = "soutu.json"
 _CLIP_VOCABULARY = 49408  # of CLIP's own byte pairs, which come with a text cleaning of their own
@@ -126,6 +128,14 @@ def open_model(name: str) -> Bundle:
 def is_path(name: str) -> bool:
     """Whether a model is given by its folder (``./NAME``) and not by its name."""
     return os.sep in name or name.startswith(".")
+
+
+def default_model() -> str:
+    """Return the model of a new gallery: ViT-B-32 where it is installed, else ``photo``.
+
+    Nothing is downloaded that nobody asked for.
+    """
+    return DEFAULT if (models_folder() / DEFAULT).is_dir() else PHOTO
 
 
 def embedded_folder(name: str) -> Path | None:

@@ -78,7 +78,7 @@ def pull(name: str, *, revision: str | None = None) -> Bundle:
     entry = load_catalog().get(name)
     if entry is None:
         raise MissingModel(
-            "model-unknown", name=name, known=", ".join(sorted({EMBEDDED, *load_catalog()}))
+            "model-unknown", name=name, known=", ".join(sorted({*EMBEDDED, *load_catalog()}))
         )
     if not entry.repositories:
         raise MissingModel("model-no-export", name=name, source=entry.source)
