@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev
 BIN = $(VENV)/bin
+JOBS ?= 2
 # A pipe fails with its first part.
 SHELL = /bin/bash
 .SHELLFLAGS = -o pipefail -c
@@ -32,7 +33,7 @@ demo: $(VENV)/.core
 # What a contributor needs: minutes. All of it, as .ci/run does: make test MARKERS=
 MARKERS = not slow and not browser and not ray and not milvus and not training
 test: $(VENV)/.extras-$(EXTRAS)
-	$(BIN)/python -m pytest -rs -m "$(MARKERS)"
+	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadgroup -m "$(MARKERS)"
 
 # The types of the trainer are torch's, so checking them needs it.
 lint: $(VENV)/.extras-dev,torch

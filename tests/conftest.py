@@ -7,11 +7,18 @@ import shutil
 import signal
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 DIM, SIDE, VOCABULARY = 16, 32, 300
+
+# No test depends on how fast or idle the machine is.
+hypothesis.settings.register_profile(
+    "soutu", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("soutu")
 
 # What `make test` leaves out and .ci/run does not, by where a test is and what it is called.
 MARKERS = {
@@ -21,15 +28,21 @@ MARKERS = {
     "training": re.compile(
         r"/test_(training|exporting|export|model_export|open_clip|rich_scenes|clip)\b|torch|exported"
     ),
-    "slow": re.compile(r"tests/(robustness|compat)/|/test_(ann|readme|compact|judging|tuning)\b"),
+    "slow": re.compile(
+        r"tests/(robustness|compat)/|/test_(ann|bench_search|cli_tune|readme|compact|judging|tuning)\b"
+    ),
 }
+ALONE = ("ray", "milvus", "browser")  # of these, only one file at a time: they fill the machine
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        group = item.nodeid.partition("::")[0]  # a file's tests share its fixtures
         for name, pattern in MARKERS.items():
             if pattern.search(item.nodeid):
                 item.add_marker(name)
+                group = name if name in ALONE else group
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
