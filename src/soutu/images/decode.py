@@ -10,7 +10,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from errno import ENOMEM
 from math import ceil
@@ -39,8 +39,9 @@ from soutu.errors import BadImage, BadInput
 from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
 from soutu.images.bombs import check_cost
 from soutu.images.colour import convert_to_srgb, profile_mode
+from soutu.images.deep_tiff import read_layout, read_pixels, scale_to_eight_bits
 from soutu.images.metadata import CREATION_TIME, exposure_time
-from soutu.images.raw import FULL_SIZE, PREVIEW, TAKEN, develop, is_raw
+from soutu.images.raw import FULL_SIZE, PREVIEW, TAKEN, develop, is_raw, time_taken
 from soutu.images.repair import clean_png, end_jpeg, is_sequential
 from soutu.types import Rgb
 
@@ -185,7 +186,12 @@ def decode(
         if is_raw(data, name):
             image: Image.Image = develop(data, name, max_pixels, min_side)
         else:
-            image = _open_image(data, name)
+            try:
+                image = _open_image(data, name)
+            except SyntaxError:  # Pillow has no mode for it
+                if format_of(data[:64]) != "TIFF":
+                    raise
+                image = _open_deep_tiff(data, name, max_pixels)
         with image:
             width, height = image.size
             full_size = _reduce_jpeg(image, min_side, max_pixels)
@@ -236,13 +242,12 @@ def load_rgb(
 def read_header(data: bytes, name: str) -> ImageHeader:
     """Read what decoding a file's bytes would tell, without decoding them.
 
-    Raw files have to be developed. What cannot be read is no error,
-    it is unknown.
+    Raw files and rare TIFFs have to be decoded all the same. What cannot be read is no error, it is
+    unknown.
     """
     try:
         if is_raw(data, name):
-            decoded = decode(data, name=name)
-            return ImageHeader(decoded.width, decoded.height, decoded.taken)
+            return _decode_header(data, name)
         with _open_image(data, name) as image:
             width, height = image.size
             # Pillow decodes all pixels of a PNG to look for EXIF behind them.
@@ -254,7 +259,15 @@ def read_header(data: bytes, name: str) -> ImageHeader:
                 width, height = height, width
             return ImageHeader(width, height, taken)
     except Exception:  # hostile bytes draw nearly every class of exception
+        if format_of(data[:64]) == "TIFF":
+            with suppress(BadImage):
+                return _decode_header(data, name)
         return ImageHeader(0, 0, "")
+
+
+def _decode_header(data: bytes, name: str) -> ImageHeader:
+    decoded = decode(data, name=name)
+    return ImageHeader(decoded.width, decoded.height, decoded.taken)
 
 
 def format_of(prefix: bytes) -> str | None:
@@ -327,6 +340,18 @@ def _open_image(data: bytes, name: str) -> ImageFile.ImageFile:
     image = reader(io.BytesIO(data))
     if profile:
         image.info["icc_profile"] = profile
+    return image
+
+
+def _open_deep_tiff(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Return the pixels of a TIFF that Pillow has no mode for, upright."""
+    layout = read_layout(data, name)
+    if layout.cost > max_pixels:
+        raise _too_large(name, layout.width, layout.height, max_pixels)
+    image = read_pixels(data, layout)
+    if layout.orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[layout.orientation])
+    image.info |= {TAKEN: time_taken(data), "icc_profile": layout.profile}
     return image
 
 
@@ -460,9 +485,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     """Scale the grey values (height, width) of a deep image to uint8.
 
-    16-bit values map their full range, so that a dark image stays dark. Integers of
-    32 bits and floats have no agreed white: the smallest usual one that holds all
-    values is used, and else the range from the darkest to the brightest value.
+    16-bit values map their full range, so that a dark image stays dark.
     """
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
@@ -471,16 +494,7 @@ def _to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
         if isinstance(key, int):
             grey[values == key] = 255
         return grey
-    numbers = values.astype(np.float32)
-    numbers[~np.isfinite(numbers)] = 0
-    low, high = float(numbers.min()), float(numbers.max())
-    for white in (65535.0,) if image.mode == "I" else (1.0, 255.0, 65535.0):
-        if low >= 0 and high <= white:
-            low, high = 0.0, white
-            break
-    span = (high - low) or 1.0
-    scaled: NDArray[np.uint8] = np.rint((numbers - low) * (255.0 / span)).astype(np.uint8)
-    return scaled
+    return scale_to_eight_bits(values, (65535.0,) if image.mode == "I" else (1.0, 255.0, 65535.0))
 
 
 def _decoding_error(error: Exception, name: str) -> BadImage:

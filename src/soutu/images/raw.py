@@ -78,7 +78,7 @@ def develop(data: bytes, name: str, max_pixels: int, min_side: int | None) -> Im
         image, turned, size = preview, False, preview.size
         image.info[PREVIEW] = True
     image.info[FULL_SIZE] = size[::-1] if turned else size
-    image.info[TAKEN] = _time_taken(data)
+    image.info[TAKEN] = time_taken(data)
     return image
 
 
@@ -99,7 +99,8 @@ def _first_tags(data: bytes) -> dict[int, int]:
     return tags
 
 
-def _time_taken(data: bytes) -> str:
+def time_taken(data: bytes) -> str:
+    """Return when a picture was taken, by the directories of a TIFF or what is like one."""
     if not data.startswith(_TIFF):
         return ""
     with suppress(Exception):

@@ -29,7 +29,7 @@ Failures: TypeAlias = dict[str, Failure]
 _FAILURES = "unreadable"  # the key in the store
 _LASTING = frozenset(
     {"image-unknown", "image-truncated", "image-damaged", "image-too-large", "image-bomb"}
-    | {"image-file-too-large"}
+    | {"image-file-too-large", "image-rare"}
 )
 """Errors that come of a file's content alone."""
 
