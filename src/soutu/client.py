@@ -14,6 +14,7 @@ import numpy as np
 
 from soutu import errors
 from soutu.errors import BadConfig, BadImage, BadInput, RemoteUnavailable, SoutuError
+from soutu.fs import expand_user
 from soutu.http import RequestError, encode_form, send_request, split_base_url
 from soutu.types import (
     ExpanderTrace,
@@ -225,7 +226,7 @@ def _term_fields(term: Term) -> dict[str, object]:
 def _image_bytes(image: str | Path | Rgb) -> bytes:
     if isinstance(image, (str, Path)):
         try:
-            return Path(image).expanduser().read_bytes()
+            return expand_user(image).read_bytes()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise BadImage("client-picture", path=image, error=reason) from error

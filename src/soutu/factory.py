@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from soutu.errors import BadConfig, BadInput, MissingIndex, MissingModel
-from soutu.fs import REMEMBERED, make_private_file, make_private_folder
+from soutu.fs import REMEMBERED, expand_user, make_private_file, make_private_folder
 from soutu.models.bundle import EMBEDDED, embedded_folder, is_path, models_folder, open_model
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.expansion import (
@@ -401,7 +401,7 @@ def build_expander(
     if settings.translator:
         from soutu.query.translate import Translator
 
-        additional.append(Translator(Path(settings.translator).expanduser()))
+        additional.append(Translator(expand_user(settings.translator)))
     if settings.llm:
         from soutu.query.llm import KEY, Endpoint, LlmExpander
 
@@ -451,7 +451,7 @@ def load_tuned_params(settings: Settings, space: str = "") -> TunedParams:
     """
     if not settings.tuned:
         return UNTUNED
-    tuned = read_tuned(Path(settings.tuned).expanduser())
+    tuned = read_tuned(expand_user(settings.tuned))
     if space and tuned.space and tuned.space != space:
         raise BadConfig("tuned-space", file=settings.tuned, tuned_for=tuned.space, space=space)
     return tuned

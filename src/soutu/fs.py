@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from soutu.errors import IndexCorrupt
+from soutu.errors import BadInput, IndexCorrupt
 
 if sys.platform == "win32":
     import msvcrt
@@ -27,6 +27,8 @@ HOME = ".soutu"
 DATABASE = "rows.db"
 REBUILD = "rebuild"  # a folder in which an index is made anew
 REMEMBERED = "store"  # the file that names a store elsewhere (factory.py)
+HOME_FILES = (DATABASE, REMEMBERED, "config.yaml", "lexicon.yaml", "expansions.yaml")
+"""What every opening of a gallery reads."""
 
 HEAD_BYTES = 64  # of a file, which tell its format
 _LONG = 1 << 18  # bytes of a file whose head is worth a look before the rest is read
@@ -49,14 +51,72 @@ def find_home(start: Path) -> Path | None:
     folder = absolute(start)
     for parent in (folder, *folder.parents):
         # A .soutu that holds only settings is not an index. os.path: no error where unreadable.
-        if any(os.path.isfile(parent / HOME / name) for name in (DATABASE, REMEMBERED)):  # noqa: PTH113
-            return parent / HOME
+        home = parent / HOME
+        if any(os.path.isfile(home / name) for name in (DATABASE, REMEMBERED)):  # noqa: PTH113
+            return home
+        if os.path.isdir(home) and not os.access(home, os.X_OK):  # noqa: PTH112
+            return home  # somebody else's, as ``check_home`` will say
     return None
+
+
+def require_folder(path: Path) -> None:
+    """Raise BadInput where there is no folder at ``path``."""
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput("folder-missing", path=str(path)) from None
+    except (OSError, ValueError):  # whoever reads it will say what is wrong
+        return
+    if not is_folder:
+        raise BadInput("folder-not-folder", path=str(path))
+
+
+def check_home(home: Path) -> None:
+    """Raise IndexCorrupt where the ``.soutu`` folder at ``home`` is none, or may not be read."""
+    try:
+        is_folder = stat.S_ISDIR(os.stat(home).st_mode)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise IndexCorrupt("index-private", path=str(home), reason=error.strerror) from error
+    if not is_folder:
+        raise IndexCorrupt("index-not-folder", home=str(home))
+    refused = (
+        [home]
+        if not os.access(home, os.R_OK | os.X_OK)
+        else [
+            path
+            for path in map(home.joinpath, HOME_FILES)
+            if not os.access(path, os.R_OK) and path.exists()
+        ]
+    )
+    if refused:
+        reason = os.strerror(errno.EACCES)
+        raise IndexCorrupt("index-private", path=str(refused[0]), reason=reason)
 
 
 def absolute(path: Path) -> Path:
     """Return ``path`` from the root of the file system, its links as they are."""
-    return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links)
+    try:
+        return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links)
+    except FileNotFoundError:  # of the working directory
+        raise BadInput("cwd-gone") from None
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return ``path`` with ``~`` and ``~NAME`` replaced where there is such a home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  (raises where there is none)
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """Return the folder ``soutu`` in the one that the environment names or the home folder holds.
+
+    A process may have no home (a service, a user without an account): nothing is below the path
+    that is returned then, and nothing can be written there.
+    """
+    home = Path() if os.environ.get("HOME") == "" else expand_user("~")
+    folder = Path(os.environ.get(variable) or home / below_home)
+    return (folder if folder.is_absolute() else Path(os.devnull)) / "soutu"
 
 
 def make_private_folder(folder: Path) -> None:

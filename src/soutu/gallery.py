@@ -34,7 +34,7 @@ from soutu.factory import (
     store_type,
     user_lexicon,
 )
-from soutu.fs import DATABASE, HOME, absolute, find_home
+from soutu.fs import DATABASE, HOME, absolute, check_home, expand_user, find_home, require_folder
 from soutu.models.bundle import default_model
 from soutu.query.expansion import CHOSEN
 from soutu.query.parser import parse_query
@@ -177,9 +177,14 @@ class Gallery:
         ------
         BadConfig
             For settings that are wrong.
+        BadInput
+            For a folder that is not there.
         """
-        start = absolute(Path(folder or "."))
-        home = absolute(Path(index)) if index else find_home(start) or start / HOME
+        start = absolute(expand_user(folder or "."))
+        if folder and not index and store is None:
+            require_folder(start)  # else a misspelt folder would mean the gallery above it
+        home = absolute(expand_user(index)) if index else find_home(start) or start / HOME
+        check_home(home)
         flags = {**(settings or {}), **({"model": model} if model else {})}
         loaded, root = load_settings(home, flags), start if index else home.parent
         if index and folder is None:
@@ -496,7 +501,7 @@ class Gallery:
     def _open_image(self, path: str) -> Rgb:
         from soutu.images.decode import decode
 
-        return decode(Path(path).expanduser(), max_pixels=self.settings.max_pixels, name=path).rgb
+        return decode(expand_user(path), max_pixels=self.settings.max_pixels, name=path).rgb
 
     def _unit(self, vector: np.ndarray[Any, Any]) -> Floats:
         unit: Floats = np.asarray(vector, np.float32)

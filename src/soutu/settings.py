@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from soutu.errors import BadConfig
+from soutu.fs import expand_user, user_folder
 
 FILE = "config.yaml"
 PREFIX = "SOUTU_"
@@ -79,8 +80,7 @@ class Settings:
 
 def user_settings_file() -> Path:
     """Return the file of the user's own settings, for all galleries."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "soutu" / FILE
+    return user_folder("XDG_CONFIG_HOME", ".config") / FILE
 
 
 def load_settings(
@@ -100,7 +100,7 @@ def load_settings(
     """
     settings = Settings()
     for file in (user_settings_file(), *([home / FILE] if home else [])):
-        if file.is_file():
+        if os.path.isfile(file):  # noqa: PTH113  (which is no error where it may not be looked at)
             values = _read(file)
             settings = merge_settings(settings, values, str(file))
             if home and file == home / FILE:
@@ -149,7 +149,7 @@ def _read(file: Path) -> dict[str, object]:
     # A relative path in a settings file is meant from where that file lies.
     for name in ("expansions", "translator", "tuned"):
         if isinstance(loaded.get(name), str):
-            loaded[name] = str(file.parent / Path(loaded[name]).expanduser())
+            loaded[name] = str(file.parent / expand_user(loaded[name]))
     return loaded
 
 

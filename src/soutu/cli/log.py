@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from soutu.cli.options import Flags, gallery_option, index_option, json_option, open_gallery
-from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
+from soutu.cli.render import NOTHING_FOUND, sanitize, shorten, show_json, show_json_text
 from soutu.i18n import tr
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def show(last: int, file: Path | None, as_json: bool, **flags: object) -> int:
     """Show the last searches in full · 显示最近的搜索"""
     searches = deque(_searches(_read(file, flags)), maxlen=last)
     for search in searches:
-        click.echo(_json(search) if as_json else _block(search))
+        _show(search, _block, as_json=as_json)
     return 0 if searches else _nothing_found()
 
 
@@ -75,7 +75,7 @@ def tail(
         searches = deque(_searches(_read(file, flags)), maxlen=last)
     with suppress(KeyboardInterrupt) if follow else nullcontext():
         for search in searches:
-            click.echo(_json(search) if as_json else _line(search))
+            _show(search, _line, as_json=as_json)
 
 
 @log.command()
@@ -101,7 +101,7 @@ def grep(
     for search in _since(_searches(_read(file, flags)), since):
         if any(regex.search(text) for text in _texts(search)):
             count += 1
-            click.echo(_json(search) if as_json else _line(search))
+            _show(search, _line, as_json=as_json)
     return 0 if count else _nothing_found()
 
 
@@ -204,10 +204,14 @@ def _texts(search: LogRecord) -> list[str]:
     return [search.query.raw, *search.query.filters, *variants, *hits]
 
 
-def _json(search: LogRecord) -> str:
+def _show(search: LogRecord, form: Callable[[LogRecord], str], *, as_json: bool) -> None:
+    if not as_json:
+        click.echo(form(search))
+        return
     from soutu.searchlog.record import to_json
 
-    return to_json({name: value for name, value in search.record.items() if name != "vector"})
+    record = {name: value for name, value in search.record.items() if name != "vector"}
+    show_json_text(to_json(record))
 
 
 def _block(search: LogRecord) -> str:
@@ -226,7 +230,7 @@ def _line(search: LogRecord) -> str:
     if search.hits:
         best = search.hits[0]
         answer = f"{sanitize(best.path)} {best.score:.4f} ({len(search.hits)})"
-    return f"{moment}  {sanitize(search.query.raw)}{filters}  → {answer}"
+    return f"{moment}  {shorten(search.query.raw)}{filters}  → {answer}"
 
 
 def _show_stats(summary: LogStats) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import io
+import errno
 import os
 import sys
 import threading
@@ -11,10 +11,16 @@ from importlib import import_module
 
 import click
 
-from soutu.errors import SoutuError
+from soutu.cli.streams import OutputError, open_streams
+from soutu.errors import BadInput, IndexCorrupt, SoutuError
 from soutu.i18n import choose_language, tr
 
 CRASH = 70
+ENVIRONMENT = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ENOTDIR, errno.EISDIR}
+    | {errno.ENAMETOOLONG, errno.ELOOP, getattr(errno, "EDQUOT", errno.ENOSPC)}
+)
+"""Errors of the system that are no bug of ours."""
 COMMANDS = {
     "caption": "search:caption",
     "compact": "maintenance:compact",
@@ -62,6 +68,8 @@ def cli(lang: str | None) -> None:
     """搜图: find images by Chinese or English text, and captions by image · 用中文或英文搜图"""
     if lang:
         choose_language(lang)
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        click.get_current_context().color = False
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -77,18 +85,11 @@ def main(arguments: list[str] | None = None) -> None:
     Exit codes: 0 ok, 1 nothing found or different, 2 bad input, 3 something missing, 4 model
     mismatch, 5 corrupt or locked, 6 remote, 70 a crash, 130 interrupted.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A file name that is not valid text goes out as the bytes it came in as.
-            stream.reconfigure(errors="surrogateescape")
-    try:
-        code = _run(arguments)
-        if arguments is None:
-            _exit_fast(code)
-        sys.exit(code)
-    except BrokenPipeError:  # the reader (head, less) has left: not an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    open_streams()
+    code = _run(arguments)
+    if arguments is None:
+        _exit_fast(code)
+    sys.exit(code)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -104,9 +105,16 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo(tr("stopped"), err=True)
         return 130
-    except BrokenPipeError:
-        raise
+    except OutputError as error:
+        if error.errno == errno.EPIPE:  # the reader has left: not an error
+            return 0
+        click.echo(tr("output-failed", reason=error.strerror), err=True)
+        return BadInput.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.filename and error.errno in ENVIRONMENT:
+            fields = {"path": error.filename, "reason": error.strerror}
+            click.echo(tr("file-refused", **fields), err=True)
+            return IndexCorrupt.exit_code
         if os.environ.get("SOUTU_DEBUG"):
             raise
         click.echo(tr("crash", error=f"{type(error).__name__}: {error}"), err=True)
@@ -122,6 +130,6 @@ def _exit_fast(code: int) -> None:
     if threading.active_count() > 1:
         return
     atexit._run_exitfuncs()
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
+    for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from soutu.cli.streams import encode_json, write_paths
 from soutu.i18n import tr
 from soutu.searchlog.record import to_json, to_record
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from soutu.types import Hit, SearchResult
 
 NOTHING_FOUND = DIFFERENT = 1  # exit codes
+MAX_LENGTH = 300  # letters of a text that are shown; --json has all
 LOG_ONLY = ("vector", "penalties", "senses")  # what the log has and --json leaves out
 # Control characters, signs that change the direction of text, and lone surrogates other than the
 # bytes of file names, which go out as they came in.
@@ -44,12 +46,10 @@ def show_answer(
         record = to_record(result, provenance=gallery.provenance if gallery else None)
         for name in LOG_ONLY:
             del record[name]
-        click.echo(to_json(record))
+        show_json_text(to_json(record))
     elif paths_only:
-        for hit in result.hits:
-            click.echo(_relative_path(hit.path, gallery.root) if gallery else hit.path, nl=not null)
-            if null:
-                click.echo("\0", nl=False)
+        root = gallery.root if gallery else None
+        write_paths((_usable_path(hit.path, root) for hit in result.hits), b"\0" if null else b"\n")
     elif result.hits:
         show_result(result)
     show_expander_errors(result)
@@ -61,7 +61,7 @@ def show_answer(
         return 0
     if result.confidence is not None and result.confidence < result.min_confidence:
         confidence = f"{result.confidence:.0%}"
-        message = tr("no-match", query=sanitize(result.query.raw), confidence=confidence)
+        message = tr("no-match", query=shorten(result.query.raw), confidence=confidence)
     else:
         code = "no-captions" if result.target == "captions" else "nothing-found"
         message = tr(code, folder=source)
@@ -78,7 +78,7 @@ def show_result(result: SearchResult) -> None:
         figures = ", ".join(filter(None, (f"‖m‖ {result.agreement:.2f}", confidence)))
         click.secho(f"{_query_line(result)}  ({figures})", dim=True)
     elif confidence:
-        click.secho(f"{sanitize(result.query.raw)}  ({confidence})", dim=True)
+        click.secho(f"{shorten(result.query.raw)}  ({confidence})", dim=True)
     width = max((len(sanitize(hit.path)) for hit in result.hits), default=0)
     for hit in result.hits:
         click.echo(_hit_line(hit, width))
@@ -89,6 +89,11 @@ def sanitize(text: str) -> str:
     return _UNPRINTABLE.sub("�", text)
 
 
+def shorten(text: str) -> str:
+    """Return the beginning of ``text``, sanitized."""
+    return sanitize(text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…")
+
+
 def _query_line(result: SearchResult) -> str:
     """Return the variants of each term, between the signs and weights of the terms."""
     parts = []
@@ -96,7 +101,7 @@ def _query_line(result: SearchResult) -> str:
         used = [v.text for v in result.variants if v.term == index and not v.unused]
         weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}:"
         sign = "- " if term.weight < 0 else "+ " if index else ""
-        parts.append(sign + weight + " · ".join(map(sanitize, used or [term.value])))
+        parts.append(sign + weight + " · ".join(map(shorten, used or [term.value])))
     return " ".join(parts)
 
 
@@ -104,14 +109,18 @@ def _hit_line(hit: Hit, width: int) -> str:
     further = f" (+{len(hit.also)})" if hit.also else ""
     confidence = "" if hit.confidence is None else f" {hit.confidence:>4.0%}"
     path = f"{sanitize(hit.path) + further:<{width}}"
-    return f"{hit.rank:>3}. {hit.score:.4f}{confidence}  {path}  {sanitize(hit.caption)}".rstrip()
+    return f"{hit.rank:>3}. {hit.score:.4f}{confidence}  {path}  {shorten(hit.caption)}".rstrip()
 
 
-def _relative_path(path: str, root: Path) -> str:
-    """Return a path that can be used from the current folder."""
-    absolute, current = root / path, Path.cwd()
-    inside = absolute.is_relative_to(current)
-    return str(absolute.relative_to(current) if inside else absolute)
+def _usable_path(path: str, root: Path | None) -> str:
+    """Return a path that can be used from the working directory, and is no option anywhere."""
+    if root:
+        absolute = root / path
+        try:
+            path = str(absolute.relative_to(Path.cwd()))
+        except (OSError, ValueError):  # that directory is gone, or elsewhere
+            path = str(absolute)
+    return f"./{path}" if path.startswith("-") else path
 
 
 def show_expander_errors(result: SearchResult) -> None:
@@ -124,7 +133,12 @@ def show_expander_errors(result: SearchResult) -> None:
 
 def show_json(record: object) -> None:
     """Print a dataclass, or a dict with some in it, as one line of JSON; paths become text."""
-    click.echo(to_json(_plain_value(record)))
+    show_json_text(to_json(_plain_value(record)))
+
+
+def show_json_text(text: str) -> None:
+    """Print a line of JSON."""
+    click.echo(encode_json(text))
 
 
 def _plain_value(value: object) -> object:

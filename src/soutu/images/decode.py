@@ -36,7 +36,7 @@ from PIL import (
 )
 
 from soutu.errors import BadImage, BadInput
-from soutu.fs import FileTooLarge, NotRegularFile, read_regular_file
+from soutu.fs import FileTooLarge, NotRegularFile, expand_user, read_regular_file
 from soutu.images.bombs import check_cost
 from soutu.images.colour import convert_to_srgb, profile_mode
 from soutu.images.deep_tiff import read_layout, read_pixels, scale_to_eight_bits
@@ -227,7 +227,7 @@ def load_rgb(
     array of another shape or dtype.
     """
     if isinstance(image, (str, Path)):
-        return decode(Path(image).expanduser(), max_pixels=max_pixels, name=name).rgb
+        return decode(expand_user(image), max_pixels=max_pixels, name=name).rgb
     if isinstance(image, Image.Image):
         try:
             return _to_upright_rgb(image, None, None).rgb

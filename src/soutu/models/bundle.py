@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from soutu.errors import BadConfig, MissingModel
+from soutu.fs import user_folder
 from soutu.types import ModelInfo
 
 DEFAULT = "ViT-B-32"  # of the reference workspace, and of new galleries where it is installed
@@ -152,7 +153,7 @@ def models_folder() -> Path:
 
 def cache_folder() -> Path:
     """Return the user's cache: what is in it can be made or fetched again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soutu"
+    return user_folder("XDG_CACHE_HOME", ".cache")
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soutu.errors import BadConfig
-from soutu.fs import atomic_write
+from soutu.fs import atomic_write, unwritable
 from soutu.text import CHINESE, EN, language, normalize
 
 if TYPE_CHECKING:
@@ -186,14 +186,20 @@ def add_word(file: Path, word: str, english: list[str]) -> None:
         '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in (word, *english)
     )
     after = f"{before.rstrip()}\n  {key}: [{', '.join(texts)}]\n"
+    try:
+        _replace(file, after)
+    except OSError as error:
+        raise unwritable(file, error) from error
+    except BadConfig as error:  # in a style of YAML that such a line does not continue
+        raise BadConfig("words-append", file=file, word=word) from error
+
+
+def _replace(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as new:
-        new.write(after.encode())
+        new.write(text.encode())
         new.flush()
-        try:
-            read_words(Path(new.name))
-        except BadConfig as error:  # in a style of YAML that such a line does not continue
-            raise BadConfig("words-append", file=file, word=word) from error
+        read_words(Path(new.name))
 
 
 def _format_lines(file: Path, word: object, value: object) -> Iterator[str]:

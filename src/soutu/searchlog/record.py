@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from soutu.fs import lock_file
+from soutu.fs import expand_user, lock_file
 from soutu.types import Floats, SearchResult
 from soutu.version import VERSION
 
@@ -201,8 +201,8 @@ def _query_pictures(result: SearchResult) -> Iterator[dict[str, object]]:
     """Say where the query's files are, and how to tell whether they were changed since."""
     for term in result.query.terms:
         if term.kind == "image":
-            path = os.path.abspath(Path(term.value).expanduser())  # noqa: PTH100  (links stay)
             with suppress(OSError, ValueError):  # an array, or removed already
+                path = os.path.abspath(expand_user(term.value))  # noqa: PTH100  (links stay)
                 status = os.stat(path)  # noqa: PTH116
                 file = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
                 yield {"name": term.value, "path": path, **file}

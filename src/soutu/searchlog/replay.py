@@ -10,11 +10,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from soutu.errors import SoutuError
+from soutu.fs import expand_user
 from soutu.query.expansion import BUILT_IN_WORDS, CHOSEN, LEXICON_FILE, RULES_FILE, TRANSLATION
 from soutu.query.parser import INDEXED, parse_query
 from soutu.search.searcher import Searcher, SearchParams
@@ -258,7 +258,7 @@ def _missing_picture(logged: LogRecord) -> str:
         if term.kind == "image":
             name = term.value
             path = logged.pictures[name][0] if name in logged.pictures else name
-            if not Path(path).expanduser().is_file():
+            if not expand_user(path).is_file():
                 return ARRAY if name in ("(array)", "(vector)") else PICTURE_MISSING
     return ""
 
