@@ -293,6 +293,10 @@ class Gallery:
         hashes = getattr(self.searcher.expander, "word_hashes", {})
         return Provenance(settings, hashes, getattr(self.encoder, "precision", {}))
 
+    @cached_property
+    def _word_files(self) -> tuple[Path, ...]:
+        return lexicon_files(self.settings, self.home)
+
     def reload_if_changed(self) -> None:
         """Notice edited rules and words, and an index that replaced this one.
 
@@ -300,7 +304,7 @@ class Gallery:
         see by themselves.
         """
         database = _file_signature(self.home / DATABASE)
-        words = tuple(_file_signature(file) for file in lexicon_files(self.settings, self.home))
+        words = tuple(_file_signature(file) for file in self._word_files)
         place = database and database[:2]
         known, self._signature = self._signature, (words, place)
         if known is None or known == self._signature:
