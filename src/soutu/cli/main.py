@@ -14,6 +14,7 @@ import click
 from soutu.cli.streams import OutputError, open_streams
 from soutu.errors import BadInput, IndexCorrupt, SoutuError
 from soutu.i18n import choose_language, tr
+from soutu.images.noise import silence_libraries
 
 CRASH = 70
 ENVIRONMENT = frozenset(
@@ -86,6 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
     mismatch, 5 corrupt or locked, 6 remote, 70 a crash, 130 interrupted.
     """
     open_streams()
+    if arguments is None and not os.environ.get("SOUTU_DEBUG"):
+        silence_libraries()
     code = _run(arguments)
     if arguments is None:
         _exit_fast(code)

@@ -26,6 +26,7 @@ from ray.exceptions import WorkerCrashedError
 from soutu.distributed.shards import DeadLetter, Item, Shard, ShardData, ShardFolder
 from soutu.errors import BadImage, ModelMismatch, SoutuError
 from soutu.images.decode import MAX_PIXELS, content_hash, decode
+from soutu.images.noise import silence_libraries
 from soutu.indexing.pipeline import ROOM
 from soutu.models.base import Encoder
 from soutu.models.preprocess import fit_picture
@@ -170,6 +171,7 @@ def _split(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def decode_chunk(items: list[Item], info: ModelInfo, max_pixels: int) -> Chunk:
     """Read, hash, decode and crop pictures, as ``indexing.pipeline`` does."""
+    silence_libraries()
     start = time.process_time()
     images, captions, pixels, dead_letters = [], [], [], []
     for item in items:

@@ -68,6 +68,8 @@ def read_layout(data: bytes, name: str) -> Layout:
     bits, formats = _numbers(tags, _BITS, 1), _numbers(tags, _FORMAT, 1)
     samples, photometric = _number(tags, _SAMPLES, 1), _number(tags, _PHOTOMETRIC, 1)
     width, height = _number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0)
+    if not (width and height):  # as in a directory that is not there
+        raise EOFError
     kind = _KINDS.get((bits[0], formats[0])) if len({*bits}) == len({*formats}) == 1 else None
     compression, predictor = _number(tags, _COMPRESSION, 1), _number(tags, _PREDICTOR, 1)
     colours = _COLOURS.get(photometric, _MAX_SAMPLES + 1)
