@@ -103,6 +103,14 @@ def absolute(path: Path) -> Path:
         raise BadInput("cwd-gone") from None
 
 
+def path_bytes(path: str) -> bytes:
+    """Return the bytes that name a file, also where the locale lacks letters of it."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape")
+
+
 def expand_user(path: str | Path) -> Path:
     """Return ``path`` with ``~`` and ``~NAME`` replaced where there is such a home folder."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  (raises where there is none)
@@ -338,6 +346,8 @@ def read_regular_file(
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
+    except ValueError:  # a name that no file can have: NUL, half a surrogate pair
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
     except OSError as error:
         # A socket cannot be opened at all (ENXIO), and Windows refuses folders (EACCES).
         if error.errno == errno.ENXIO or path.is_dir():

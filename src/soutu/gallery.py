@@ -43,6 +43,7 @@ from soutu.search.fusion import reciprocal_rank
 from soutu.search.searcher import SUBTRACT, PreparedQuery, Searcher, SearchParams
 from soutu.searchlog.record import Provenance, SearchLog
 from soutu.settings import Settings, load_settings, merge_settings
+from soutu.text import repair_text
 from soutu.types import Hit, Query, Ranking, SearchResult
 
 if TYPE_CHECKING:
@@ -870,7 +871,7 @@ class Gallery:
 
         file = user_lexicon(self.home)
         expander = LexiconExpander(load_lexicon(file) if file.is_file() else None)
-        word, tokens = expander.segment(text)
+        word, tokens = expander.segment(repair_text(text))
         words = tuple(token.text for token in tokens)
         return LexiconEntry(expander.lexicon.lookup(word), words, gloss(tokens))
 
@@ -881,7 +882,7 @@ class Gallery:
         self._require_index()
         self._forget_searcher()
         file = user_lexicon(self.home)
-        add_word(file, word, english)
+        add_word(file, repair_text(word), [repair_text(text) for text in english])
         return file
 
     def info(self) -> GalleryInfo:

@@ -41,17 +41,16 @@ def current_language() -> str:
 
 def tr(code: str, **fields: object) -> str:
     """Return message ``code`` in the current language, errors among ``fields`` included."""
-    lang = current_language()
-    texts = {
-        name: value.message(lang) if isinstance(value, Translatable) else value
-        for name, value in fields.items()
-    }
-    return format_message(code, lang, **texts)
+    return format_message(code, current_language(), **fields)
 
 
 def format_message(code: str, lang: str = "en", **fields: object) -> str:
     """Return message ``code`` in ``lang`` ("en" or "zh") with its placeholders filled in."""
-    return load_messages()[code][lang].format_map(fields)
+    texts = {
+        name: value.message(lang) if isinstance(value, Translatable) else value
+        for name, value in fields.items()
+    }
+    return load_messages()[code][lang].format_map(texts)
 
 
 @cache

@@ -63,10 +63,33 @@ def pieces(text: str) -> Iterator[Piece]:
             yield (symbol,)
 
 
+def is_text(text: str) -> bool:
+    """Whether ``text`` has a UTF-8 form: lone surrogates stand for bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def repair_text(text: str) -> str:
+    """Decode what a locale without UTF-8 left undecoded; the rest stays as it is."""
+    if is_text(text):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return text
+
+
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates by question marks, as no tokenizer takes them."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def normalize(text: str) -> str:
     """Apply NFKC (full-width letters become plain), fold case, make punctuation one space."""
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no letter
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = unicodedata.normalize("NFKC", replace_surrogates(text)).casefold()
     return _PUNCTUATION.sub(" ", plain).strip()
 
 

@@ -81,8 +81,8 @@ def test_what_is_quoted_is_text(raw, value):
         ("2:", "query-term-empty", 3),
         ("@", "query-term-empty", 2),
         ('""', "query-term-empty", 1),
-        ('a + "b', "query-quote", 5),
-        ('"a" b', "query-after-quote", 5),
+        ('a + @"b', "query-quote", 6),
+        ('@"a" b', "query-after-quote", 6),
         ("0:cat", "query-weight", None),
         ("101:cat", "query-weight", None),
         (" + ".join("a" * 33), "query-many", None),
@@ -109,5 +109,5 @@ def test_weights_have_numbers_a_float_can_hold():
 
 def test_a_long_query_is_not_told_in_full():
     with pytest.raises(BadQuery) as told:
-        parse_query('"' + "猫" * 100_000)
+        parse_query('@"' + "猫" * 100_000)
     assert len(str(told.value)) < 300

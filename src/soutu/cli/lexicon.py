@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.options import gallery_option, index_option, json_option, open_gallery
+from soutu.cli.options import QueryCommand, gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
 
@@ -16,7 +16,7 @@ def lexicon() -> None:
     """Chinese words and their English · 中英词典"""
 
 
-@lexicon.command()
+@lexicon.command(cls=QueryCommand)
 @click.argument("text")
 @gallery_option
 @index_option

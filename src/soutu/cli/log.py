@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from soutu.cli.options import Flags, gallery_option, index_option, json_option, open_gallery
+from soutu.cli.options import (
+    Flags,
+    QueryCommand,
+    gallery_option,
+    index_option,
+    json_option,
+    open_gallery,
+)
 from soutu.cli.render import NOTHING_FOUND, sanitize, shorten, show_json, show_json_text
 from soutu.i18n import tr
 
@@ -78,7 +85,7 @@ def tail(
             _show(search, _line, as_json=as_json)
 
 
-@log.command()
+@log.command(cls=QueryCommand)
 @click.argument("pattern")
 @_since_option
 @_log_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soutu.cli.options import (
+    QueryCommand,
     device_option,
     gallery_option,
     index_option,
@@ -40,7 +41,7 @@ server_option = click.option(
 )
 
 
-@click.command()
+@click.command(cls=QueryCommand)
 @click.argument("query", required=False)
 @click.option("--image", metavar="PATH", help="Search by a picture instead of a text.")
 @click.option(
@@ -104,7 +105,7 @@ def search(
         )
 
 
-@click.command()
+@click.command(cls=QueryCommand)
 @click.argument("image")
 @server_option
 @k_option
@@ -141,7 +142,7 @@ def _open_client(url: str, **local_options: object) -> Client:
     return Client(url, os.environ.get("SOUTU_TOKEN", ""))
 
 
-@click.command()
+@click.command(cls=QueryCommand)
 @click.argument("query")
 @k_option
 @gallery_option

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import TextIO
 
+from soutu.fs import path_bytes
+
 ESCAPE = "soutu_escape"  # an error handler
 ASCII = "soutu_ascii"
 """ASCII by another name: click takes a stream called ASCII for a misconfigured one in UTF-8."""
@@ -79,17 +81,9 @@ def encode_json(text: str) -> str:
     return re.sub("[^\x00-\x7f]", _escape_json, text)
 
 
-def encode_path(path: str) -> bytes:
-    """Return the bytes that name the file."""
-    try:
-        return os.fsencode(path)
-    except UnicodeEncodeError:  # a name from elsewhere
-        return path.encode("utf-8", "surrogatepass")
-
-
 def write_paths(paths: Iterable[str], end: bytes) -> None:
     """Write paths as the bytes that name the files."""
-    data = b"".join(encode_path(path) + end for path in paths)
+    data = b"".join(path_bytes(path) + end for path in paths)
     sys.stdout.flush()
     with _output_errors():
         sys.stdout.buffer.write(data)

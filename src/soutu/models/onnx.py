@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 
 from soutu.errors import BadConfig, BadInput, MissingExtra
 from soutu.models.bundle import Bundle, TextConfig
+from soutu.text import replace_surrogates
 from soutu.types import Floats, ModelInfo, Rgb
 
 TEXT_BATCH = 32
@@ -96,7 +97,7 @@ class TextTokenizer:
 
         int64 and bool (n, longest); (n, ``length``) where the graph fixes it, or (n, context).
         """
-        cleaned = [self._clean(text) for text in texts]
+        cleaned = [self._clean(replace_surrogates(text)) for text in texts]
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch(cleaned)]
         config = self._config
         width = config.context_length if config.pad_to_context else max(map(len, rows))

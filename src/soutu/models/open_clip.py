@@ -21,6 +21,7 @@ from soutu.errors import BadInput, MissingExtra, MissingModel, SoutuError
 from soutu.models.bundle import sha256
 from soutu.models.catalog import load_catalog
 from soutu.models.preprocess import fit
+from soutu.text import replace_surrogates
 from soutu.types import Floats, ModelInfo, Rgb
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class OpenClipEncoder:
         """Return float32 (n, dim), unit rows."""
         vectors = [np.empty((0, self.info.dim), np.float32)]
         for start in range(0, len(texts), CPU_BATCH):
-            ids = self._tokenizer(list(texts[start : start + CPU_BATCH]))
+            ids = self._tokenizer([*map(replace_surrogates, texts[start : start + CPU_BATCH])])
             vectors.append(self._run(self._model.encode_text, self._to_device(ids)))
         return np.concatenate(vectors)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from soutu.errors import BadConfig
 from soutu.fs import atomic_write, unwritable
-from soutu.text import CHINESE, EN, language, normalize
+from soutu.text import CHINESE, EN, is_text, language, normalize
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -203,7 +203,12 @@ def _replace(file: Path, text: str) -> None:
 
 
 def _format_lines(file: Path, word: object, value: object) -> Iterator[str]:
-    if not isinstance(word, str) or language(word) == EN or set(word) & _SEPARATORS:
+    if (
+        not isinstance(word, str)
+        or not is_text(word)
+        or language(word) == EN
+        or set(word) & _SEPARATORS
+    ):
         raise BadConfig("words-word", file=file, word=word)
     senses = value if isinstance(value, list) else [value]
     if all(isinstance(sense, str) for sense in senses):
@@ -221,5 +226,7 @@ def _format_lines(file: Path, word: object, value: object) -> Iterator[str]:
 def _check_texts(value: object) -> list[str] | None:
     """Return a list of texts, or one alone, as a list; None for anything else."""
     texts = value if isinstance(value, list) else [value]
-    valid = all(isinstance(t, str) and t.strip() and not set(t) & _SEPARATORS for t in texts)
+    valid = all(
+        isinstance(t, str) and t.strip() and is_text(t) and not set(t) & _SEPARATORS for t in texts
+    )
     return [str(text).strip() for text in texts] if valid else None

@@ -4,9 +4,10 @@ Queries look like ``灰猫 + 雪地`` or ``2:golden retriever + ./pool.jpg - 水
 
     query  = [-] term { + term | - term }       signs stand between spaces; ＋ and － need none
     term   = [weight:] (text | "text" | path | @path | @"path")
-    path   = begins with ./ ../ / ~ or a drive
+    path   = begins with ./ ../ / ~/ ~NAME/ or a drive
 
 What is quoted is text, whatever it looks like; ``\"`` in quotes is a quote, ``\\`` a backslash.
+A quote that is never closed, or that more text follows, is part of the text: ``"STOP" sign``.
 A number before a colon is a weight unless a digit follows it: 3:00 and 16:9 are text.
 
 Filters look like ``folder = '2024' and (width > 2000 or caption contains 猫)``::
@@ -22,11 +23,14 @@ Nothing of it ever reaches a database but as a bound value.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from soutu.errors import BadQuery
+from soutu.text import is_text, repair_text
 from soutu.types import (
     FIELDS,
     OPERATORS,
@@ -51,7 +55,7 @@ MAX_WHERE_LENGTH, MAX_WHERE_DEPTH = 10_000, 100
 _SIGN = re.compile(r"(?<!\S)[+-](?!\S)|[＋－]")
 _SPACE = re.compile(r"\s*")
 _WEIGHT = re.compile(r"(\d{1,4}(?:\.\d{1,6})?|\.\d{1,6})[:：](?!\d)\s*")
-_PATH = re.compile(r"\.{1,2}[/\\]|/|~|[A-Za-z]:[/\\]")
+_PATH = re.compile(r"\.{1,2}[/\\]|/|~[^\s/\\]*[/\\]|[A-Za-z]:[/\\]")
 _QUOTED = {
     '"': re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL),
     "“": re.compile(r"“((?:[^”\\]|\\.)*)”", re.DOTALL),
@@ -74,10 +78,16 @@ _VALUE_EXAMPLES = {"number": "1, 2, 3 …", "shape": ", ".join(SHAPES), "time": 
 
 def parse_query(raw: str) -> Query:
     """Parse a query in linear time; raise BadQuery naming the place. Negative weights subtract."""
-    terms = tuple(_parse_terms(raw))
+    text = repair_text(raw)
+    terms = tuple(_parse_terms(text))
+    if text is not raw:  # names of files stay as the system spells them
+        terms = tuple(
+            replace(term, value=os.fsdecode(term.value.encode())) if term.kind == IMAGE else term
+            for term in terms
+        )
     if not any(term.weight > 0 for term in terms):
         raise BadQuery("query-only-negative", query=_shorten(raw))
-    return Query(raw, terms)
+    return Query(text, terms)
 
 
 def format_query(terms: tuple[Term, ...]) -> str:
@@ -119,13 +129,16 @@ def _parse_term(raw: str, start: int, negative: bool) -> tuple[Term, int]:
             raise BadQuery("query-weight", weight=match[1], most=int(MAX_WEIGHT))
     image = raw.startswith("@", start)
     start += image
-    if pattern := _QUOTED.get(raw[start : start + 1]):
-        match = pattern.match(raw, start)
-        if match is None:
-            raise BadQuery("query-quote", query=_shorten(raw), at=start + 1)
+    pattern = _QUOTED.get(raw[start : start + 1])
+    match = pattern.match(raw, start) if pattern else None
+    if pattern and match is None and image:
+        raise BadQuery("query-quote", query=_shorten(raw), at=start + 1)
+    after = _skip_space(raw, match.end()) if match else 0
+    is_whole = after == len(raw) or _SIGN.match(raw, after) is not None
+    if match and (image or is_whole):
         value, end = _ESCAPED.sub(r"\1", match[1]), match.end()
     else:
-        following = _SIGN.search(raw, start)
+        following = _SIGN.search(raw, match.end() if match else start)
         end = following.start() if following else len(raw)
         value = raw[start:end].strip()
         image = image or _PATH.match(value) is not None
@@ -145,6 +158,7 @@ def _shorten(raw: str) -> str:
 
 def parse_where(text: str) -> Filter:
     """Parse a filter; raise BadQuery naming the place and what was expected there."""
+    text = repair_text(text)
     if len(text) > MAX_WHERE_LENGTH:
         raise BadQuery("where-long", length=len(text), most=MAX_WHERE_LENGTH)
     parser = _WhereParser(text)
@@ -244,6 +258,11 @@ class _WhereParser:
         text = token.text
         if token.kind == "quoted":
             text = text[1:-1].replace(text[0] * 2, text[0])
+        # Names of files may hold bytes that are no text; captions and tags never do.
+        if not is_text(text) and (
+            field == "caption" or field.startswith(TAG) or not _is_name(text)
+        ):
+            raise BadQuery("query-not-text", text=_shorten(text))
         value = _convert(text, kind)
         if value is None:
             raise BadQuery("where-value", field=field, value=text, expected=_VALUE_EXAMPLES[kind])
@@ -256,6 +275,14 @@ class _WhereParser:
             self._next += 1
             return True
         return False
+
+
+def _is_name(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _convert(text: str, kind: str) -> str | int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from soutu.errors import BadQuery, Missing
+from soutu.errors import BadImage, BadQuery, Missing
 from soutu.models.base import Encoder
 from soutu.query.expansion import (
     CHOSEN,
@@ -48,6 +48,7 @@ from soutu.search.fusion import (
     weighted_sum,
 )
 from soutu.store.base import Searchable
+from soutu.text import is_text
 from soutu.types import (
     Compare,
     ExpanderTrace,
@@ -302,6 +303,8 @@ class Searcher:
         with timer.step("expand_ms"):
             for i, term in enumerate(query.terms):
                 if term.kind == TEXT:
+                    if not is_text(term.value):
+                        raise BadQuery("query-not-text", text=term.value[:60])
                     expander = self.expander if params.expand else None
                     proposed, reports = propose_variants(term.value, expander, languages)
                     variants += [replace(variant, term=i) for variant in proposed]
@@ -448,7 +451,14 @@ class Searcher:
                 elif self.open_image is None:
                     raise BadQuery("query-no-pictures", path=term.value)
                 else:
-                    pooled = self.encoder.encode_images([self.open_image(term.value)])[0]
+                    try:
+                        image = self.open_image(term.value)
+                    except BadImage as error:
+                        if len(query.terms) == 1 or '"' in query.raw:
+                            raise
+                        parts = {"error": error, "raw": query.raw}
+                        raise BadImage("query-picture-parts", **parts) from error
+                    pooled = self.encoder.encode_images([image])[0]
                 terms.append(pooled)
         by_sense = self.fusion == SENSES and len(terms) == 1 and not chosen and bool(used)
         return EncodedQuery(
@@ -606,6 +616,8 @@ def _check_params(params: SearchParams) -> Filter | None:
 
 def _check_variants(query: Query, variants: Sequence[Variant]) -> None:
     for variant in variants:
+        if not is_text(variant.text):
+            raise BadQuery("query-not-text", text=variant.text[:60])
         known = 0 <= variant.term < len(query.terms) and query.terms[variant.term].kind == TEXT
         if not known or not variant.text.strip() or not 0 < variant.weight <= MAX_WEIGHT:
             raise BadQuery("query-variant", text=variant.text, term=variant.term, most=MAX_WEIGHT)

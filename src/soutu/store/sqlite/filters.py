@@ -11,7 +11,9 @@ from unicodedata import normalize
 
 import numpy as np
 
+from soutu.fs import path_bytes
 from soutu.store.sqlite.schema import Field, casefold_nfc
+from soutu.text import repair_text
 from soutu.types import TAG, All, Any, Compare, Filter, Ids, Not
 
 Sql = tuple[str, list[Field]]
@@ -66,7 +68,7 @@ def _compare(comparison: Compare) -> Sql:
     if comparison.operator == "!=":
         condition, values = _compare(Compare(comparison.field, "=", comparison.value))
         return f"NOT ({condition})", values
-    pattern = os.fsencode(str(comparison.value))  # which may be no text that SQLite takes
+    pattern = path_bytes(str(comparison.value))  # which may be no text that SQLite takes
     if comparison.field == "caption":
         return _in_captions(f"{_FUNCTION}(?, c.text, ?)", [comparison.operator, pattern])
     if comparison.field.startswith(TAG):
@@ -80,14 +82,14 @@ def _compare(comparison: Compare) -> Sql:
 
 def _of_path(field: str, operator: str, value: str) -> Sql:
     """Compare in SQL where possible: 0.1 s for a million rows, against 1 s through Python."""
-    raw = os.fsencode(value.rstrip("/") if field == "folder" else value)
+    raw = path_bytes(value.rstrip("/") if field == "folder" else value)
     if operator == "=" and field == "path":
         return "p.path = ?", [raw]
     if operator == "=" and field == "folder" and not raw:  # the root, and not what lies below it
         return "instr(p.path, ?) = 0", [b"/"]
     if operator == "=" and field == "folder":  # "0" follows "/" in ASCII
         return "p.path >= ? AND p.path < ?", [raw + b"/", raw + b"0"]
-    exact: Sql = f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", os.fsencode(value)]
+    exact: Sql = f"{_FUNCTION}(?, p.path, ?)", [f"{field} {operator}", path_bytes(value)]
     if field != "name":
         return exact
     folded = casefold_nfc(value)
@@ -116,8 +118,8 @@ def _match(operation: str, value: bytes | str | None, raw_pattern: bytes) -> boo
     if value is None:
         return False
     *part, operator = operation.split(" ")
-    text = os.fsdecode(value) if isinstance(value, bytes) else value
-    pattern = os.fsdecode(raw_pattern)
+    text = repair_text(os.fsdecode(value)) if isinstance(value, bytes) else value
+    pattern = repair_text(os.fsdecode(raw_pattern))
     if part:
         folder, _, name = text.rpartition("/")
         text = {"folder": folder, "name": name}.get(part[0], text)
