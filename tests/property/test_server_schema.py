@@ -20,6 +20,7 @@ OPERATIONS = [
         ("GET", "search"), ("POST", "search"), ("GET", "captions"), ("POST", "captions"),
         ("GET", "explain"), ("GET", "images/{id}"), ("GET", "images/{id}/info"),
         ("GET", "thumbnails/{id}"), ("GET", "health"), ("GET", "stats"), ("GET", "session"),
+        ("POST", "session"), ("DELETE", "session"),
     )
 ]  # fmt: skip
 FEW = ("health", "stats", "session")  # which take nothing that could be wrong

@@ -52,6 +52,7 @@ def test_no_answer_says_where_the_gallery_lies(demo_gallery, tmp_path, lang, els
             assert str(tmp_path) not in answer.text
             assert name in answer.json()["error"]["message"]
             (home / name).unlink()
+    (tmp_path / "nothing here").mkdir()
     broken = Gallery.open(tmp_path / "nothing here", model="tiny")
     with TestClient(create_app(broken)) as api:
         answer = api.get(f"{BASE}/search?q=cat&lang={lang}")

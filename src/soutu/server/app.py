@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
@@ -22,6 +22,7 @@ from soutu.errors import BadInput, SoutuError
 from soutu.factory import redacted
 from soutu.gallery import Gallery
 from soutu.server import routes
+from soutu.server.auth import COOKIE
 from soutu.server.exceptions import (
     HttpError,
     NotAllowed,
@@ -30,8 +31,8 @@ from soutu.server.exceptions import (
     request_language,
     status_of,
 )
-from soutu.server.middleware import API, RequestMetrics, add_middleware
-from soutu.server.schemas import EXAMPLES, Problem, SearchRequest
+from soutu.server.middleware import API, PUBLIC, HeadRequests, RequestMetrics, add_middleware
+from soutu.server.schemas import EXAMPLES, Problem, SearchRequest, SignIn
 from soutu.server.serializers import JSON, json_response
 from soutu.server.service import SearchService
 from soutu.server.settings import ServerSettings
@@ -40,7 +41,29 @@ from soutu.version import VERSION
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-STATUSES = (400, 401, 403, 404, 405, 408, 413, 421, 429, 431, 500, 502, 503, 504)
+STATUSES = (400, 401, 403, 404, 405, 408, 409, 413, 416, 421, 429, 431, 500, 502, 503, 504)
+TAGS = [
+    {"name": "search", "description": "pictures by text and by picture, captions by picture"},
+    {"name": "pictures", "description": "files, thumbnails and what is known of them"},
+    {"name": "server", "description": "its state, and who may ask it"},
+]
+SECURITY_SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "description": "where the server asks for one"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "for pages; the name ends in _ and the server's port",
+    },
+}
+SECURITY: list[dict[str, list[str]]] = [{}, {"token": []}, {"session": []}]
+LANGUAGE = {
+    "name": "lang",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "enum": list(routes.LANGUAGES)},
+    "description": "of messages; otherwise as Accept-Language says",
+}
 log = logging.getLogger(__name__)
 
 
@@ -72,11 +95,13 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
         responses=dict.fromkeys(STATUSES, error),
     )
     app.state.service = service
+    checks = [Depends(routes.check_parameters)]
     for router in (routes.search_router, routes.images_router, routes.about_router):
-        app.include_router(router, prefix=API)
+        app.include_router(router, prefix=API, dependencies=checks)
     app.include_router(routes.metrics_router)
     app.include_router(routes.page_router)
     app.add_middleware(RequestMetrics, metrics=service.metrics)
+    app.add_middleware(HeadRequests)
     for kind in (SoutuError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -92,8 +117,6 @@ async def _answer_error(request: Request, exception: Exception) -> Response:
     response = json_response(problem(error, language), status_of(error))
     if isinstance(error, HttpError):
         response.headers.update(error.headers)
-    if isinstance(exception, HTTPException) and exception.headers:
-        response.headers.update(exception.headers)  # which methods there are
     return response
 
 
@@ -107,7 +130,8 @@ def _soutu_error(request: Request, exception: Exception) -> SoutuError:
         if exception.status_code == 404:
             return NotFound("server-nowhere", path=path)
         if exception.status_code == 405:
-            return NotAllowed("server-method", path=path, method=request.method[:20])
+            method, allow = request.method[:20], routes.allowed_methods(request.url.path)
+            return NotAllowed("server-method", path=path, method=method, allow=allow)
         return BadInput("request-form", error=str(exception.detail)[:200])
     id_ = secrets.token_hex(4)
     if not isinstance(exception, ClientDisconnect):
@@ -135,14 +159,23 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """OpenAPI, with the body that a route reads by itself, and without FastAPI's own 422."""
     if not app.openapi_schema:
         schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=TAGS,
         )
         _, models = models_json_schema(
-            [(SearchRequest, "validation")], ref_template="#/components/schemas/{model}"
+            [(SearchRequest, "validation"), (SignIn, "validation")],
+            ref_template="#/components/schemas/{model}",
         )
         schema["components"]["schemas"] |= models["$defs"]
-        for path in schema["paths"].values():
-            for operation in path.values():
+        schema["components"]["securitySchemes"] = SECURITY_SCHEMES
+        for path, operations in schema["paths"].items():
+            for operation in operations.values():
                 operation["responses"].pop("422", None)
+                operation["security"] = [] if path in PUBLIC else SECURITY
+                if path.startswith(API):
+                    operation.setdefault("parameters", []).append(LANGUAGE)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -9,6 +9,7 @@ asked for.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from soutu.errors import (
@@ -69,15 +70,26 @@ class NotFound(HttpError):
 
 
 class NotAllowed(HttpError):
-    """A method that this route does not have."""
+    """A method that this route does not have; the field ``allow`` lists those that it has."""
 
     status = 405
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Say which methods there are."""
+        return {"Allow": str(self.fields["allow"])}
 
 
 class TooSlow(HttpError):
     """The request took too long to arrive."""
 
     status = 408
+
+
+class Conflict(HttpError):
+    """The index is no longer the one that is asked for."""
+
+    status = 409
 
 
 class TooLarge(HttpError):
@@ -145,11 +157,17 @@ def problem(error: SoutuError, language: str = "en") -> dict[str, object]:
 
 
 def request_language(chosen: str, accepted: str) -> str:
-    """Return "zh" or "en": as ``chosen``, or which an Accept-Language header names first."""
+    """Return "zh" or "en": as ``chosen``, or which an Accept-Language header prefers."""
     if chosen in ("zh", "en"):
         return chosen
+    best, highest = "en", 0.0
     for part in accepted.split(","):
-        tag = part.strip().lower()[:2]
-        if tag in ("zh", "en"):
-            return tag
-    return "en"
+        tag, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        language = tag.partition("-")[0]
+        quality = 1.0
+        for parameter in parameters:
+            match = re.fullmatch(r"q\s*=\s*([01](?:\.[0-9]{0,3})?)", parameter)
+            quality = float(match[1]) if match else quality
+        if language in ("zh", "en") and quality > highest:
+            best, highest = language, quality
+    return best

@@ -75,6 +75,7 @@ PAGE_POLICY = "; ".join(
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"
 ADMIT = "soutu.admit"
 """An extension of the scope: what a connection's protocol offers to keep it till it is answered."""
+IS_HEAD = "soutu.is_head"  # in the scope of a HEAD that is answered as GET
 DISCONNECT: Message = {"type": "http.disconnect"}
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -254,7 +255,8 @@ class SessionAuth(Middleware):
             response.delete_cookie(name, path="/", httponly=True, samesite="strict")
             return response
         if request.method not in ("GET", "HEAD"):
-            raise NotAllowed("guard-session-method", method=request.method[:20])
+            method, allow = request.method[:20], "DELETE, GET, HEAD, POST"
+            raise NotAllowed("guard-session-method", method=method, allow=allow)
         auth = "token" if self._token else "none"
         return JSONResponse({"auth": auth, "signed_in": self._is_signed_in(request.scope)})
 
@@ -415,6 +417,22 @@ class BodyLimit(Middleware):
 
     def _too_large(self) -> HttpError:
         return TooLarge("guard-large", most=self._max_bytes // 1_000_000)
+
+
+class HeadRequests(Middleware):
+    """Answers HEAD as GET would be, without the body."""
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET", IS_HEAD: True}, receive, send_head)
 
 
 class RequestMetrics(Middleware):

@@ -6,6 +6,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from difflib import get_close_matches
 from functools import cache
 from hashlib import blake2b
 from importlib import resources
@@ -13,11 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import compile_path
 
 from soutu.errors import BadInput
 from soutu.server.exceptions import NotFound, RangeNotSatisfiable, TooLarge
@@ -30,6 +33,7 @@ from soutu.server.media import (
     MediaFile,
     open_inside,
 )
+from soutu.server.middleware import API, IS_HEAD
 from soutu.server.schemas import (
     EXAMPLES,
     MAX_HITS,
@@ -41,7 +45,6 @@ from soutu.server.schemas import (
     HitCount,
     ImageId,
     ImageInfo,
-    Integer,
     Responses,
     SearchAnswer,
     SearchQuery,
@@ -50,27 +53,69 @@ from soutu.server.schemas import (
     Stats,
     describe_answer,
 )
-from soutu.server.serializers import NDJSON, Json, json_response
+from soutu.server.serializers import JSON, NDJSON, Json, json_response
 from soutu.server.service import SearchService
 from soutu.types import FIELDS
 from soutu.version import VERSION
 
+LANGUAGES = ("en", "zh")
 FORM = "multipart/form-data"
 MAX_FORM_FIELDS = 8  # a page sends two
 MAX_FIELD_BYTES = MAX_JSON_BYTES = 1_000_000  # of a field that is no file, of a body without
 QUERY_FIELDS = ("text", "image_id", "terms", "image_url")
 _M = TypeVar("_M", bound=BaseModel)
 
-search_router = APIRouter()
-images_router = APIRouter()
-about_router = APIRouter()
-metrics_router = APIRouter()
+search_router = APIRouter(tags=["search"])
+images_router = APIRouter(tags=["pictures"])
+about_router = APIRouter(tags=["server"])
+metrics_router = APIRouter(tags=["server"])
 page_router = APIRouter(include_in_schema=False)
 
 
 def _service(request: Request) -> SearchService:
     service: SearchService = request.app.state.service
     return service
+
+
+async def check_parameters(request: Request) -> None:
+    """Refuse parameters that a route does not have: a misspelt filter would not filter."""
+    names = _parameter_names(request.scope["route"])
+    for name in request.query_params:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            if near:
+                raise BadInput("request-parameter-near", name=name[:100], near=near[0])
+            raise BadInput("request-parameter", name=name[:100], names=", ".join(names))
+    if request.query_params.get("lang", "en") not in LANGUAGES:
+        raise BadInput("request-invalid", place="lang", error=" | ".join(LANGUAGES))
+
+
+def _parameter_names(route: APIRoute) -> list[str]:
+    names: list[str] = []
+    for field in route.dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += kind.model_fields
+        else:
+            names.append(field.alias)
+    return [*names, "lang"]
+
+
+@cache
+def _method_table() -> list[tuple[re.Pattern[str], set[str]]]:
+    routers = [(API, search_router), (API, images_router), (API, about_router)]
+    table: dict[str, set[str]] = {}
+    for prefix, router in (*routers, ("", metrics_router), ("", page_router)):
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                table.setdefault(prefix + route.path, set()).update(route.methods or ())
+    return [(compile_path(path)[0], methods) for path, methods in table.items()]
+
+
+def allowed_methods(path: str) -> str:
+    """Return the methods of a path as the header Allow lists them."""
+    methods = {each for pattern, some in _method_table() if pattern.match(path) for each in some}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 # Searches: by text, by picture, by what is indexed; captions; why something was found.
@@ -99,7 +144,10 @@ def _describe_body(content: Json) -> Json:
 
 
 @search_router.get(
-    "/search", response_model=SearchAnswer, responses=describe_answer("search", streamed=True)
+    "/search",
+    operation_id="search",
+    response_model=SearchAnswer,
+    responses=describe_answer("search", streamed=True),
 )
 async def search(request: Request, query: Annotated[SearchQuery, Query()]) -> Response:
     """Find the pictures nearest to a text, or to an indexed picture."""
@@ -112,6 +160,7 @@ async def search(request: Request, query: Annotated[SearchQuery, Query()]) -> Re
 
 @search_router.post(
     "/search",
+    operation_id="searchByRequest",
     response_model=SearchAnswer,
     responses=describe_answer("search", streamed=True),
     openapi_extra=_describe_body(SEARCH_BODY),
@@ -132,7 +181,12 @@ async def search_for(request: Request) -> Response:
     return await service.search(body, upload, stream=stream)
 
 
-@search_router.get("/captions", response_model=SearchAnswer, responses=describe_answer("captions"))
+@search_router.get(
+    "/captions",
+    operation_id="getCaptions",
+    response_model=SearchAnswer,
+    responses=describe_answer("captions"),
+)
 async def captions(
     request: Request, image_id: ImageId, k: Annotated[HitCount, Query()] = 5
 ) -> Response:
@@ -142,6 +196,7 @@ async def captions(
 
 @search_router.post(
     "/captions",
+    operation_id="getCaptionsOfUpload",
     response_model=SearchAnswer,
     responses=describe_answer("captions"),
     openapi_extra=_describe_body(CAPTIONS_BODY),
@@ -154,7 +209,12 @@ async def captions_for(request: Request) -> Response:
     return await service.captions(image, options.k, vector=options.vector)
 
 
-@search_router.get("/explain", response_model=ExplainAnswer, responses=describe_answer("explain"))
+@search_router.get(
+    "/explain",
+    operation_id="explain",
+    response_model=ExplainAnswer,
+    responses=describe_answer("explain"),
+)
 async def explain(
     request: Request,
     q: Annotated[str, Query(max_length=2000, examples=["灰猫"])],
@@ -231,7 +291,7 @@ def _check_search(body: SearchRequest, *, upload: bool = False, stream: bool = F
 # Pictures and what is known of them, by id.
 
 
-PathId = Annotated[Integer, Path(ge=0, lt=2**63, examples=[5])]
+PathId = Annotated[ImageId, Path(examples=[5])]
 
 
 def _describe_media(media_type: str, description: str) -> Responses:
@@ -242,7 +302,10 @@ def _describe_media(media_type: str, description: str) -> Responses:
 
 
 @images_router.get(
-    "/images/{id}", response_class=Response, responses=_describe_media("image/*", "the picture")
+    "/images/{id}",
+    operation_id="getImage",
+    response_class=Response,
+    responses=_describe_media("image/*", "the picture"),
 )
 async def image(request: Request, id: PathId, download: bool = False) -> Response:
     """Send the picture's file; kinds that browsers do not show as WebP, unless to be saved."""
@@ -268,7 +331,12 @@ async def image(request: Request, id: PathId, download: bool = False) -> Respons
     return _file_response(request, file, media_type, headers)
 
 
-@images_router.get("/images/{id}/info", response_model=ImageInfo, responses=describe_answer("info"))
+@images_router.get(
+    "/images/{id}/info",
+    operation_id="getImageInfo",
+    response_model=ImageInfo,
+    responses=describe_answer("info"),
+)
 async def info(request: Request, id: PathId) -> Response:
     """Return paths, captions, size, time taken."""
     service = _service(request)
@@ -290,7 +358,10 @@ async def info(request: Request, id: PathId) -> Response:
 
 
 @images_router.get(
-    "/thumbnails/{id}", response_class=Response, responses=_describe_media(WEBP, "the thumbnail")
+    "/thumbnails/{id}",
+    operation_id="getThumbnail",
+    response_class=Response,
+    responses=_describe_media(WEBP, "the thumbnail"),
 )
 async def thumbnail(
     request: Request,
@@ -340,7 +411,7 @@ def _file_response(
                 raise RangeNotSatisfiable("request-range", size=size)
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
-    if request.method == "HEAD":
+    if request.scope.get(IS_HEAD):
         start = stop
     return StreamingResponse(file.chunks(start, stop), status, headers, media_type)
 
@@ -365,7 +436,9 @@ def _is_known(etag: str, if_none_match: str) -> bool:
 # The server itself: is it well, what does it have, what has it done.
 
 
-@about_router.get("/health", response_model=Health, responses=describe_answer("health"))
+@about_router.get(
+    "/health", operation_id="getHealth", response_model=Health, responses=describe_answer("health")
+)
 async def health(request: Request) -> Response:
     """Answer 200 once searches can be answered, 503 before."""
     service = _service(request)
@@ -375,7 +448,9 @@ async def health(request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
-@about_router.get("/stats", response_model=Stats, responses=describe_answer("stats"))
+@about_router.get(
+    "/stats", operation_id="getStats", response_model=Stats, responses=describe_answer("stats")
+)
 async def stats(request: Request) -> Response:
     """Describe the gallery, the index, the model, and what the page can offer."""
     service = _service(request)
@@ -407,14 +482,48 @@ async def stats(request: Request) -> Response:
     return json_response(await service.run(work))
 
 
-@about_router.get("/session", response_model=Session, responses=describe_answer("session"))
+@about_router.get(
+    "/session",
+    operation_id="getSession",
+    response_model=Session,
+    responses=describe_answer("session"),
+)
 async def session() -> Response:
     """Say whether a token is asked for, and whether it was shown (``SessionAuth`` answers)."""
     return json_response(EXAMPLES["session"])
 
 
+SIGN_IN_BODY: Json = {JSON: {"schema": {"$ref": "#/components/schemas/SignIn"}}}
+
+
+@about_router.post(
+    "/session",
+    operation_id="createSession",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=_describe_body(SIGN_IN_BODY),
+    responses={204: {"description": "signed in: the answer sets a cookie"}},
+)
+async def create_session() -> Response:
+    """Sign in with the token; for pages, which then have a cookie (``SessionAuth`` answers)."""
+    return Response(status_code=204)
+
+
+@about_router.delete(
+    "/session",
+    operation_id="deleteSession",
+    status_code=204,
+    response_class=Response,
+    responses={204: {"description": "signed out: the cookie is good nowhere any more"}},
+)
+async def delete_session() -> Response:
+    """Sign out (``SessionAuth`` answers)."""
+    return Response(status_code=204)
+
+
 @metrics_router.get(
     "/metrics",
+    operation_id="getMetrics",
     response_class=Response,
     responses={
         200: {

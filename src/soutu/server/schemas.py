@@ -26,19 +26,23 @@ def _check_digits(value: object) -> object:
 
 
 # In addresses and forms pydantic would take 1_0, 5.0 and " 5" as well, which no description says.
-Integer = Annotated[int, BeforeValidator(_check_digits)]
-ImageId = Annotated[Integer, Field(ge=0, lt=2**63)]
-HitCount = Annotated[Integer, Field(ge=1, le=MAX_HITS)]
+# Limits stand before the check: behind it, the description would have them by pydantic's names.
+Digits = BeforeValidator(_check_digits)
+ImageId = Annotated[int, Field(ge=0, lt=2**63), Digits]
+HitCount = Annotated[int, Field(ge=1, le=MAX_HITS), Digits]
 
 
 class SearchFields(BaseModel):
     """What every way to ask for a search takes."""
 
     image_id: ImageId | None = Field(None, description="pictures like this one")
-    k: Integer = Field(
-        20, ge=1, le=MAX_STREAMED_HITS, description=f"above {MAX_HITS} only as a stream"
+    k: Annotated[int, Field(ge=1, le=MAX_STREAMED_HITS), Digits] = Field(
+        20, description=f"above {MAX_HITS} only as a stream"
     )
-    offset: Integer = Field(0, ge=0, le=MAX_STREAMED_HITS)
+    offset: Annotated[int, Field(ge=0, le=MAX_STREAMED_HITS), Digits] = 0
+    generation: Annotated[int, Field(ge=0, lt=2**63), Digits] | None = Field(
+        None, description="the answer must be of this state of the index, as a page before it"
+    )
     where: str | None = Field(
         None, max_length=10_000, description="a filter", examples=["width > 2000"]
     )
@@ -248,6 +252,12 @@ class Session(BaseModel):
 
     auth: str = Field(examples=["none", "token"])
     signed_in: bool
+
+
+class SignIn(BaseModel):
+    """The server's token."""
+
+    token: str
 
 
 class ErrorInfo(BaseModel):

@@ -22,7 +22,7 @@ from soutu.models.bundle import cache_folder
 from soutu.query.parser import IMAGE, INDEXED, TEXT, format_query, parse_query, parse_where
 from soutu.search.searcher import PreparedQuery, Searcher, SearchParams
 from soutu.server.decode_pool import DecodePool
-from soutu.server.exceptions import Busy, NotFound, TimedOut
+from soutu.server.exceptions import Busy, Conflict, NotFound, TimedOut
 from soutu.server.media import GalleryFile, ThumbnailCache
 from soutu.server.metrics import Metrics
 from soutu.server.schemas import SearchRequest
@@ -140,6 +140,9 @@ class SearchService:
             else:
                 query = self._query(request) if picture is None else picture
                 result = self.gallery.search_query(query, self._params(request))
+            generation = result.index_state.generation
+            if request.generation not in (None, generation):
+                raise Conflict("request-generation", requested=request.generation, now=generation)
             answer = self._answer(result, request.offset, vector=request.vector)
             return ndjson_response(answer) if stream else json_response(answer)
 
