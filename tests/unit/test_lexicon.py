@@ -93,6 +93,63 @@ def test_phrases_become_captions(text, english):
     assert gloss(built_in_lexicon().segment(text)) == english
 
 
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        # relative clauses, with an object, a colour alone, and one inside another sentence
+        ("穿红色衣服的女人", "a woman wearing red clothes"),
+        ("一个穿红色的男孩", "a boy wearing red"),
+        (
+            "一个穿着蓝色球衣的男孩坐在长椅上",
+            "a boy wearing a blue sports jersey sitting on the bench",
+        ),
+        ("一个在冲浪的男子", "a man surfing"),
+        ("站起来的狗", "a dog standing"),
+        ("女孩看着拿球的男孩", "a girl looking at a boy holding a ball"),
+        ("男人拿着他的球", "a man holding a ball"),
+        # what is not there
+        ("没有人的沙滩", "empty beach"),
+        ("没有帽子的男孩", "a boy without hat"),
+        ("没有叶子的树", "a tree without leaf"),
+        ("不戴帽子的男人", "a man not wearing a hat"),
+        # groups and amounts
+        ("一群人", "a group of people"),
+        ("一群穿着球衣的男人", "a group of men wearing a sports jersey"),
+        ("一排椅子", "a row of chairs"),
+        ("许多孩子", "many children"),
+        # measure words, progressives, joined words
+        ("一条狗正在跑", "a dog running"),
+        ("两只狗在雪地里玩耍", "two dogs playing in the snow"),
+        ("一头牛", "a cow"),
+        ("一把椅子", "a chair"),
+        ("一只黑色和白色的狗", "a black and white dog"),
+        ("男孩和他的狗", "a boy and a dog"),
+        # prepositions, directions, 把 and 被
+        ("狗沿着篱笆跑", "a dog running along fence"),
+        ("男孩跳过栏杆", "a boy jumping over a railing"),
+        ("街上有很多人", "many people on the street"),
+        ("被雪覆盖的山", "mountain covered with snow"),
+        ("男人把球扔给狗", "a man throwing a ball giving a dog"),
+        ("孩子一起玩耍", "a child together playing"),
+        # sentences of several parts
+        (
+            "三只狗在雪地里奔跑，其中一只叼着红色的球",
+            "three dogs running in the snow carrying a red ball",
+        ),
+        ("男人坐着，狗躺着", "a man sitting, a dog lying down"),
+    ],
+)
+def test_sentences_become_captions(text, english):
+    assert gloss(LexiconExpander().segment(text)[1]) == english
+
+
+@given(st.text("的在把被没有一两只个穿跑狗人红和，上有", max_size=24))
+def test_any_order_of_words_is_read_to_its_end(text):
+    tokens = built_in_lexicon().segment(normalize(text))
+    words = set(gloss(tokens).replace(",", "").split())
+    assert words & {"dog", "dogs"} or not any(token.text == "狗" for token in tokens)
+
+
 def test_listed_says_the_words_without_grammar():
     assert keyword_gloss(built_in_lexicon().segment("三只黑猫在桌子上")) == "black cat, table"
 
