@@ -1,0 +1,62 @@
+"""The benchmark on photographs: its figures from made-up vectors, and its words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.photo_data import PhotoSplit, words
+from benchmarks.photos import closed, judge_captions, judge_words, main
+from training.photo.corpus import Photos
+
+
+def split_of(vectors: list[list[float]]) -> PhotoSplit:
+    paths = tuple(Path(f"{number}.jpg") for number in range(len(vectors)))
+    return PhotoSplit("made", Photos(paths, {}), np.array(vectors, np.float32))
+
+
+def test_captions_are_judged_by_photograph():
+    data = split_of([[1, 0], [0, 1]])
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    queries = np.array([right] * 4 + [wrong] + [wrong] * 5, np.float32)
+    hits = judge_captions(queries, data)
+    assert hits["R@1"].tolist() == [0.8, 1.0]
+    assert hits["R@10"].tolist() == [1.0, 1.0]
+
+
+def test_words_are_judged_by_all_photographs_that_show_them():
+    vectors = np.eye(12, dtype=np.float32)
+    relevant = np.zeros((12, 2), bool)
+    relevant[[0, 1], 0] = relevant[11, 1] = True
+    falling = np.linspace(1, 0, 12, dtype=np.float32)
+    hits = judge_words(np.stack([falling, falling]), relevant, vectors)
+    assert hits["hit@10"].tolist() == [1, 0]
+    assert hits["P@5"].tolist() == [0.4, 0]
+    assert hits["mAP"] == pytest.approx([1, 1 / 12])
+
+
+def test_the_share_of_the_distance():
+    raw, half, best = ({"R@1": np.full(4, value)} for value in (0.1, 0.3, 0.5))
+    assert closed(raw, half, best) == {"R@1": [0.5, 0.5, 0.5]}
+    assert closed(raw, raw, raw) == {"R@1": []}
+
+
+def test_without_photographs_it_says_so(tmp_path, capsys):
+    main(["--photos", str(tmp_path / "none"), "--work", str(tmp_path)])
+    assert "skipped" in capsys.readouterr().out
+    assert not [*tmp_path.iterdir()]
+
+
+def test_another_part_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["expansions"])
+    assert "expansions" in capsys.readouterr().err
+
+
+def test_the_words_are_300_and_none_is_asked_twice():
+    asked = words()
+    assert len(asked) == 300
+    for language in ("english", "chinese"):
+        names = [getattr(word, language)[0] for word in asked]
+        assert all(names)
+    assert len({word.chinese[0] for word in asked}) == 300
