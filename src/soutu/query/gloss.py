@@ -187,7 +187,7 @@ class _NounPhrase:
     behind: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.nouns or self.adjectives)
+        return bool(self.nouns or self.adjectives or self.behind)
 
     @property
     def words(self) -> str:
@@ -195,7 +195,7 @@ class _NounPhrase:
 
     def render(self, *, article: bool = True) -> str:
         """Put the phrase into English, with its number or article and what is behind it."""
-        return " ".join((self._render_noun(article), *self.behind))
+        return " ".join((self._render_noun(article), *self.behind)).strip()
 
     def _render_noun(self, article: bool) -> str:
         if self.nouns and self.count not in (None, 1):
@@ -280,7 +280,7 @@ class _Parser:
             self.predicates += [f"with {noun.render()}" for noun in [self._noun_phrase()] if noun]
         elif item.tag is _Tag.WITHOUT and (phrase := self._noun_phrase()):
             word = "without" if self.subject or self.relative else "no"
-            self.predicates.append(f"{word} {phrase.words}")
+            self.predicates.append(f"{word} {phrase.render(article=False)}")
         elif item.tag is _Tag.PASSIVE and (phrase := self._noun_phrase()):
             verb = self._next().english if self._peek().tag is _Tag.VERB else ""
             by = "" if verb.endswith((" with", " by")) else " by"
@@ -300,7 +300,7 @@ class _Parser:
         elif preposition := self._preposition_behind():
             self._add_setting(phrase.place(preposition))
         elif self.subject and not phrase.nouns:
-            self.predicates.append(phrase.words)
+            self.predicates.append(phrase.render())
         elif phrase.kind in _SETTINGS_BY_KIND and self._is_setting(phrase):
             self._add_setting(phrase.setting())
         else:
@@ -417,7 +417,12 @@ class _Parser:
 def _join(owners: Sequence[_NounPhrase], noun: _NounPhrase) -> _NounPhrase:
     """Put what the noun belongs to before it (企鹅的玩具), and where it is behind it."""
     if owners and not noun.nouns:
-        owners, noun = owners[:-1], owners[-1]
+        owner, owners = owners[-1], owners[:-1]
+        noun = replace(
+            owner,
+            adjectives=(*owner.adjectives, *noun.adjectives),
+            behind=(*owner.behind, *noun.behind),
+        )
     for owner in reversed(owners):
         if owner.kind in _SETTINGS_BY_KIND:
             noun = replace(noun, behind=(*noun.behind, owner.setting(), *owner.behind))
