@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 import numpy as np
 
 from soutu.errors import (
-    BadCaptions,
     BadInput,
     BadQuery,
     IndexCorrupt,
@@ -620,33 +619,30 @@ class Gallery:
         engine
             Embeds the pictures first, in place of this process.
         """
-        from soutu.images.captions import read_captions
         from soutu.indexing.indexer import index_folder
-        from soutu.maintenance import refresh_derived
+        from soutu.maintenance import load_captions, refresh_derived
 
         self._check_root()
-        encoding = encoding or self._get_meta("captions_encoding") or None
-        file = absolute(Path(captions)) if captions else self._captions_file()
-        missing = captions is None and file is not None and not file.is_file()
+        given = absolute(expand_user(captions)) if captions else None
+        known = {name: self._get_meta(name) for name in ("captions_file", "captions_encoding")}
         # All that can be wrong with the captions is raised before anything is written.
-        rows = read_captions(file, self.root, encoding=encoding) if file and not missing else None
+        loaded = load_captions(self.root, given, encoding, known)
         store = self._create_store(self.encoder.info)
-        self._save_settings(file if captions else None, encoding)
+        self._save_settings(loaded.file, loaded.encoding)
         embedded = engine.embed_folder(self, store, progress) if engine else 0
         options = self._index_options(retry=retry)
         report = index_folder(
-            self.root, store, self.encoder, captions=rows, options=options, progress=progress
+            self.root, store, self.encoder, captions=loaded.rows, options=options, progress=progress
         )
-        report = replace(
+        return replace(
             report,
             encoded=report.encoded + embedded,
             unchanged=report.unchanged - embedded,
             built=refresh_derived(store, self.encoder, self.settings),
-            other_files=_without(report.other_files, file, self.root),
+            other_files=_without(report.other_files, given or self._captions_file(), self.root),
+            caption_problems=(*report.caption_problems, *loaded.problems),
+            notes=(*report.notes, *loaded.notes),
         )
-        if not missing:
-            return report
-        return replace(report, caption_problems=(BadCaptions("captions-gone", file=file),))
 
     def add(
         self,
@@ -726,7 +722,7 @@ class Gallery:
         from soutu.indexing.indexer import watch_changes
 
         self._check_root()
-        file = absolute(Path(captions)) if captions else self._captions_file()
+        file = absolute(expand_user(captions)) if captions else self._captions_file()
         due, last_error = True, ""
         for changed in watch_changes(self.root, ignored=self.home, captions=file, stop=stop):
             if not (due or changed):
@@ -740,6 +736,7 @@ class Gallery:
                 last_error = error.code if due else ""
             else:
                 due, last_error = False, ""
+                captions = encoding = None  # which are remembered now
                 yield report
 
     def plan(self) -> FolderDiff:
@@ -936,7 +933,7 @@ class Gallery:
         self.close()
         for name in ("model", "encoder"):
             self.__dict__.pop(name, None)
-        file = absolute(Path(captions)) if captions else None
+        file = absolute(expand_user(captions)) if captions else None
         report = rebuild_gallery(
             self.root, home, self.settings, captions=file, encoding=encoding, progress=progress
         )

@@ -46,11 +46,16 @@ def tr(code: str, **fields: object) -> str:
 
 def format_message(code: str, lang: str = "en", **fields: object) -> str:
     """Return message ``code`` in ``lang`` ("en" or "zh") with its placeholders filled in."""
-    texts = {
-        name: value.message(lang) if isinstance(value, Translatable) else value
-        for name, value in fields.items()
-    }
+    texts = {name: _translate(value, lang) for name, value in fields.items()}
     return load_messages()[code][lang].format_map(texts)
+
+
+def _translate(value: object, lang: str) -> object:
+    if isinstance(value, Translatable):
+        return value.message(lang)
+    if isinstance(value, list):
+        return "".join(f"\n  {_translate(item, lang)}" for item in value)
+    return value
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -38,6 +39,7 @@ from soutu.store.sqlite.vectors import first_name, folder_name
 from soutu.types import IndexState, IntegrityIssue, ModelInfo
 
 if TYPE_CHECKING:
+    from soutu.images.captions import CaptionFile
     from soutu.indexing.indexer import IndexReport
     from soutu.models.base import Encoder
     from soutu.store.ann import Manifest
@@ -255,7 +257,6 @@ def rebuild_gallery(
     IndexCorrupt
         Another process is writing, the folder cannot be written, or a newer Soutu made the index.
     """
-    from soutu.images.captions import read_captions
     from soutu.images.scan import check_root
     from soutu.indexing.indexer import encode_captions, index_folder
     from soutu.indexing.pipeline import IndexOptions
@@ -289,20 +290,17 @@ def rebuild_gallery(
                 if not known or name != meta.get("model"):
                     raise
                 info = known[0]
-            file = captions or (root / meta["captions_file"] if meta.get("captions_file") else None)
-            missing = captions is None and file is not None and not file.is_file()
-            encoding = encoding or meta.get("captions_encoding") or None
-            read = read_captions(file, root, encoding=encoding) if file and not missing else None
+            loaded = load_captions(root, captions, encoding, meta)
             begin_new_index(old, folder)
             report = None
             with LocalStore.create_or_open(folder, info) as store:
-                save_gallery_meta(store, root, name, captions, encoding)
+                save_gallery_meta(store, root, name, loaded.file, loaded.encoding)
                 if encoder:
                     report = index_folder(
                         root,
                         store,
                         encoder,
-                        captions=read,
+                        captions=loaded.rows,
                         options=IndexOptions(
                             config.workers or 0, config.batch or 0, config.max_pixels, retry=True
                         ),
@@ -316,7 +314,7 @@ def rebuild_gallery(
                     folder,
                     info.space,
                     encoded=encoder is not None,
-                    captions=encoder is None or read is None,
+                    captions=encoder is None or loaded.rows is None,
                 )
                 if encoder:
                     with store.writer() as writer:
@@ -326,15 +324,61 @@ def rebuild_gallery(
     with LocalStore.open(home, info.space) as store:
         state = store.state()
     if report:
-        problems = (BadCaptions("captions-gone", file=file),) if missing else ()
         report = replace(
             report,
             captions=state.captions,
             built=built,
-            caption_problems=(*report.caption_problems, *problems),
+            caption_problems=(*report.caption_problems, *loaded.problems),
+            notes=(*report.notes, *loaded.notes),
             generation=state.generation,
         )
     return RebuildReport(name, report, carried)
+
+
+@dataclass(frozen=True)
+class GalleryCaptions:
+    """The captions file of an index run.
+
+    ``file`` and ``encoding`` are to be remembered (None: nothing new), ``rows`` is None where there
+    is no file, ``problems`` says that a remembered one is missing.
+    """
+
+    file: Path | None = None
+    encoding: str | None = None
+    rows: CaptionFile | None = None
+    problems: tuple[BadCaptions, ...] = ()
+    notes: tuple[BadCaptions, ...] = ()
+
+
+def load_captions(
+    root: Path, given: Path | None, encoding: str | None, known: Mapping[str, str | None]
+) -> GalleryCaptions:
+    """Read the captions file that is given or remembered.
+
+    An encoding is remembered with its file (``known``: the store's meta), and yields where that
+    has become UTF-8. Raises BadCaptions.
+    """
+    from soutu.images.captions import read_captions
+
+    name, remembered = known.get("captions_file"), known.get("captions_encoding") or None
+    previous = root / name if name else None
+    file = given or previous
+    if file is None:
+        return GalleryCaptions()
+    if given is None and not file.is_file():
+        return GalleryCaptions(problems=(BadCaptions("captions-gone", file=file),))
+    is_new = previous is None or os.path.realpath(file) != os.path.realpath(previous)
+    if is_new or encoding:
+        remembered = None
+    rows = read_captions(file, root, encoding=encoding, remembered=remembered)
+    notes = []
+    if previous and is_new:
+        notes.append(BadCaptions("captions-replaced", file=file, previous=previous))
+    if remembered and rows.encoding != remembered:
+        notes.append(BadCaptions("captions-utf8", file=file, encoding=remembered))
+    return GalleryCaptions(
+        file if given or notes else None, rows.encoding, rows, notes=tuple(notes)
+    )
 
 
 def save_gallery_meta(

@@ -104,8 +104,8 @@ def test_the_header_must_be_exact(root: Path, header: str, code: str) -> None:
     ("row", "code"),
     [
         ("top.png,a tree,and grass", "captions-row-columns"),
-        ("top.png", "captions-row-columns"),
-        ("   ", "captions-row-columns"),
+        ("top.png", "captions-row-short"),
+        ("   ", "captions-row-short"),
         ("top.png，一棵树", "captions-row-fullwidth"),
         ("top.png,树，草,更多", "captions-row-columns"),
         ('top.png,"no end', "captions-quote"),

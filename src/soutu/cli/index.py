@@ -26,6 +26,7 @@ from soutu.i18n import prefer_language, tr
 from soutu.models.bundle import PHOTO
 
 MAX_ENDINGS = 8  # are named
+MAX_LISTED = 20  # caption lines that were skipped
 
 if TYPE_CHECKING:
     from soutu.distributed.ingest import RayEngine
@@ -219,8 +220,13 @@ def _tell_model(gallery: Gallery) -> None:
 
 def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False) -> Flags:
     """Show a run's report; return its counts."""
-    for problem in (*report.failed, *report.caption_problems):
-        click.echo(tr("skipped", message=problem), err=True)
+    for problem in (*report.failed, *report.caption_problems[:MAX_LISTED]):
+        click.echo(sanitize(tr("skipped", message=problem)), err=True)
+    if len(report.caption_problems) > MAX_LISTED:
+        count = len(report.caption_problems) - MAX_LISTED
+        click.echo(tr("captions-more", count=count), err=True)
+    for note in report.notes:
+        click.echo(sanitize(tr("note", message=note)), err=True)
     for path in report.previews:
         click.echo(tr("index-preview", path=sanitize(path)), err=True)
     counts = {

@@ -21,6 +21,9 @@ from soutu.images.scan import check_root, has_image_suffix, nfc
 
 HEADER = ("image_path", "caption")
 MAX_BYTES = 1_000_000_000
+MAX_ERRORS = 20  # errors of one file that are named
+MAX_COMPARED = 5_000  # names in a folder that are compared with a missing one
+MAX_NEAR = 20  # missing images for which near names are looked up
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,19 @@ class Caption:
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """The captions in file order, and the rows that were skipped, each with its reason."""
+    """The captions in file order, and the rows that were skipped, each with its reason.
+
+    ``encoding`` is None for UTF-8.
+    """
 
     rows: tuple[Caption, ...]
     problems: tuple[BadCaptions, ...]
+    encoding: str | None = None
 
 
-def read_captions(file: Path, root: Path, *, encoding: str | None = None) -> CaptionFile:
+def read_captions(
+    file: Path, root: Path, *, encoding: str | None = None, remembered: str | None = None
+) -> CaptionFile:
     """Read the captions of the images below ``root``.
 
     Parameters
@@ -56,21 +65,33 @@ def read_captions(file: Path, root: Path, *, encoding: str | None = None) -> Cap
         The folder of the images.
     encoding
         Of the file; None means UTF-8 with or without a byte order mark.
+    remembered
+        Its encoding some time ago, which counts unless the file is UTF-8 by now.
 
     Raises
     ------
     BadCaptions
         With file, line and cure, for what puts the whole file in doubt: encoding, header,
-        separators, columns, a path outside ``root``. A row that only fails itself (no such
-        image, no text, a repetition) is skipped and put in ``problems``.
+        separators, columns, a path outside ``root``; of several such rows all are named. A row
+        that only fails itself (no such image, no text, a repetition) is skipped and put in
+        ``problems``.
     """
     check_root(root)
-    text = _decode_text(_read_bytes(file), str(file), encoding)
+    data = _read_bytes(file)
+    encoding = encoding or (None if _has_become_utf8(data, remembered) else remembered)
+    text = _decode_text(data, str(file), encoding)
     resolver = PathResolver(root, base=file.parent)
     rows: list[Caption] = []
     problems: list[BadCaptions] = []
+    errors: list[BadCaptions] = []
+    count = 0
     first_lines: dict[tuple[str, str, tuple[str, ...]], int] = {}
-    for line, name, caption, tags in _read_rows(text, str(file)):
+    for row in _read_rows(text, str(file)):
+        if isinstance(row, BadCaptions):
+            count += 1
+            errors += [row] * (count <= MAX_ERRORS)
+            continue
+        line, name, caption, tags = row
         where: dict[str, object] = {"file": str(file), "line": line}
         if not name.strip():
             problems.append(BadCaptions("captions-no-path", **where))
@@ -79,9 +100,13 @@ def read_captions(file: Path, root: Path, *, encoding: str | None = None) -> Cap
         try:
             path = resolver.find(name)
         except OutsideRoot:
-            raise BadCaptions("captions-outside", **where) from None
+            count += 1
+            errors += [BadCaptions("captions-outside", **where)] * (count <= MAX_ERRORS)
+            continue
         if path is None:
-            problems.append(BadCaptions("captions-no-image", **where))
+            near = resolver.nearest(name) if len(problems) < MAX_NEAR else None
+            code = "captions-no-image-near" if near else "captions-no-image"
+            problems.append(BadCaptions(code, near=near, **where))
         elif not has_image_suffix(path):
             problems.append(BadCaptions("captions-not-image", **where))
         elif not caption.strip():
@@ -90,7 +115,11 @@ def read_captions(file: Path, root: Path, *, encoding: str | None = None) -> Cap
             problems.append(BadCaptions("captions-repeated", first=first, **where))
         else:
             rows.append(Caption(path, caption, line, tags))
-    return CaptionFile(tuple(rows), tuple(problems))
+    if count == 1:
+        raise errors[0]
+    if count:
+        raise BadCaptions("captions-errors", file=str(file), count=count, errors=errors)
+    return CaptionFile(tuple(rows), tuple(problems), encoding)
 
 
 # From the file's bytes to text
@@ -150,6 +179,24 @@ def _wide_encoding(data: bytes) -> str | None:
     return None
 
 
+def _has_become_utf8(data: bytes, remembered: str | None) -> bool:
+    """Whether ``data`` is UTF-8 and not the encoding that it had.
+
+    Pure ASCII says nothing, and two letters of GBK may be one of two bytes in UTF-8.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    if text.isascii() or "\0" in text or not remembered:
+        return False
+    try:
+        before = data.decode(remembered)
+    except (LookupError, ValueError):
+        return True
+    return max(text) >= "\u0800" or max(before) < "\u2e80"
+
+
 def _is_mostly_utf8(data: bytes) -> bool:
     """Whether more long sequences are whole than damaged.
 
@@ -171,38 +218,60 @@ def _is_gb18030(data: bytes) -> bool:
 # From text to rows
 
 
-def _read_rows(text: str, file: str) -> Iterator[tuple[int, str, str, dict[str, str]]]:
-    """Yield each row's first line, path, text and tags; BadCaptions also midway."""
+def _read_rows(
+    text: str, file: str
+) -> Iterator[tuple[int, str, str, dict[str, str]] | BadCaptions]:
+    """Yield each row's first line, path, text and tags, or what is wrong with it.
+
+    Raises BadCaptions for a header that is none.
+    """
     if not text.strip():
         raise BadCaptions("captions-empty", file=file)
     rows = _split_rows(text, file)
-    columns = next(rows, (1, []))[1]
+    header = next(rows, (1, []))
+    if isinstance(header, BadCaptions):
+        raise header
+    columns = header[1]
     _check_header(columns, file)
-    for line, row in rows:
+    for entry in rows:
+        if isinstance(entry, BadCaptions):
+            yield entry
+            continue
+        line, row = entry
         if len(row) != len(columns):
-            fullwidth = len(row) < len(columns) and any("，" in field for field in row)
-            code = "captions-row-fullwidth" if fullwidth else "captions-row-columns"
-            raise BadCaptions(code, file=file, line=line, found=len(row), expected=len(columns))
+            code = "captions-row-columns"
+            if len(row) < len(columns):
+                fullwidth = any("，" in field for field in row)
+                code = "captions-row-fullwidth" if fullwidth else "captions-row-short"
+            yield BadCaptions(code, file=file, line=line, found=len(row), expected=len(columns))
+            continue
         tags = dict(zip(columns[len(HEADER) :], row[len(HEADER) :], strict=True))
         yield line, row[0], row[1], tags
 
 
-def _split_rows(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
+def _split_rows(text: str, file: str) -> Iterator[tuple[int, list[str]] | BadCaptions]:
+    # Excel's own first line, which names the separator.
+    skipped = re.match("sep=,\r?\n", text, re.IGNORECASE)
+    text, before = (text[skipped.end() :], 1) if skipped else (text, 0)
     # newline="" leaves line ends inside quotes as they are; strict makes a stray quote
     # an error instead of a caption that has silently swallowed the lines after it.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
-        line = reader.line_num + 1
+        line = before + reader.line_num + 1
+        limit = csv.field_size_limit(MAX_BYTES)  # of the module, so it is put back at once
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error:
-            raise BadCaptions("captions-quote", file=file, line=line) from None
+            yield BadCaptions("captions-quote", file=file, line=line)
+            continue
+        finally:
+            csv.field_size_limit(limit)
         if row:
             yield line, row
-        elif line == 1:
-            raise BadCaptions("captions-header", file=file, line=1, found="")
+        elif line == before + 1:
+            yield BadCaptions("captions-header", file=file, line=line, found="")
 
 
 def _check_header(columns: list[str], file: str) -> None:
@@ -270,6 +339,20 @@ class PathResolver:
             raise OutsideRoot(name)
         return None
 
+    def nearest(self, name: str) -> str | None:
+        """Return the path of the image whose name is most like that of ``name``; None for none."""
+        from difflib import get_close_matches  # which only mistakes need
+
+        spelling = name.replace("\\", "/")
+        paths = [path for base in self._bases if (path := self._relative(base, spelling))]
+        folders = [path.rpartition("/")[0] for path in paths]
+        leaf = nfc(spelling.rpartition("/")[2]).casefold()
+        for folder in map(self._folder, dict.fromkeys((*folders, ""))):
+            names = {nfc(image).casefold(): image for image in folder.images()} if folder else {}
+            if folder and (near := get_close_matches(leaf, names, 1, 0.8)):
+                return folder.prefix + names[near[0]]
+        return None
+
     def normalize(self, name: str) -> str | None:
         """Return the path below the root that ``name`` spells, POSIX, file or no file.
 
@@ -327,6 +410,10 @@ class _Folder:
         except OSError:  # the walk names unreadable folders; here they hold no match
             self._is_folder.clear()
         self._by_nfc: dict[str, str] | None = None
+
+    def images(self) -> list[str]:
+        return [name for name, folder in self._is_folder.items()
+                if not folder and has_image_suffix(name)][:MAX_COMPARED]  # fmt: skip
 
     def subfolder(self, name: str) -> _Folder:
         return _Folder(os.path.join(self._full, name), f"{self.prefix}{name}/")  # noqa: PTH118

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from soutu.errors import BadCaptions, BadImage, MissingExtra
+from soutu.errors import BadCaptions, BadImage, MissingExtra, SoutuError
 from soutu.images.captions import CaptionFile
 from soutu.images.decode import read_file
 from soutu.images.scan import has_image_suffix
@@ -46,6 +46,8 @@ class IndexReport:
         The raw files that could not be developed, and were read as the preview inside them.
     other_files
         How many files were passed over by the ending of their names, lower case, without the dot.
+    notes
+        What else a person should know.
     """
 
     files: int
@@ -61,6 +63,7 @@ class IndexReport:
     built: tuple[str, ...] = ()
     previews: tuple[str, ...] = ()
     other_files: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[SoutuError, ...] = ()
 
 
 def index_folder(
