@@ -13,6 +13,7 @@ from soutu.errors import BadImage
 from soutu.images.decode import decode, read_header
 from soutu.images.raw import is_raw
 from soutu.images.scan import RAW_SUFFIXES, has_image_suffix
+from tests.cases.test_image_bombs import with_scans
 from tests.pictures import encoded, scene
 from tests.unit.test_further_formats import QUARTERS, dng, heic
 
@@ -70,6 +71,15 @@ def test_a_preview_is_turned_upright(orientation, size):
     first = {3: [None, 2, 1], 6: [2, 0, None], 8: [1, None, 0]}[orientation]
     pairs = zip(brightest(decoded.rgb), first, strict=True)
     assert all(colour == wanted for colour, wanted in pairs if wanted is not None)
+
+
+def test_a_preview_that_takes_long_is_none():
+    """Another stands in; without one the file cannot be read."""
+    bomb = with_scans(500, (1000, 700))
+    decoded = decode(camera(bomb, preview()), name="a.dng", min_side=300)
+    assert (decoded.width, decoded.height) == (960, 640)
+    with pytest.raises(BadImage):
+        decode(camera(bomb), name="a.dng", min_side=300)
 
 
 def test_a_preview_that_is_smaller_than_the_model_needs_is_none():

@@ -16,6 +16,7 @@ from struct import unpack_from
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from soutu.errors import BadImage
+from soutu.images.bombs import check_cost
 from soutu.images.metadata import exposure_time
 from soutu.images.scan import RAW_SUFFIXES, suffix_of
 
@@ -132,6 +133,7 @@ def _largest_preview(data: bytes, turn: int, max_pixels: int, least: int) -> Ima
         if min(width, height) < least or pixels > max_pixels:
             continue
         with suppress(Exception):
+            check_cost(data[max(0, start) :], "")
             preview: Image.Image
             if start < 0:
                 with TiffImagePlugin.TiffImageFile(BytesIO(data)) as plain:

@@ -1,21 +1,23 @@
 """Decode pictures in processes of their own, which can be killed.
 
 A thread that decodes cannot be stopped, and what a client sends may take a decoder hours, all the
-memory, or crash it. A process is killed at its time limit, has a limit of memory, and gives way to
-searches (``nice``). What it answers is plain bytes: pixels, a WebP file or an error's code, nothing
-that could do harm here should a picture have taken it over.
+memory, or crash it. A process has limits of memory and of processor time, is killed where it takes
+much longer than that, and gives way to searches (``nice``). What it answers is plain bytes: pixels,
+a WebP file or an error's code, nothing that could do harm here should a picture have taken it over.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from io import BytesIO
+from math import ceil
 from threading import Lock, Timer
 from typing import IO, Any
 
@@ -30,7 +32,8 @@ from soutu.types import ModelInfo, Rgb
 
 MAX_IDLE = 2  # processes that wait for the next picture, 50 MB each
 MAX_MEMORY = 2_000_000_000, 16  # bytes of address space, and for each pixel that is allowed
-NICENESS = 10
+NICENESS = 5
+PATIENCE = 2.0  # seconds on the clock for each of processor time: others use the processor, too
 _MAIN = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); \
 from soutu.server.decode_pool import answer_jobs; answer_jobs()"
 
@@ -52,7 +55,8 @@ class DecodePool:
         Raises
         ------
         BadImage
-            As ``decode``; also for one that takes longer than ``seconds`` or crashes its decoder.
+            As ``decode``; also for one that takes more than ``seconds`` of processor time, or
+            crashes its decoder.
         """
         job: dict[str, object] = {"info": asdict(info), "name": "(upload)"}
         job |= {"min_side": min_side, "max_pixels": max_pixels}
@@ -92,7 +96,7 @@ class DecodePool:
             killed.append(True)
             process.kill()
 
-        timer = Timer(seconds, kill)
+        timer = Timer(seconds * PATIENCE, kill)
         timer.daemon = True
         timer.start()
         try:
@@ -104,7 +108,7 @@ class DecodePool:
             self._discard(process)
             if self._is_closed:
                 raise Busy("server-stopping", retry_after=5) from None
-            if killed:
+            if killed or process.returncode == -getattr(signal, "SIGXCPU", 0):
                 raise BadImage("image-slow", path=name, seconds=f"{seconds:g}") from None
             raise BadImage("image-crash", path=name) from None
         finally:
@@ -233,13 +237,13 @@ def _encode_webp(image: Image.Image, side: int, quality: int) -> bytes:
 
 
 def _limit(max_pixels: int, seconds: float) -> None:
-    """Bound memory, and time too where the server is no longer there to do it."""
+    """Bound memory and processor time; a process is killed (SIGXCPU) that takes more."""
     if sys.platform == "win32":
         return
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = int(used.ru_utime + used.ru_stime + seconds * (os.cpu_count() or 1)) + 2
+    cpu = ceil(used.ru_utime + used.ru_stime + seconds)
     base, each = MAX_MEMORY
     for kind, limit in ((resource.RLIMIT_CPU, cpu), (resource.RLIMIT_AS, base + each * max_pixels)):
         with suppress(OSError, ValueError):

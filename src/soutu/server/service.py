@@ -201,7 +201,7 @@ class SearchService:
             side=side,
             quality=quality,
             max_pixels=self.gallery.settings.max_pixels,
-            seconds=self.settings.seconds,
+            seconds=self.settings.convert_seconds,
         )
 
     def image_row(self, image_id: int) -> ImageRow:

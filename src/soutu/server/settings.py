@@ -53,7 +53,10 @@ class ServerSettings:
     upload_threads
         Uploaded pictures that are decoded at a time, each in a process of its own.
     upload_pixels, decode_seconds
-        The most that an uploaded picture may have, and may take to decode.
+        The most that an uploaded picture may have, and may take to decode: seconds of processor
+        time; twice as long on the clock.
+    convert_seconds
+        The same for a picture of the gallery, whose thumbnail is there when it is asked for again.
     warm_decoder
         Whether to start such a process before a picture comes.
     thumbnails, thumbnail_bytes
@@ -70,6 +73,7 @@ class ServerSettings:
     upload_threads: int = max(1, (os.cpu_count() or 1) // 2)
     upload_pixels: int = 50_000_000
     decode_seconds: float = 10.0
+    convert_seconds: float = 30.0
     warm_decoder: bool = False
     thumbnails: Path | None = None
     thumbnail_bytes: int = 1_000_000_000
