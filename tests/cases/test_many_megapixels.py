@@ -10,6 +10,7 @@ from soutu import Gallery
 from soutu.errors import BadImage
 from soutu.images.decode import MAX_PIXELS, PixelBudget, decode
 from soutu.images.repair import is_sequential
+from tests.cases.test_deep_tiffs import colours, tiff, typed
 from tests.cases.test_png_notes import chunk
 from tests.pictures import encoded
 
@@ -96,6 +97,8 @@ def test_the_budget_of_the_threads_counts_what_is_decoded():
     budget = PixelBudget(10)  # smaller than any: alone, and not for ever
     assert decode(BASELINE, budget=budget, min_side=100).width == SIZE[0]
     assert decode(PROGRESSIVE, budget=budget, min_side=100).width == SIZE[0]
+    assert decode(BASELINE[:-2], budget=budget).width == SIZE[0], "decoded twice"
+    assert decode(tiff(typed(colours(), "f4")), budget=budget).width == colours().shape[1]
 
 
 def test_a_phones_200_megapixels_are_read_by_default(tmp_path):

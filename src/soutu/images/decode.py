@@ -10,7 +10,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from errno import ENOMEM
 from math import ceil
@@ -182,6 +182,9 @@ def decode(
         name = name or str(source)
         data = read_file(source, name=name)
 
+    def hold(pixels: int) -> AbstractContextManager[None]:
+        return budget.acquire(pixels) if budget else nullcontext()
+
     def attempt(data: bytes) -> DecodedImage:
         if is_raw(data, name):
             image: Image.Image = develop(data, name, max_pixels, min_side)
@@ -191,21 +194,24 @@ def decode(
             except SyntaxError:  # Pillow has no mode for it
                 if format_of(data[:64]) != "TIFF":
                     raise
-                image = _open_deep_tiff(data, name, max_pixels)
+                image = _open_deep_tiff(data, name, max_pixels, hold)
         with image:
             width, height = image.size
             full_size = _reduce_jpeg(image, min_side, max_pixels)
             pixels = _count_decoded(image, data, width * height)
             if pixels > max_pixels:
                 raise _too_large(name, width, height, max_pixels)
-            with budget.acquire(pixels) if budget else nullcontext():
+            with hold(pixels):
                 return _to_upright_rgb(image, full_size, transform)
 
     try:
         try:
             return attempt(data)
         except OSError:
-            whole = end_jpeg(data) if format_of(data[:64]) == "JPEG" else None
+            if format_of(data[:64]) != "JPEG":
+                raise
+            with hold(MAX_PIXELS):  # alone: it is decoded in full
+                whole = end_jpeg(data)
             if whole is None:
                 raise
             return attempt(whole)
@@ -343,12 +349,15 @@ def _open_image(data: bytes, name: str) -> ImageFile.ImageFile:
     return image
 
 
-def _open_deep_tiff(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def _open_deep_tiff(
+    data: bytes, name: str, max_pixels: int, hold: Callable[[int], AbstractContextManager[None]]
+) -> Image.Image:
     """Return the pixels of a TIFF that Pillow has no mode for, upright."""
     layout = read_layout(data, name)
     if layout.cost > max_pixels:
         raise _too_large(name, layout.width, layout.height, max_pixels)
-    image = read_pixels(data, layout)
+    with hold(layout.cost):
+        image = read_pixels(data, layout)
     if layout.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[layout.orientation])
     image.info |= {TAKEN: time_taken(data), "icc_profile": layout.profile}
