@@ -1,7 +1,10 @@
 """What one request may cost, and what it may write into the log."""
 
+import dataclasses
+import gc
 import json
 import shutil
+import weakref
 
 import pytest
 from starlette.testclient import TestClient
@@ -97,10 +100,51 @@ def test_a_search_whose_hits_were_cut_is_replayed(demo_indexed, tmp_path, monkey
     assert (code_, "1" in out + err) == (0, True), out + err
 
 
-def test_patterns_of_filters_are_not_kept_for_good(api):
+def test_a_filter_that_takes_long_is_given_up(api, monkeypatch):
     from soutu.store.sqlite import filters
 
-    for number in range(200):
+    where = " or ".join(f"name ~ '[{number}]x'" for number in range(300))
+    assert ask(api, text="cat", where=where).status_code == 200
+    service = api.app.state.service
+    monkeypatch.setattr(filters, "CHECK_EVERY", 1)
+    monkeypatch.setattr(
+        service, "settings", dataclasses.replace(service.settings, filter_seconds=0.0)
+    )
+    for slow in (
+        where + " or width > 3",
+        "caption ~ '*[q]' or tag.a contains 'x'",
+        "not name ~ 'a*'",
+    ):
+        answer = ask(api, text="cat", where=slow)
+        assert code(answer) == "where-slow"
+        assert "filter" in answer.json()["error"]["message"]
+    monkeypatch.undo()
+    for slow in ("caption ~ '*[q]' or tag.a contains 'x'", "not name ~ 'a*'"):
+        assert ask(api, text="cat", where=slow).status_code == 200, "none of it stays"
+
+
+def test_elsewhere_no_filter_is_given_up(demo_indexed, tmp_path, monkeypatch):
+    from soutu.store.sqlite import filters
+
+    monkeypatch.setattr(filters, "CHECK_EVERY", 1)
+    folder = shutil.copytree(demo_indexed, tmp_path / "photos")
+    with Gallery.open(folder, model="tiny") as gallery:
+        assert len(gallery.search("cat", where="caption ~ '*[猫]*'", k=3)) == 3
+
+
+def test_patterns_of_filters_are_not_kept(api, monkeypatch):
+    from soutu.store.sqlite import filters
+
+    alive = weakref.WeakSet()
+    made = filters._Pattern.__init__
+
+    def counted(self, raw):
+        alive.add(self)
+        made(self, raw)
+
+    monkeypatch.setattr(filters._Pattern, "__init__", counted)
+    for number in range(20):
         where = f"caption ~ '{number}*" + "?" * 5000 + "'"
         assert ask(api, text="cat", where=where).status_code == 200
-    assert 0 < filters._pattern.cache_info().currsize <= 64
+    gc.collect()
+    assert not alive

@@ -34,7 +34,7 @@ from soutu.server.serializers import (
     result_json,
 )
 from soutu.server.settings import ServerSettings
-from soutu.store.base import ImageRow
+from soutu.store.base import FILTER_DEADLINE, ImageRow
 from soutu.types import Query, Rgb, SearchResult, Term, Variant
 
 MAX_UPLOADS = 32  # that wait, up to 25 MB each
@@ -216,6 +216,7 @@ class SearchService:
 
     def _run_when_open(self, work: Callable[[], _T]) -> _T:
         self._warm_up()
+        FILTER_DEADLINE.set(time.monotonic() + self.settings.filter_seconds)
         return work()
 
     def _warm_up(self) -> None:

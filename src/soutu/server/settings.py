@@ -48,8 +48,8 @@ class ServerSettings:
         two cores, 261 searches a second of cached texts with two, 232 with three, 190 with four.
     queue
         Requests that may wait for a thread.
-    seconds
-        What a request may take.
+    seconds, filter_seconds
+        What a request may take, and its filter.
     upload_threads
         Uploaded pictures that are decoded at a time, each in a process of its own.
     upload_pixels, decode_seconds
@@ -70,6 +70,7 @@ class ServerSettings:
     image_threads: int = 4
     queue: int = 256
     seconds: float = 20.0
+    filter_seconds: float = 5.0
     upload_threads: int = max(1, (os.cpu_count() or 1) // 2)
     upload_pixels: int = 50_000_000
     decode_seconds: float = 10.0

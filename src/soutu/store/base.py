@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,9 @@ from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
     from soutu.store.ann import Manifest
+
+FILTER_DEADLINE: ContextVar[float | None] = ContextVar("filter_deadline", default=None)
+"""When a filter is given up, on ``time.monotonic()``; a server sets it for each request."""
 
 
 @dataclass(frozen=True)

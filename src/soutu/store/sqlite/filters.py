@@ -6,12 +6,15 @@ import fnmatch
 import os
 import re
 import sqlite3
-from functools import lru_cache
+import time
+from functools import cached_property
 from unicodedata import normalize
 
 import numpy as np
 
+from soutu.errors import BadQuery
 from soutu.fs import path_bytes
+from soutu.store.base import FILTER_DEADLINE
 from soutu.store.sqlite.schema import Field, casefold_nfc
 from soutu.text import repair_text
 from soutu.types import TAG, All, Any, Compare, Filter, Ids, Not
@@ -31,18 +34,40 @@ _SHAPES = {
 }
 # SQL's own comparison of names knows neither case beyond ASCII nor paths that are no text.
 _FUNCTION = "soutu_match"
+CHECK_EVERY = 1000  # steps of SQLite's machine between looks at the clock
 
 
 def matching_images(connection: sqlite3.Connection, where: Filter) -> Ids:
-    """Return the ids of images with a path that ``where`` admits, ascending, int64 (n,)."""
-    connection.create_function(_FUNCTION, 3, _match, deterministic=True)
+    """Return the ids of images with a path that ``where`` admits, ascending, int64 (n,).
+
+    Raises BadQuery where that takes longer than ``FILTER_DEADLINE``.
+    """
+    patterns: dict[bytes, _Pattern] = {}  # for this query alone: any client may send others
+
+    def match(operation: str, value: bytes | str | None, raw: bytes) -> bool:
+        if raw not in patterns:
+            patterns[raw] = _Pattern(raw)
+        return value is not None and _match(operation, value, patterns[raw])
+
+    connection.create_function(_FUNCTION, 3, match, deterministic=True)
+    deadline = FILTER_DEADLINE.get()
+    if deadline is not None:
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, CHECK_EVERY)
     condition, values = _sql(where)
-    rows = connection.execute(
-        f"""SELECT DISTINCT p.image_id FROM paths p JOIN images i ON i.id = p.image_id
-            WHERE {condition} ORDER BY p.image_id""",
-        values,
-    )
-    return np.array([row[0] for row in rows], np.int64)
+    try:
+        rows = connection.execute(
+            f"""SELECT DISTINCT p.image_id FROM paths p JOIN images i ON i.id = p.image_id
+                WHERE {condition} ORDER BY p.image_id""",
+            values,
+        )
+        return np.array([row[0] for row in rows], np.int64)
+    except sqlite3.OperationalError as error:
+        if deadline is not None and time.monotonic() > deadline:
+            raise BadQuery("where-slow") from error
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+        patterns.clear()
 
 
 def _sql(where: Filter) -> Sql:
@@ -110,28 +135,36 @@ def _compare_time(time: str, operator: str, value: str) -> Sql:
     return f"{time} != '' AND substr({time}, 1, {len(value)}) {operator} ?", [value]
 
 
-def _match(operation: str, value: bytes | str | None, raw_pattern: bytes) -> bool:
+class _Pattern:
+    """A value to compare with, as it is and folded; as an expression once it is needed."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.text = repair_text(os.fsdecode(raw))
+        self.folded = _fold(self.text)
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        return re.compile(fnmatch.translate(self.folded))
+
+
+def _match(operation: str, value: bytes | str, pattern: _Pattern) -> bool:
     """Whether ``value`` matches the pattern, both folded.
 
     ``operation`` is an operator, for paths preceded by the part to compare.
     """
-    if value is None:
-        return False
     *part, operator = operation.split(" ")
     text = repair_text(os.fsdecode(value)) if isinstance(value, bytes) else value
-    pattern = repair_text(os.fsdecode(raw_pattern))
     if part:
         folder, _, name = text.rpartition("/")
         text = {"folder": folder, "name": name}.get(part[0], text)
         if operator == "=":
-            return text == pattern
-    # Not as stored names are folded, where ? stands for what is no Unicode: here it is a wildcard.
-    text, pattern = (normalize("NFC", value).casefold() for value in (text, pattern))
+            return text == pattern.text
+    text = _fold(text)
     if operator == "~":
-        return _pattern(pattern).match(text) is not None
-    return pattern in text if operator == "contains" else text == pattern
+        return pattern.expression.match(text) is not None
+    return pattern.folded in text if operator == "contains" else text == pattern.folded
 
 
-@lru_cache(64)  # each may take 150 kB, and any client may send patterns
-def _pattern(pattern: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(pattern))
+def _fold(text: str) -> str:
+    """Not as stored names are, where ? stands for what is no Unicode: here it is a wildcard."""
+    return normalize("NFC", text).casefold()
