@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from soutu import Gallery
 from soutu.images import colour
@@ -152,6 +152,20 @@ def test_pillow_images_are_converted_too():
     profile = rgb_profile("exchanged")
     with Image.open(io.BytesIO(encoded(in_space(profile), "PNG", icc_profile=profile))) as image:
         assert difference(load_rgb(image), colours()) < 2
+
+
+@pytest.mark.parametrize(("rule", "space", "converted"), [
+    ("R03", 0xFFFF, True), ("R03", 2, True), ("R98", 0xFFFF, False), ("R03", 1, False),
+    ("", 0xFFFF, False),
+])  # fmt: skip
+def test_a_camera_may_say_adobe_rgb_in_exif_alone(rule, space, converted):
+    exif = Image.Exif()
+    interop = {1: rule} if rule else {}
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: interop}
+    picture = in_space(rgb_profile("Adobe"))
+    data = encoded(picture, "JPEG", exif=exif, **OPTIONS["JPEG"])
+    error = difference(decode(data).rgb, colours())
+    assert (error < 3) == converted, error
 
 
 def test_many_threads_and_many_profiles(monkeypatch):

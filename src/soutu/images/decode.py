@@ -38,7 +38,7 @@ from PIL import (
 from soutu.errors import BadImage, BadInput
 from soutu.fs import FileTooLarge, NotRegularFile, expand_user, read_regular_file
 from soutu.images.bombs import check_cost
-from soutu.images.colour import convert_to_srgb, profile_mode
+from soutu.images.colour import convert_to_srgb, profile_mode, profile_of
 from soutu.images.deep_tiff import read_layout, read_pixels, scale_to_eight_bits
 from soutu.images.metadata import CREATION_TIME, exposure_time
 from soutu.images.raw import FULL_SIZE, PREVIEW, TAKEN, develop, is_raw, time_taken
@@ -438,7 +438,8 @@ def _to_upright_rgb(
     """``full_size``: the size that the file states, where the image is decoded at a smaller one."""
     image.load()
     orientation, taken = _read_exif(image)
-    mode, profile = profile_mode(image), image.info.get("icc_profile", b"")
+    profile = profile_of(image)
+    mode = profile_mode(image, profile)
     upright = image if mode == "CMYK" else _to_rgb(image)
     if orientation in _UPRIGHT:
         upright = upright.transpose(_UPRIGHT[orientation])
