@@ -19,7 +19,7 @@ def test_a_grey_cat_comes_first(visit, site):
     assert set(shown(page)[:2]) == set(GRAY)
     assert "q=%E7%81%B0%E7%8C%AB" in page.url
     assert "50 of 50" in page.text_content("#status")
-    assert "sure" in page.text_content("#confidence")
+    assert "Likely here" in page.text_content("#confidence")
 
 
 def test_a_chip_is_switched_off_weighed_and_reset(visit, site):
@@ -53,11 +53,11 @@ def test_what_is_not_searched_for_says_why(visit, site):
 def test_nothing_here_matches(visit, site):
     page = visit(f"{site}/?q=火箭&sure=0.5")
     page.wait_for_selector("#empty h2")
-    assert page.text_content("#empty h2") == "Nothing here matches “火箭”"
+    assert page.text_content("#empty h2") == "No picture matches “火箭”"
     assert page.locator(".card").count() == 0
-    settled(page, page.get_by_role("button", name="Show the nearest anyway").click)
+    settled(page, page.get_by_role("button", name="Show the closest anyway").click)
     assert found(page) == 50
-    assert "Probably nothing here matches" in page.text_content("#confidence")
+    assert "Probably no match" in page.text_content("#confidence")
 
 
 def test_similar_pictures_have_an_address_and_there_is_a_way_back(visit, site):

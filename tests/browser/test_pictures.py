@@ -72,6 +72,9 @@ def test_what_is_no_picture_is_said(visit, site, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
     page.set_input_files("#file", bad)
-    until(page, "document.querySelector('#status').textContent.includes('no picture')")
+    until(
+        page,
+        "document.querySelector('#status').textContent.includes('cannot be read as a picture')",
+    )
     settled(page, lambda: page.fill("#q", "灰猫"))
     assert found(page) == 50

@@ -81,7 +81,7 @@ def test_a_server_that_is_gone_for_a_while(visit, site):
     page.evaluate(LISTEN)
     page.route("**/api/v1/search", gone)
     page.fill("#q", "灰猫")
-    until(page, "heard.some(said => said.includes('not answer'))")
+    until(page, "heard.some(said => said.includes('not responding'))")
     assert found(page) == 50
 
 
@@ -91,7 +91,7 @@ def test_without_a_network_it_waits_for_one(visit, site):
     page.evaluate(LISTEN)
     page.context.set_offline(True)
     page.fill("#q", "灰猫")
-    until(page, "heard.some(said => said.includes('no network'))")
+    until(page, "heard.some(said => said.includes('offline'))")
     page.context.set_offline(False)
     assert found(page) == 50
     assert page.locator("#banner").is_hidden()

@@ -35,8 +35,8 @@ const pause = (ms, signal) =>
   });
 
 /** Fetch the JSON at `path`; retry while the server is away or busy, until `signal` aborts. */
-export async function request(path, { body, lang, signal } = {}) {
-  const options = { signal, headers: { "Accept-Language": lang ?? "en" } };
+export async function request(path, { body, lang, signal, method = "GET" } = {}) {
+  const options = { method, signal, headers: { "Accept-Language": lang ?? "en" } };
   if (body instanceof FormData) Object.assign(options, { method: "POST", body });
   else if (body) {
     options.headers["Content-Type"] = "application/json";

@@ -1,7 +1,7 @@
 /** The card of a result: picture, caption, confidence, and buttons. */
 
 import { thumbnailUrl } from "./api.js";
-import { button, h, icon, iconButton, label, LIKE, plain, TICK } from "./dom.js";
+import { button, fileName, h, icon, iconButton, label, LIKE, plain, TICK } from "./dom.js";
 import { percent, t } from "./i18n.js";
 import * as selection from "./selection.js";
 
@@ -17,7 +17,7 @@ const thumbnailSide = (box) => {
 
 /** @param {{open: function(number), similar: function(Object)}} actions */
 export function card(hit, index, box, generation, actions) {
-  const caption = plain(hit.caption || hit.path);
+  const caption = plain(hit.caption || fileName(hit.path));
   const src = thumbnailUrl(hit.id, thumbnailSide(box), generation);
   let failures = 0;
   const picture = h("img", { alt: "", decoding: "async", draggable: false, src,
@@ -34,7 +34,7 @@ export function card(hit, index, box, generation, actions) {
   const confidence = hit.confidence === null ? hit.score.toFixed(3) : percent(hit.confidence);
   const scores = `${t("score")} ${hit.score.toFixed(4)} · ${t("cosine")} ${hit.cosine.toFixed(4)}`;
   const element = h("div", { class: "card", role: "listitem", "aria-posinset": index + 1 }, open, mark, like,
-    h("p", { class: "foot" }, h("span", { class: "caption", dir: "auto", title: caption }, caption),
+    h("p", { class: "foot" }, h("span", { class: "caption", dir: "auto", title: plain(hit.caption ? `${hit.caption}\n${hit.path}` : hit.path) }, caption),
       h("span", { class: "score", title: scores }, confidence)));
   element.dataset.index = index;
   position(element, box);

@@ -83,7 +83,8 @@ function renderConfidence(answer) {
     parts.push(h("span", { class: `confidence ${code}` },
       h("span", { class: "gauge", "aria-hidden": "true" }, level), t(code, { p: percent(confidence) })));
   }
-  if (variants.filter((v) => !v.unused).length > 1) {
+  const used = variants.filter((v) => !v.unused);
+  if (used.some((v, index) => used.findIndex((other) => other.term === v.term) !== index)) { // of one term
     const low = agreement < LOW_AGREEMENT;
     parts.push(h("span", { class: low ? "low" : "" }, t(low ? "disagree" : "agree", { a: agreement.toFixed(2) })));
   }

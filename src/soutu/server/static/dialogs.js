@@ -2,8 +2,8 @@
 
 import { request } from "./api.js";
 import { $, button, CROSS, h, iconButton } from "./dom.js";
-import { t } from "./i18n.js";
-import { clearHistory, searchHistory } from "./state.js";
+import { lang, t } from "./i18n.js";
+import { clearHistory, load, save, searchHistory } from "./state.js";
 
 function open(dialog, title, ...children) {
   const close = iconButton(CROSS, t("close"), () => dialog.close());
@@ -15,7 +15,8 @@ function open(dialog, title, ...children) {
 const definitions = (rows) => h("dl", { class: "pairs" },
   ...rows.flatMap(([key, text]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, text)]));
 
-export const help = () => open($("help"), t("helpTitle"), definitions(t("help")), h("h3", {}, t("keysTitle")), definitions(t("keyList")));
+export const help = () => open($("help"), t("helpTitle"), definitions(t("help")), h("h3", {}, t("keysTitle")),
+  definitions(t("keyList")), ...(load("session") ? [h("p", {}, button({ onclick: signOut }, t("signout")))] : []));
 
 /** Show earlier searches; call `navigate(url)` with the one that a person picks. */
 export function history(navigate) {
@@ -44,7 +45,16 @@ export function signIn() {
   return pendingSignIn;
 }
 
-const postToken = (token) => request("/session", { body: { token } });
+async function postToken(token) {
+  await request("/session", { body: { token }, lang });
+  save("session", "yes");
+}
+
+async function signOut() {
+  await request("/session", { method: "DELETE", lang });
+  save("session", "");
+  location.reload();
+}
 
 async function askForToken() {
   const token = /^#token=(.+)$/.exec(location.hash)?.[1];

@@ -2,11 +2,13 @@
 
 export const $ = (id) => document.getElementById(id);
 
-/** Show characters that change a line's direction, or print nothing, as �. */
+/** Show characters that change a line's direction, or print nothing, as �; line breaks as spaces. */
 export function plain(text) {
-  const printable = String(text).replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  const printable = String(text).replace(/[\t\r\n]+/g, " ").replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
   return printable.toWellFormed?.() ?? printable;
 }
+
+export const fileName = (path) => path.split("/").pop();
 
 /** Make an element (hyperscript); children are nodes or strings. */
 export function h(tag, props = {}, ...children) {
@@ -46,7 +48,7 @@ export function icon(path) {
 }
 
 export const CROSS = "M6 6l12 12M18 6L6 18";
-export const LIKE = "M4 5h9v9H4zM11 10h9v9h-9z";
+export const LIKE = "M13 18H4V5h14v6M4 15l4-4 3 3M20 21l-2-2M15 16.5a2.5 2.5 0 1 0 5 0 2.5 2.5 0 1 0-5 0";
 export const TICK = "M5 12.5l4.5 4.5L19 7.5";
 export const DOWN = "M12 4v11m-4.5-4.5L12 15l4.5-4.5M5 20h14";
 export const LEFT = "M15 5l-7 7 7 7";

@@ -6,15 +6,57 @@ import { onLanguage, percent, t } from "./i18n.js";
 const FIELDS = ["f-folder", "f-after", "f-before", "f-shape", "f-width"];
 const quote = (text) => `'${text.replaceAll("'", "''")}'`;
 
+/** What each field writes, in their order. */
+const CLAUSES = [
+  /^folder\s*=\s*(?:'((?:[^']|'')*)'|"((?:[^"]|"")*)")$/i,
+  /^taken\s*>=\s*(\d{4}-\d\d-\d\d)$/i,
+  /^taken\s*<=\s*(\d{4}-\d\d-\d\d)$/i,
+  /^orientation\s*=\s*(landscape|portrait|square)$/i,
+  /^width\s*>=\s*(\d+)$/i,
+];
+let rest = []; // conditions that have no field; kept as they are
+
+/** The conditions that "and" joins; one, where the text has brackets, "or" or "not". */
+function split(where) {
+  const parts = where.match(/'(?:[^']|'')*'|"(?:[^"]|"")*"|[^'"]+/g) ?? [];
+  const outside = parts.filter((part) => !/^['"]/.test(part)).join(" ");
+  if (/[()]|\b(or|not)\b/i.test(outside)) return [where];
+  const conditions = [""];
+  for (const part of parts) {
+    const pieces = /^['"]/.test(part) ? [part] : part.split(/\band\b/i);
+    conditions[conditions.length - 1] += pieces[0];
+    conditions.push(...pieces.slice(1));
+  }
+  return conditions.map((condition) => condition.trim()).filter(Boolean);
+}
+
+/** Fill the fields with what `where` says of them. */
+function fill(where) {
+  const values = FIELDS.map(() => "");
+  rest = [];
+  for (const condition of split(where)) {
+    const index = CLAUSES.findIndex((clause, n) => !values[n] && clause.test(condition));
+    if (index < 0) {
+      rest.push(condition);
+      continue;
+    }
+    const [, single, double] = CLAUSES[index].exec(condition);
+    values[index] = double === undefined ? single.replaceAll("''", "'") : double.replaceAll('""', '"');
+  }
+  FIELDS.forEach((id, index) => ($(id).value = values[index]));
+}
+
 function filterText() {
   const [folder, after, before, shape, width] = FIELDS.map((id) => $(id).value.trim());
-  return [
+  const fields = [
     folder && `folder = ${quote(folder)}`,
     after && `taken >= ${after}`,
     before && `taken <= ${before}`,
     shape && `orientation = ${shape}`,
     width && Number(width) > 0 && `width >= ${Math.round(Number(width))}`,
-  ].filter(Boolean).join(" and ");
+  ].filter(Boolean);
+  const others = fields.length && rest.length === 1 && /\bor\b/i.test(rest[0]) ? [`(${rest[0]})`] : rest;
+  return [...fields, ...others].join(" and ");
 }
 
 export function showError(message) {
@@ -29,10 +71,8 @@ export function open(on) {
 }
 
 export function render(state) {
-  if ($("f-where").value !== state.where) {
-    $("f-where").value = state.where;
-    if (state.where !== filterText()) for (const id of FIELDS) $(id).value = "";
-  }
+  if ($("f-where").value !== state.where) $("f-where").value = state.where;
+  if (state.where !== filterText()) fill(state.where);
   $("f-confidence").value = state.minConfidence;
   renderConfidence();
   $("filter").classList.toggle("active", Boolean(state.where || state.minConfidence));
@@ -64,6 +104,7 @@ export function listen(onChange) {
     notify();
   });
   $("f-clear").addEventListener("click", () => {
+    rest = [];
     for (const id of [...FIELDS, "f-where"]) $(id).value = "";
     $("f-confidence").value = 0;
     renderConfidence();

@@ -41,7 +41,7 @@ export const all = () => hits;
 export function clear() {
   hits = [];
   current = 0;
-  cards.clear();
+  for (const index of [...cards.keys()]) discard(index);
   $("grid").replaceChildren();
   updateLayout();
 }
@@ -97,8 +97,7 @@ function onResize() {
 /** Render all cards again: for other thumbnails, or in another language. */
 function redraw() {
   const focused = $("grid").contains(document.activeElement);
-  cards.forEach((element) => element.remove());
-  cards.clear();
+  for (const index of [...cards.keys()]) discard(index);
   render();
   if (focused) focus(current);
 }
@@ -123,14 +122,18 @@ function render(extra = -1) {
   const last = rows[rowAt(rows, innerHeight - top + MARGIN)]?.end ?? hits.length;
   const focused = Number(document.activeElement?.closest?.(".card")?.dataset.index ?? -1);
   const keep = (index) => (index >= first && index < last) || [focused, extra, current].includes(index);
-  cards.forEach((element, index) => {
-    if (keep(index)) return;
-    element.remove();
-    cards.delete(index);
-  });
+  cards.forEach((element, index) => keep(index) || discard(index));
   const needed = [current, focused, extra].filter((index) => index >= 0 && index < hits.length);
   for (let index = first; index < last; index++) needed.push(index);
   for (const index of [...new Set(needed)].sort((a, b) => a - b)) if (!cards.has(index)) insert(index);
+}
+
+/** Remove a card; its picture stops loading, or a fling would load all that it passes. */
+function discard(index) {
+  const element = cards.get(index);
+  element.querySelector("img").removeAttribute("src");
+  element.remove();
+  cards.delete(index);
 }
 
 function insert(index) {

@@ -9,10 +9,11 @@ import * as filters from "./filters.js";
 import * as grid from "./grid.js";
 import { formatCount, lang, onLanguage, percent, setLanguage, t } from "./i18n.js";
 import * as upload from "./upload.js";
-import { EMPTY, load, pushState, remember, save, stateFromUrl } from "./state.js";
+import { EMPTY, load, pushState, remember, save, stateFromUrl, urlOf } from "./state.js";
 import * as viewer from "./viewer.js";
 
 const MAX_PAGE_SIZE = 240; // hits of a page far down
+const MAX_COUNT = 1000; // hits that are loaded again at once
 const REMEMBER_AFTER = 2500; // ms that a search stays before it goes into the history
 const NEXT_THEME = { auto: "light", light: "dark", dark: "auto" };
 let state = stateFromUrl();
@@ -21,6 +22,7 @@ let stats = null;
 let running = null; // AbortController of the search
 let loading = null; // Promise of the next page
 let rememberTimer = 0;
+let restore = history.state; // where the page was scrolled to, in a search that is gone back to
 let theme = load("theme");
 if (!(theme in NEXT_THEME)) theme = "auto";
 
@@ -35,11 +37,14 @@ function setBanner(code, s) {
   $("banner").hidden = !code;
 }
 
+/** The picture that the address names; null for none. */
+const pictureId = () => (/^#p=\d{1,16}$/.test(location.hash) ? Number(location.hash.slice(3)) : null);
+
 const hasQuery = () => Boolean(state.q.trim() || state.image !== null || state.picture);
 
-function requestBody(offset) {
+function requestBody(offset, count = offset) {
   // Whoever has scrolled far will scroll on.
-  const k = Math.min(Math.max(offset, grid.PAGE_SIZE), MAX_PAGE_SIZE);
+  const k = Math.min(Math.max(count, grid.PAGE_SIZE), offset ? MAX_PAGE_SIZE : MAX_COUNT);
   const params = { k, offset };
   if (state.where) params.where = state.where;
   if (state.minConfidence) params.min_confidence = state.minConfidence;
@@ -59,8 +64,28 @@ function setState(change, replace = false) {
   const changes = typed === null || "q" in change ? change : { ...change, q: typed, variants: null };
   state = { ...state, ...changes };
   searchbox.commitInput();
+  clearTimeout(positionTimer);
+  restore = null;
   pushState(state, replace);
   search();
+}
+
+let positionTimer = 0;
+
+/** Keep with the entry of the history where the page is scrolled to. */
+function savePosition() {
+  clearTimeout(positionTimer);
+  positionTimer = setTimeout(() => {
+    const count = grid.all().length;
+    if (count) history.replaceState({ ...history.state, count, y: scrollY }, "");
+  }, 200);
+}
+
+/** Open the picture that the address names, or close the one that it no longer names. */
+function syncViewer() {
+  const index = grid.all().findIndex((hit) => hit.id === pictureId());
+  if (index >= 0) viewer.open(index, answer.index.generation);
+  else viewer.close();
 }
 
 async function search() {
@@ -85,12 +110,16 @@ async function search() {
     setStatus(t("searching"));
   }, 150);
   try {
-    const result = await request("/search", { body: requestBody(0), lang, signal: controller.signal });
+    const body = requestBody(0, restore?.count ?? 0);
+    const result = await request("/search", { body, lang, signal: controller.signal });
     if (controller.signal.aborted) return;
     answer = result;
     // What was only typed on the way to a query is not remembered.
     rememberTimer = setTimeout(() => controller === running && remember(state), REMEMBER_AFTER);
     renderResults();
+    if (restore?.y) scrollTo(0, restore.y);
+    restore = null;
+    syncViewer();
     loadMoreIfNear();
   } catch (error) {
     if (error.name !== "AbortError" && !controller.signal.aborted) renderError(error);
@@ -227,6 +256,7 @@ function listen() {
   });
   addEventListener("popstate", onPopState);
   addEventListener("scroll", loadMoreIfNear, { passive: true });
+  addEventListener("scroll", savePosition, { passive: true });
   addEventListener("resize", loadMoreIfNear);
   addEventListener("keydown", (event) => {
     const editing = event.target.closest?.("input, select, textarea, dialog[open]");
@@ -240,8 +270,14 @@ function listen() {
 
 function onPopState() {
   searchbox.commitInput();
+  const next = stateFromUrl();
+  if (answer && urlOf(next) === urlOf(state) && next.picture === state.picture) {
+    syncViewer();
+    return;
+  }
   viewer.leave();
-  state = stateFromUrl();
+  state = next;
+  restore = history.state;
   search();
 }
 
@@ -257,11 +293,23 @@ function start() {
   grid.listen({
     open: (index) => {
       remember(state);
+      history.pushState({ ...history.state, viewer: true }, "", `#p=${grid.all()[index].id}`);
       viewer.open(index, answer.index.generation);
     },
     similar,
   });
-  viewer.listen({ all: grid.all, more: loadMore, focus: grid.focus, similar });
+  viewer.listen({
+    all: grid.all,
+    more: loadMore,
+    focus: grid.focus,
+    similar,
+    moved: (hit) => history.replaceState(history.state, "", `#p=${hit.id}`),
+    closed: () => {
+      if (history.state?.viewer) history.back();
+      else if (pictureId() !== null) history.replaceState(history.state, "", location.pathname + location.search);
+    },
+  });
+  history.scrollRestoration = "manual";
   listen();
   setLanguage(lang);
   if (!hasQuery()) searchbox.focus();

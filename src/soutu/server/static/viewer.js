@@ -9,17 +9,19 @@ const SIDE = 1024; // the largest thumbnail
 const MAX_PIXELS = 50e6; // of a picture that is loaded in full
 const SWIPE = 60; // pixels that a finger moves to the next picture
 
-let grid = { all: () => [], more: () => {}, focus: () => {}, similar: () => {} };
+let grid = { all: () => [], more: () => {}, focus: () => {}, similar: () => {}, moved: () => {}, closed: () => {} };
 let current = 0;
 let generation = 0;
 const dialog = () => $("viewer");
 
-/** Set what the viewer calls: all(), more(), focus(index), similar(hit). */
+/** Set what the viewer calls: all(), more(), focus(index), similar(hit), moved(hit), closed(). */
 export function listen(handlers) {
   grid = handlers;
   dialog().addEventListener("close", () => {
     dialog().replaceChildren();
-    if (current >= 0) grid.focus(current);
+    if (current < 0) return;
+    grid.focus(current);
+    grid.closed();
   });
   dialog().addEventListener("click", (event) => event.target === dialog() && dialog().close());
   dialog().addEventListener("keydown", (event) => {
@@ -42,8 +44,10 @@ export function open(index, indexGeneration) {
   current = index;
   generation = indexGeneration;
   render();
-  dialog().showModal();
+  if (!dialog().open) dialog().showModal();
 }
+
+export const close = () => dialog().open && dialog().close();
 
 /** Close without going back to the grid, whose results are others now. */
 export function leave() {
@@ -53,7 +57,7 @@ export function leave() {
 
 function similar() {
   const hit = grid.all()[current];
-  dialog().close();
+  leave();
   grid.similar(hit);
 }
 
@@ -67,6 +71,7 @@ async function move(by) {
   if (current + by < 0 || current + by >= grid.all().length) return;
   current += by;
   render(by);
+  grid.moved(grid.all()[current]);
 }
 
 function render(moved) {
