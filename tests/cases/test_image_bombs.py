@@ -69,6 +69,23 @@ def tiff(strips, big=False):
     return head + struct.pack(count, len(tags)) + body + struct.pack(last, 0) + offsets
 
 
+def jpeg_tiff(jpeg, width, height, rows):
+    """A TIFF whose strips are JPEGs; all of them the same one."""
+    count = height // rows
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 0), (259, 3, 1, 7), (262, 3, 1, 6),
+            (273, 4, count, 0), (277, 3, 1, 3), (278, 4, 1, rows), (279, 4, count, 0)]  # fmt: skip
+    base = 8 + 2 + 12 * len(tags) + 4
+    start = base + 8 + 8 * count
+    places = {258: base, 273: base + 8, 279: base + 8 + 4 * count}
+    if count == 1:
+        places |= {273: start, 279: len(jpeg)}
+    body = b"".join(struct.pack("<HHII", t, k, n, places.get(t, v)) for t, k, n, v in tags)
+    arrays = struct.pack("<4H", 8, 8, 8, 0) + struct.pack("<I", start) * count
+    arrays += struct.pack("<I", len(jpeg)) * count
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + body + struct.pack("<I", 0) + arrays + jpeg
+
+
 def bmp(width, height):
     """A run-length encoded BMP: a pixel in each row, then its end."""
     rows = b"\x01\x05\0\0" * height + b"\0\x01"
@@ -115,6 +132,8 @@ BOMBS = {
     "a GIF of a million extensions": lambda: gif_with(b"!\xff\0" * 1_000_000),
     "a TIFF of a million strips": lambda: tiff(1_000_000),
     "a BigTIFF of a million strips": lambda: tiff(1_000_000, big=True),
+    "a TIFF with a JPEG of many scans": lambda: jpeg_tiff(with_scans(101), 64, 64, 64),
+    "one of many strips": lambda: jpeg_tiff(with_scans(60, (9000, 90)), 9000, 9000, 90),
     "a run-length encoded BMP": lambda: bmp(30_000, 1000),
     "a JPEG 2000 of tiny precincts": lambda: jpeg2000(precinct=0x11),
     "a boxed one": lambda: jpeg2000(precinct=0x00, boxed=True),
@@ -159,6 +178,8 @@ FINE = {
     "a GIF with a long comment": lambda: gif_with(b"!\xfe" + (b"\xff" + b"x" * 255) * 900 + b"\0"),
     "a GIF with XMP": lambda: gif_with(b"!\xff\x0bXMP DataXMP" + b"\x20" + b"x" * 32 + b"\0"),
     "a TIFF of 5,000 strips": lambda: tiff(5000),
+    "a TIFF of JPEGs": lambda: jpeg_tiff(encoded("JPEG", (640, 8)), 640, 4000, 8),
+    "a TIFF of one progressive JPEG": lambda: jpeg_tiff(with_scans(20), 64, 64, 64),
     "a BigTIFF": lambda: tiff(50, big=True),
     "a run-length encoded BMP": lambda: bmp(200, 200),
     "a WebP of 50 frames": lambda: encoded(

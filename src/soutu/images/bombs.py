@@ -28,6 +28,8 @@ MAX_RUN_LENGTH_PIXELS = 25_000_000  # of a BMP, which Pillow decodes in Python
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # one that ends the data of a scan
 _CODESTREAM = re.compile(rb"\xff\x4f\xff\x51")  # the beginning of a JPEG 2000
 _TILE_OFFSETS = (273, 324)
+_TIFF_TAGS = (256, 257, 259, 273, 279, 324, 325)  # sizes, compression, where strips or tiles lie
+_TIFF_KINDS = {3: "H", 4: "I", 16: "Q"}
 _SOT, _SOD, _COD, _COC = 0xFF90, 0xFF93, 0xFF52, 0xFF53
 
 
@@ -121,15 +123,36 @@ def _check_gif(data: bytes) -> _Problem:
 
 def _check_tiff(data: bytes) -> _Problem:
     order, big = "<" if data[:1] == b"I" else ">", data[2:4] in (b"+\0", b"\0+")
-    head, entry = ("Q", "HHQQ") if big else ("H", "HHII")
+    head, entry, room = ("Q", "HHQQ", 8) if big else ("H", "HHII", 4)
     (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     (entries,) = struct.unpack_from(order + head, data, start)
     start += struct.calcsize("=" + head)
+    tags: dict[int, tuple[int, ...]] = {}
     for index in range(min(entries, 65_535)):
         place = start + index * struct.calcsize("=" + entry)
-        tag, _, count, _ = struct.unpack_from(order + entry, data, place)
+        tag, kind, count, value = struct.unpack_from(order + entry, data, place)
         if tag in _TILE_OFFSETS and count > MAX_TILES:
             return count, "tiles", MAX_TILES
+        if tag in _TIFF_TAGS and kind in _TIFF_KINDS and count <= MAX_TILES:
+            form = f"{order}{count}{_TIFF_KINDS[kind]}"
+            is_inside = struct.calcsize(form) <= room
+            tags[tag] = struct.unpack_from(
+                form, data, place + (12 if big else 8) if is_inside else value
+            )
+    if tags.get(259, (1,))[0] not in (6, 7):  # compressed as JPEGs, each of which has scans
+        return None
+    offsets = tags.get(273) or tags.get(324, ())
+    sizes = tags.get(279) or tags.get(325) or (len(data),) * len(offsets)
+    pixels = tags.get(256, (0,))[0] * tags.get(257, (0,))[0]
+    limit = max(10, min(MAX_SCANS, MAX_SCAN_PIXELS // max(1, pixels)))
+    left = 4 * len(data)
+    for offset, size in {*zip(offsets, sizes, strict=False)}:
+        left -= min(size, len(data))
+        scans = data.count(b"\xff\xda", offset, offset + size)
+        if scans > limit:
+            return scans, "scans", limit
+        if left < 0:
+            return len(offsets), "overlapping tiles", 4
     return None
 
 
