@@ -112,7 +112,6 @@ def jpeg2000(side=2000, precinct=None, layers=1, boxed=False):
 BOMBS = {
     "a JPEG of 101 scans": lambda: with_scans(101),
     "a JPEG of 5,000 scans": lambda: with_scans(5000),
-    "a baseline JPEG whose scan is repeated": lambda: with_scans(200, progressive=False),
     "a grey JPEG of many scans": lambda: with_scans(200, mode="L"),
     "scans behind a segment that hides them": lambda: with_scans(200).replace(
         b"\xff\xdb", segment(0xFE, b"\xff\xd9" * 9) + b"\xff\xdb", 1
@@ -154,6 +153,14 @@ def test_a_bomb_is_refused(name):
     for language in ("en", "zh"):
         assert str(caught.value.fields["count"]) in caught.value.message(language)
     assert read_header(data, "a.jpg").width == 0
+
+
+def test_further_scans_of_a_baseline_jpeg_are_not_read():
+    """Its decoder stops behind the first, so that they cost nothing, however many there are."""
+    for count in (2, 5000):
+        with pytest.raises(BadImage) as caught:
+            decode(with_scans(count, progressive=False), min_side=32)
+        assert caught.value.code == "image-damaged"
 
 
 def camera_jpeg():

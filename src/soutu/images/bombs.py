@@ -57,7 +57,7 @@ def _segment_limit(data: bytes) -> int:
 
 def _check_jpeg(data: bytes) -> _Problem:
     scans = segments = exifs = pixels = 0
-    position = 2
+    position, is_progressive, components = 2, False, 0
     while match := _MARKER.search(data, position):
         start, marker = match.end(), data[match.end() - 1]
         segments += 1
@@ -70,6 +70,10 @@ def _check_jpeg(data: bytes) -> _Problem:
             return None
         if marker == 0xDA:
             scans += 1
+            # Of a baseline JPEG whose first scan has all colours, decoders read no other: there is
+            # no need to look for them in megabytes.
+            if scans == 1 and not is_progressive and data[start + 2] == components:
+                return None
             limit = max(10, min(MAX_SCANS, MAX_SCAN_PIXELS // max(1, pixels)))
             if scans > limit:
                 return scans, "scans", limit
@@ -79,6 +83,8 @@ def _check_jpeg(data: bytes) -> _Problem:
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, start + 3)
             pixels = max(pixels, height * width)
+            is_progressive |= marker not in (0xC0, 0xC1)
+            components = data[start + 7]
         exifs += marker == 0xE1 and data.startswith(b"Exif", start + 2)
         if exifs > MAX_EXIF_SEGMENTS:
             return exifs, "EXIF segments", MAX_EXIF_SEGMENTS
