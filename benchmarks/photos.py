@@ -1,7 +1,7 @@
 """Measure on photographs what the other benchmarks measure on drawn scenes.
 
 ``python -m benchmarks.photos [PART ...] --photos ../shared/photos``. Parts: expansion, retrieval,
-confidence, hubs, hybrid, ann; all without an argument. Judged on the 1,000 photographs of test;
+confidence, hubs, hybrid; all without an argument. Judged on the 1,000 photographs of test;
 what was chosen was chosen on val (``--split val``). Without the folder a line says so, and nothing
 is measured. Results hold figures only: ``benchmarks/results/photos_PART.json``, and
 ``photos_PART_val.json``.
@@ -10,15 +10,20 @@ is measured. Results hold figures only: ``benchmarks/results/photos_PART.json``,
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.expansion import rank_positions
+from benchmarks import photo_confidence
+from benchmarks.expansion import bank_of, rank_positions
+from benchmarks.hybrid import cases
+from benchmarks.hybrid_cost import store_of
 from benchmarks.photo_data import (
+    EXPANDER,
     PhotoSplit,
     encode_texts,
     encode_variants,
@@ -28,10 +33,26 @@ from benchmarks.photo_data import (
     words,
 )
 from benchmarks.record import save
+from soutu.evaluation.absence import fit_logistic
 from soutu.evaluation.statistics import Figure, intervals, randomisation_test, ratio
+from soutu.factory import load_tuned_params
 from soutu.models.onnx import OnnxEncoder
-from soutu.types import Floats
+from soutu.query.parser import TEXT
+from soutu.search.calibration import (
+    ANY,
+    AUTO,
+    ON,
+    THIS,
+    correct_query,
+    correction_alpha,
+    measure_baseline,
+)
+from soutu.search.searcher import Searcher, SearchParams
+from soutu.settings import Settings
+from soutu.store.sqlite.store import LocalStore
+from soutu.types import Floats, Query, Term
 from training.evaluate import COLLECTIONS
+from training.photo import corpus
 
 PHOTOS = Path("../shared/photos")
 CAPTIONS = {
@@ -199,7 +220,123 @@ def compare(hits: Hits, plain: Hits) -> Figures:
     return summary | p
 
 
-PARTS = {"expansion": expansion, "retrieval": retrieval}
+def confidence(study: Study) -> Figures:
+    """Fit confidence on galleries of val, and judge the fit and what is in force on the split."""
+    encoder = study.encoders["photo"]
+    bank = bank_of(encoder)
+    tags = corpus.read_tags(study.root)
+    named = photo_confidence.often_named(corpus.read_split(study.root, "train"))
+    sides = {}
+    for number, split in enumerate(("val", study.split)):
+        data = study.photos(split)
+        sets = photo_confidence.query_sets(encoder, data, tags, CAPTIONS[split], named)
+        sides[split] = photo_confidence.ask(data, sets, bank, number)
+    fitted = [fit_logistic(a.standing, a.images, a.right, sentences=a.length) for a in sides["val"]]
+    in_force = load_tuned_params(Settings(), encoder)
+    queries, hits = sides[study.split]
+    results: Figures = {}
+    ways = {"fitted": fitted, "in force": [in_force.any, in_force.this], "default": [ANY, THIS]}
+    for name, (any_, this) in ways.items():
+        main = queries.select(queries.images == photo_confidence.MAIN)
+        p = sides["val"][0].probabilities(any_)
+        thresholds = photo_confidence.choose_thresholds(p, sides["val"][0].right)
+        tables: Figures = {"constants": [[*astuple(any_)], [*astuple(this)]]}
+        tables["among 300"] = photo_confidence.evaluate(main, any_)
+        for kind in ("word", "sentence"):
+            part = main.select(np.char.startswith(main.kind, kind))
+            tables[f"{kind}s among 300"] = photo_confidence.evaluate(part, any_)
+        for size in photo_confidence.SIZES:
+            sized = queries.select(queries.images == size)
+            tables[f"among {size}"] = photo_confidence.evaluate(sized, any_)
+        tables["hits"] = photo_confidence.evaluate(hits, this)
+        tables["thresholds"] = photo_confidence.judge_thresholds(
+            main.probabilities(any_), main.right, *thresholds
+        )
+        results[name] = tables
+    return results
+
+
+def hubs(study: Study) -> Figures:
+    """What the correction of hubs does: where it is on by itself, and where it is not."""
+    results: Figures = {}
+    data = study.photos()
+    for model, kinds in (("photo", ("en", *CAPTIONS[study.split])), ("photo-en", ("en",))):
+        encoder = study.encoders[model]
+        order = np.random.default_rng(0).permutation(len(data.vectors))
+        baseline = measure_baseline(
+            data.vectors[order], bank_of(encoder), images=len(order), texts=""
+        )
+        alpha = correction_alpha(baseline, ON)
+        tables: Figures = {
+            "skewness": round(baseline.skewness, 2),
+            "corrected by itself": correction_alpha(baseline, AUTO) > 0,
+            "alpha where it is on": alpha,
+        }
+        for kind in kinds:
+            queries = encode_variants(encoder, data.captions(kind))
+            plain = judge_captions(queries, data)
+            corrected = judge_captions(correct_query(queries, baseline, alpha), data)
+            tables[kind] = {"off": summarise(plain), "on": compare(corrected, plain)}
+        results[model] = tables
+    return results
+
+
+def hybrid(study: Study) -> Figures:
+    """What captions of some photographs add, as the product boosts them, true ones and wrong ones.
+
+    A photograph's captions are its first Chinese and English ones; the second to fifth are asked.
+    """
+    encoder, data = study.encoders["photo"], study.photos()
+    kinds = ("zh_written", *CAPTIONS[study.split][:1], "en")
+    captions = {
+        number: {"zh": zh[0], "en": en[0]}
+        for number, (zh, en) in enumerate(
+            zip(data.photos.captions["zh_written"], data.photos.captions["en"], strict=True), 1
+        )
+    }
+    results: Figures = {}
+    for case, texts in cases(captions).items():
+        with (
+            tempfile.TemporaryDirectory() as home,
+            store_of(Path(home) / "store", encoder, data.vectors, texts) as store,
+        ):
+            results[case] = {kind: _compare_hybrid(encoder, store, data, kind) for kind in kinds}
+    return results
+
+
+def _compare_hybrid(
+    encoder: OnnxEncoder, store: LocalStore, data: PhotoSplit, kind: str
+) -> Figures:
+    queries = [
+        (row, text) for row, five in enumerate(data.photos.captions[kind]) for text in five[1:]
+    ]
+    vectors = encode_texts(encoder, [text for _, text in queries])
+    hits: dict[str, list[list[float]]] = {}
+    for mode in ("off", "auto"):
+        searcher = Searcher(encoder, store, EXPANDER, fusion="auto", hybrid=mode)
+        for (row, text), vector in zip(queries, vectors, strict=True):
+            prepared = searcher.prepare(Query(text, (Term(TEXT, text),)), SearchParams(DEPTHS[-1]))
+            paths = [hit.path for hit in searcher.run(prepared, vector[None])]
+            own = f"{row + 1:06d}.jpg"
+            ranks = [own in paths[:depth] for depth in DEPTHS]
+            hits.setdefault(mode, []).append([float(rank) for rank in ranks])
+    tables = {
+        mode: {
+            f"R@{depth}": np.array(rows)[:, column].reshape(len(data.vectors), -1).mean(axis=1)
+            for column, depth in enumerate(DEPTHS)
+        }
+        for mode, rows in hits.items()
+    }
+    return {"vectors": summarise(tables["off"]), "hybrid": compare(tables["auto"], tables["off"])}
+
+
+PARTS = {
+    "expansion": expansion,
+    "retrieval": retrieval,
+    "confidence": confidence,
+    "hubs": hubs,
+    "hybrid": hybrid,
+}
 
 
 def show(value: object, indent: str = "  ") -> None:

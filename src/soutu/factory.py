@@ -22,7 +22,7 @@ from soutu.query.expansion import (
     load_rules,
 )
 from soutu.query.lexicon import USER_LEXICON, load_lexicon
-from soutu.search.calibration import UNTUNED, TunedParams, read_tuned
+from soutu.search.calibration import TunedParams, default_params, read_tuned
 from soutu.settings import Settings, is_loopback_url, user_settings_file
 from soutu.store.sqlite.store import LocalStore
 
@@ -441,17 +441,21 @@ def validate_words(file: Path) -> int:
     return len(read_words(file))
 
 
-def load_tuned_params(settings: Settings, space: str = "") -> TunedParams:
+def load_tuned_params(settings: Settings, encoder: Encoder | None = None) -> TunedParams:
     """Read the tuned parameters that the settings name, or return untuned ones.
+
+    What they leave out is as the card of the encoder's model says, or the default.
 
     Raises
     ------
     BadConfig
-        Where they were tuned for another ``space``.
+        Where they were tuned for another model.
     """
+    default = default_params(getattr(encoder, "confidence", {}))
     if not settings.tuned:
-        return UNTUNED
-    tuned = read_tuned(expand_user(settings.tuned))
+        return default
+    tuned = read_tuned(expand_user(settings.tuned), default)
+    space = encoder.info.space if encoder else ""
     if space and tuned.space and tuned.space != space:
         raise BadConfig("tuned-space", file=settings.tuned, tuned_for=tuned.space, space=space)
     return tuned

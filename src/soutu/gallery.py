@@ -272,7 +272,7 @@ class Gallery:
         """The searcher as the settings want it."""
         store = self.store  # first: without an index there is no need to look for a model
         options = {name: getattr(self.settings, name) for name in SEARCHER_SETTINGS}
-        tuned = load_tuned_params(self.settings, self.encoder.info.space)
+        tuned = load_tuned_params(self.settings, self.encoder)
         expander = build_expander(self.settings, self.home, own=self._own_expanders)
         confidence = self.settings.min_confidence
         return Searcher(

@@ -34,6 +34,26 @@ def test_a_written_card_is_read_back(bundle_folder):
     assert card.fingerprint == fingerprint(bundle_folder), "the card itself must not count"
 
 
+def test_a_card_may_calibrate_confidence(bundle_folder):
+    assert read_bundle(bundle_folder).confidence == {}
+    constants = {"any": [1, 0.5, -2, -0.5], "this": [2, 0.5, -3]}
+    write_card(bundle_folder, name="mine", confidence=constants)
+    bundle = read_bundle(bundle_folder)
+    assert bundle.confidence == {"any": (1.0, 0.5, -2.0, -0.5), "this": (2.0, 0.5, -3.0)}
+    assert bundle.info.fingerprint == fingerprint(bundle_folder), "the card itself must not count"
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [{"any": [1, 2, 3]}, {"any": [1, 2, 3], "this": [1]}, {"any": [1, 2, 3], "this": ["a", 1, 2]},
+     ["any"], "sure", {"any": [1, 2, 3], "this": None}],
+)  # fmt: skip
+def test_a_card_that_calibrates_wrongly_is_named(bundle_folder, constants):
+    write_card(bundle_folder, name="mine", confidence=constants)
+    with pytest.raises(BadConfig, match="confidence"):
+        read_bundle(bundle_folder)
+
+
 def test_a_changed_weight_changes_the_fingerprint(bundle_folder):
     before = fingerprint(bundle_folder)
     graph = bundle_folder / "visual" / "model.onnx"

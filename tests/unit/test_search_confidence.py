@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,9 @@ from soutu.search.calibration import (
     BASELINE_KEY,
     SKEWNESS_THRESHOLD,
     THIS,
+    UNTUNED,
     BaselineLevel,
+    Calibration,
     ScoreBaseline,
     baseline_to_json,
 )
@@ -51,6 +56,20 @@ def test_the_best_hit_says_how_sure_the_search_is(local):
     for hit in result.hits:
         expected = THIS.probability((hit.cosine - 0.5) / 0.1, COUNT)
         assert hit.confidence == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_sentence_counts_as_the_calibration_says(local):
+    calibration = Calibration(1.0, 0.0, 0.0, -2.0)
+    tuned = replace(UNTUNED, any=calibration, this=calibration)
+    searcher = Searcher(Texts(), measure(local), tuned=tuned)
+    for text, share in (("cat", 0.0), ("a cat on the table", 0.5),
+                        ("a cat that sits on the table", 1.0), ("cat + a cat on the table", 0.25),
+                        ("一只灰猫蹲在长长的树干上", 1.0)):  # fmt: skip
+        result = searcher.search(text, k=3)
+        for hit in result.hits:
+            standing = (hit.cosine - 0.5) / 0.1
+            expected = 1 / (1 + math.exp(2 * share - standing))
+            assert hit.confidence == pytest.approx(expected, abs=1e-4)
 
 
 def test_nothing_is_said_where_nothing_was_measured_and_of_pictures(local):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.statistics import intervals, ratio
 from soutu.evaluation.tuning import ALPHAS, reciprocal_ranks, split_half, tune
 from soutu.evaluation.vectors import EncodeOptions, encode_dataset
-from soutu.factory import build_encoder
+from soutu.factory import build_encoder, load_tuned_params
 from soutu.query.expansion import LexiconExpander, Weights
 from soutu.search.calibration import (
     UNTUNED,
@@ -24,9 +25,11 @@ from soutu.search.calibration import (
     HubCorrection,
     TunedParams,
     correction_alpha,
+    default_params,
     read_tuned,
     to_yaml,
 )
+from soutu.settings import Settings
 from soutu.types import Variant
 
 ROOT = Path(__file__).parents[2]
@@ -191,6 +194,29 @@ def test_a_file_reads_back(tmp_path):
     assert read_tuned(file) == tuned
     file.write_text("correction: {alpha: 0.2}\n", "utf-8")
     assert read_tuned(file) == replace(UNTUNED, hubs=HubCorrection(0.2))
+
+
+def test_what_a_sentence_adds_is_fitted():
+    rng = np.random.default_rng(0)
+    standing, share = rng.normal(size=4000), rng.choice([0.0, 0.5, 1.0], size=4000)
+    p = 1 / (1 + np.exp(-(1.5 * standing - 2 * share + 0.5)))
+    fitted = fit_logistic(
+        standing, np.full(4000, 100), rng.random(4000) < p, growth=0.0, sentences=share
+    )
+    assert (fitted.scale, fitted.offset) == pytest.approx((1.5, 0.5), abs=0.25)
+    assert (fitted.sentence, fitted.growth) == (pytest.approx(-2, abs=0.3), 0.0)
+
+
+def test_what_a_file_leaves_out_is_as_the_model_s_card_says(tmp_path):
+    card = default_params({"any": (1.0, 0.5, -2.0, -0.5), "this": (2.0, 0.5, -3.0)})
+    assert (card.any.sentence, card.this.sentence) == (-0.5, 0.0)
+    assert default_params({}) == UNTUNED
+    file = tmp_path / "tuned.yaml"
+    file.write_text("confidence: {this: [1, 2, 3, 4]}\n", "utf-8")
+    assert read_tuned(file, card) == replace(card, this=Calibration(1, 2, 3, 4))
+    encoder = SimpleNamespace(confidence={"any": (1, 1, 1), "this": (1, 1, 1)})
+    assert load_tuned_params(Settings(), encoder).any == Calibration(1, 1, 1)
+    assert load_tuned_params(Settings()) == UNTUNED
 
 
 @pytest.mark.parametrize(("text", "told"), [

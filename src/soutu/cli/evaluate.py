@@ -183,7 +183,7 @@ def _evaluate_variants(
                 expander=build_expander(config),
                 fusion=config.fusion,
                 correction=config.correction,
-                hubs=load_tuned_params(config, encoders[model].info.space).hubs,
+                hubs=load_tuned_params(config, encoders[model]).hubs,
                 indexing=IndexOptions(config.workers or 0, config.batch or 0, config.max_pixels),
                 device=config.device,
                 precision=getattr(encoders[model], "precision", {}),

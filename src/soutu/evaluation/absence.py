@@ -115,13 +115,17 @@ def fit_logistic(
     images: NDArray[np.float64],
     right: NDArray[np.bool_],
     growth: float | None = None,
+    sentences: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """Fit a logistic regression by Newton's method, with a slight pull to zero.
 
-    ``growth``, where it is given, is kept.
+    ``growth``, where it is given, is kept. What a sentence adds is fitted where ``sentences`` says
+    how much of one each query is.
     """
     base = (growth or 0.0) * np.log10(images)
     columns = [standing, np.ones(len(right))]
+    if sentences is not None:
+        columns.insert(1, sentences)
     if growth is None:
         columns.insert(1, np.log10(images))
     rows = np.column_stack(columns)
@@ -132,8 +136,9 @@ def fit_logistic(
         gradient = rows.T @ (p - right) / len(right) + pull @ weights
         hessian = (rows * (p * (1 - p))[:, None]).T @ rows / len(right) + pull
         weights -= np.linalg.solve(hessian, gradient)
-    scale, *fitted_growth, offset = (round(float(w), 3) for w in weights)
-    return Calibration(scale, fitted_growth[0] if growth is None else growth, offset)
+    scale, *others, offset = (round(float(w), 3) for w in weights)
+    growth = others.pop(0) if growth is None else growth
+    return Calibration(scale, growth, offset, *others)
 
 
 def refit(data: CalibrationData, default: Calibration) -> Calibration:

@@ -43,11 +43,11 @@ from soutu.search.calibration import (
     DEFAULT_HUB_CORRECTION,
     MIN_IMAGES,
     ON,
-    UNTUNED,
     HubCorrection,
     TunedParams,
     correct_query,
     correction_alpha,
+    default_params,
 )
 
 STEPS = (0.25, 0.5, 1.0)
@@ -131,10 +131,11 @@ def tune(
     hubs = _choose_hubs(dev, vectors)
     bank = encode_probes(encoder, probe_texts(encoder.info.languages))
     queries, hits = calibration_data(dev, vectors, bank)
-    tuned = TunedParams(encoder.info.space, weights, hubs)
+    default = default_params(getattr(encoder, "confidence", {}))
+    tuned = replace(default, space=encoder.info.space, weights=weights, hubs=hubs)
     threshold = None
     if len(queries) >= MIN_ANSWERS:
-        tuned = replace(tuned, any=refit(queries, UNTUNED.any), this=refit(hits, UNTUNED.this))
+        tuned = replace(tuned, any=refit(queries, default.any), this=refit(hits, default.this))
         if precision is not None:
             threshold = find_threshold(queries.probabilities(tuned.any), queries.right, precision)
             tuned = replace(tuned, min_confidence=threshold or 0.0)
@@ -154,7 +155,7 @@ def tune(
         errors = [
             data.by_query((data.probabilities(calibration) - data.right) ** 2)
             / data.by_query(np.ones(len(data)))
-            for data, calibration in ((data_before, UNTUNED.any), (data_after, tuned.any))
+            for data, calibration in ((data_before, default.any), (data_after, tuned.any))
         ]
         gains.append(_delta("Brier", *errors))
     corrected = holm([gain.p for gain in gains])

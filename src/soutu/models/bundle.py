@@ -6,7 +6,8 @@
     textual/model.onnx           text int [n, length] → embedding [n, D]
     textual/tokenizer.json       a ``tokenizers`` file
     textual/tokenizer_config.json   the pad token (optional)
-    soutu.json                   name, languages, license, space, fingerprint (ours, optional)
+    soutu.json                   name, languages, license, space, fingerprint, and how confidence
+                                 is calibrated (ours, optional)
 
 This is the layout of open_clip's public ONNX exports; that of the transformers library
 (``onnx/vision_model.onnx`` …) is read as well. ``soutu.json`` is added when a bundle is
@@ -106,6 +107,8 @@ class Bundle:
     tokenizer: Path
     precision: dict[str, str] = field(default_factory=dict)
     """Of its towers, "images" and "texts"; empty where the card does not say."""
+    confidence: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """How its scores are calibrated, "any" and "this" (``search/calibration.py``); or empty."""
 
 
 def open_model(name: str) -> Bundle:
@@ -189,7 +192,12 @@ def read_bundle(folder: Path) -> Bundle:
     if info.resize_mode not in ("shortest", "squash") or not known:
         mode = f"resize_mode {info.resize_mode}, interpolation {info.interpolation}"
         raise BadConfig("bundle-config", folder=folder, error=mode)
-    precision = card.get("precision")
+    precision, confidence = card.get("precision"), card.get("confidence")
+    try:
+        calibrations = _read_confidence(confidence) if confidence else {}
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{CARD_FILE}: confidence {confidence!r}"
+        raise BadConfig("bundle-config", folder=folder, error=reason) from error
     return Bundle(
         folder,
         info,
@@ -198,6 +206,7 @@ def read_bundle(folder: Path) -> Bundle:
         textual=folder / layout.textual,
         tokenizer=folder / layout.tokenizer,
         precision=dict(precision) if isinstance(precision, dict) else {},
+        confidence=calibrations,
     )
 
 
@@ -307,6 +316,14 @@ def _side(size: object) -> int:
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
     a, b, c = (float(v) for v in values)
     return a, b, c
+
+
+def _read_confidence(confidence: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
+    """Read what ``search.calibration.Calibration`` is made of: scale, growth, offset, sentence."""
+    constants = {name: tuple(map(float, confidence[name])) for name in ("any", "this")}
+    if any(len(numbers) not in (3, 4) for numbers in constants.values()):
+        raise ValueError("three or four numbers are needed")
+    return constants
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -222,6 +222,7 @@ class OnnxEncoder:
         self.max_concurrency = (os.cpu_count() or 1) if on_cpu and not threads and not once else 1
         self.batch = CPU_BATCH if on_cpu else GPU_BATCH
         self.precision = bundle.precision  # which the search log keeps
+        self.confidence = bundle.confidence  # how the gallery calibrates scores
         self._loading = Lock()
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:

@@ -11,8 +11,8 @@ import json
 import math
 from base64 import b64decode, b64encode
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 
 from soutu.errors import BadConfig
 from soutu.query.expansion import WEIGHTS, Weights
+from soutu.text import PHRASE, SENTENCE, WORD, length
 from soutu.types import Floats
 
 # --- score baseline -------------------------------------------------------------------------
@@ -232,18 +233,22 @@ def correct_query(vectors: Floats, baseline: ScoreBaseline | None, alpha: float)
 class Calibration:
     """A logistic function from a z-score to a probability (Platt, 1999).
 
-    p = 1 / (1 + exp(−(``scale`` · z + ``growth`` · log₁₀ n + ``offset``))) among n images. Fitted
+    p = 1 / (1 + exp(−(``scale`` · z + ``growth`` · log₁₀ n + ``sentence`` · s + ``offset``)))
+    among n images, with s how much of a sentence the query is (``sentence_share``). Fitted
     on drawn scenes of which a third were asked for rightly (benchmarks/calibration.py); for a
-    gallery that is mostly asked for what it has, it is too careful.
+    gallery that is mostly asked for what it has, it is too careful. A model's card may have
+    constants of its own, as ``photo``'s has (benchmarks/photos.py).
     """
 
     scale: float
     growth: float
     offset: float
+    sentence: float = 0.0
 
-    def probability(self, z_score: float, images: int) -> float:
+    def probability(self, z_score: float, images: int, share: float = 0.0) -> float:
         """Return the probability for a z-score among ``images`` images."""
         logit = self.scale * z_score + self.growth * math.log10(max(images, 1)) + self.offset
+        logit += self.sentence * share
         return 1 / (1 + math.exp(-max(-50.0, min(50.0, logit))))
 
 
@@ -253,8 +258,20 @@ THIS = Calibration(1.745, 0.787, -3.79)
 """That this image is one of those asked for, from its own cosine."""
 
 
+def sentence_share(text: str) -> float:
+    """Return how much of a sentence a text is: 0 a word, ½ a phrase, 1 a sentence.
+
+    Probe texts are words and phrases; sentences reach higher cosines, right or wrong.
+    """
+    return {WORD: 0.0, PHRASE: 0.5, SENTENCE: 1.0}[length(text)]
+
+
 def probability_present(
-    calibration: Calibration, baseline: ScoreBaseline | None, cosine: float, images: int
+    calibration: Calibration,
+    baseline: ScoreBaseline | None,
+    cosine: float,
+    images: int,
+    share: float = 0.0,
 ) -> float | None:
     """Return the probability that what a text asks for is there.
 
@@ -262,7 +279,7 @@ def probability_present(
     """
     if baseline is None or not images:
         return None
-    return calibration.probability(baseline.z_score(cosine, images), images)
+    return calibration.probability(baseline.z_score(cosine, images), images, share)
 
 
 # --- tuned parameters -----------------------------------------------------------------------
@@ -293,6 +310,15 @@ class TunedParams:
 UNTUNED = TunedParams()
 
 
+def default_params(confidence: Mapping[str, Sequence[float]]) -> TunedParams:
+    """Return the untuned parameters of a model whose card calibrates ``confidence``."""
+    if not confidence:
+        return UNTUNED
+    return replace(
+        UNTUNED, any=Calibration(*confidence["any"]), this=Calibration(*confidence["this"])
+    )
+
+
 def to_yaml(tuned: TunedParams) -> str:
     """Serialise tuned parameters."""
     import yaml
@@ -307,8 +333,8 @@ def to_yaml(tuned: TunedParams) -> str:
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
-def read_tuned(file: Path) -> TunedParams:
-    """Read what ``to_yaml`` wrote; parts left out keep their defaults.
+def read_tuned(file: Path, default: TunedParams = UNTUNED) -> TunedParams:
+    """Read what ``to_yaml`` wrote; parts left out are those of ``default``.
 
     Raises
     ------
@@ -330,8 +356,8 @@ def read_tuned(file: Path) -> TunedParams:
         space=str(loaded.get("space", "")),
         weights=Weights(**fields_of.numbers("weights", loaded, Weights, 1e-6)),
         hubs=HubCorrection(**fields_of.numbers("correction", loaded, HubCorrection, 0)),
-        any=fields_of.calibration("any", confidence.get("any"), ANY),
-        this=fields_of.calibration("this", confidence.get("this"), THIS),
+        any=fields_of.calibration("any", confidence.get("any"), default.any),
+        this=fields_of.calibration("this", confidence.get("this"), default.this),
         min_confidence=fields_of.number("min_confidence", loaded.get("min_confidence", 0), 0, 1),
     )
 
@@ -366,10 +392,9 @@ class _TunedFields:
     def calibration(self, name: str, value: object, default: Calibration) -> Calibration:
         if value is None:
             return default
-        if not isinstance(value, list) or len(value) != 3:
-            raise self._error(name, value, "[scale, growth, offset]")
-        scale, growth, offset = (self.number(name, number, -100, 100) for number in value)
-        return Calibration(scale, growth, offset)
+        if not isinstance(value, list) or len(value) not in (3, 4):
+            raise self._error(name, value, "[scale, growth, offset, sentence]")
+        return Calibration(*(self.number(name, number, -100, 100) for number in value))
 
     def _error(self, name: str, value: object, expected: str) -> BadConfig:
         return BadConfig(

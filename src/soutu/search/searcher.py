@@ -36,6 +36,7 @@ from soutu.search.calibration import (
     correct_query,
     correction_alpha,
     probability_present,
+    sentence_share,
 )
 from soutu.search.fusion import (
     SPREAD,
@@ -523,17 +524,19 @@ class Searcher:
                 plain = QueryScorer(store, vectors)
                 best, cosines = plain.score(nearest.ids[: params.k]), plain.score(ids)
             images = store.count_images(where) if where and baseline else state.images
+        texts = [term.value for term in terms if term.kind == TEXT]
+        share = sum(map(sentence_share, texts)) / max(len(texts), 1)
         hits: list[Hit] = []
         for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
             (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
-            confidence = probability_present(self.tuned.this, baseline, cosine, images)
+            confidence = probability_present(self.tuned.this, baseline, cosine, images, share)
             rank = params.offset + len(hits) + 1
             hits.append(Hit(rank, score, cosine, path, tuple(also), caption, confidence, row.id))
         top = max(best.tolist(), default=-1.0)
         return replace(
             self._result(encoded, hits, state, params.k),
             vector=vector,
-            confidence=probability_present(self.tuned.any, baseline, top, images),
+            confidence=probability_present(self.tuned.any, baseline, top, images, share),
             correction=alpha,
             ranked_by=ranked_by,
             penalties=penalties,
