@@ -18,24 +18,34 @@ from dataclasses import asdict
 from functools import partial
 from io import BytesIO
 from math import ceil
-from threading import Lock, Timer
+from threading import Lock, Semaphore, Timer
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+import soutu
 from soutu.errors import BadImage
 from soutu.images.decode import decode
 from soutu.models.preprocess import fit_picture
 from soutu.server.exceptions import Busy
 from soutu.types import ModelInfo, Rgb
 
-MAX_IDLE = 2  # processes that wait for the next picture, 50 MB each
+MAX_CONVERSIONS = os.cpu_count() or 1  # at a time
+MAX_IDLE = MAX_CONVERSIONS + 1  # processes that wait for the next picture, 50 MB each
 MAX_MEMORY = 2_000_000_000, 16  # bytes of address space, and for each pixel that is allowed
 NICENESS = 5
 PATIENCE = 2.0  # seconds on the clock for each of processor time: others use the processor, too
-_MAIN = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); \
-from soutu.server.decode_pool import answer_jobs; answer_jobs()"
+# Without the package's own __init__, which loads all that a gallery needs: it starts in half of the
+# time.
+_MAIN = """
+import json, sys, types
+sys.path[:], path = json.loads(sys.argv[1])
+sys.modules["soutu"] = package = types.ModuleType("soutu")
+package.__path__ = path
+from soutu.server.decode_pool import answer_jobs
+answer_jobs()
+"""
 
 
 class DecodePool:
@@ -46,6 +56,7 @@ class DecodePool:
         self._idle: list[subprocess.Popen[bytes]] = []
         self._busy: set[subprocess.Popen[bytes]] = set()
         self._is_closed = False
+        self._conversions = Semaphore(MAX_CONVERSIONS)
 
     def fit(
         self, data: bytes, info: ModelInfo, *, min_side: int, max_pixels: int, seconds: float
@@ -69,12 +80,19 @@ class DecodePool:
     ) -> bytes:
         """Return a picture as WebP, its longer side at most ``side``; raises as ``fit``."""
         job = {"name": name, "min_side": side, "max_pixels": max_pixels, "quality": quality}
-        return self._run(job, data, seconds)[1]
+        while not self._conversions.acquire(timeout=0.2):
+            if self._is_closed:
+                raise Busy("server-stopping", retry_after=5)
+        try:
+            return self._run(job, data, seconds)[1]
+        finally:
+            self._conversions.release()
 
     def warm_up(self) -> None:
-        """Start a process before the first picture comes."""
+        """Start processes before the first pictures come."""
         with suppress(OSError, Busy):
-            self._release(self._take())
+            for process in [self._take() for _ in range(min(2, MAX_CONVERSIONS))]:
+                self._release(process)
 
     def close(self) -> None:
         """Kill all processes; whoever waits for one gets an error at once."""
@@ -132,7 +150,7 @@ class DecodePool:
                     return process
                 _end(process)
         process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, json.dumps(sys.path)],
+            [sys.executable, "-c", _MAIN, json.dumps((sys.path, list(soutu.__path__)))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
