@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
@@ -36,7 +37,7 @@ from soutu.factory import (
 from soutu.fs import DATABASE, HOME, absolute, check_home, expand_user, find_home, require_folder
 from soutu.models.bundle import default_model
 from soutu.query.expansion import CHOSEN
-from soutu.query.parser import parse_query
+from soutu.query.parser import conditions, parse_query, parse_where
 from soutu.search.calibration import BASELINE_KEY, baseline_from_json
 from soutu.search.fusion import reciprocal_rank
 from soutu.search.searcher import SUBTRACT, PreparedQuery, Searcher, SearchParams
@@ -77,6 +78,7 @@ FILE_SETTINGS = ("translator", "llm", "llm_model", "expansions", "tuned")
 RECORDS = "records"  # the key under which an index of tars or Parquet files keeps where they are
 LOG_FILE, LOG_KEY_FILE = "journal.jsonl", "journal.key"
 ARRAY, VECTOR = "(array)", "(vector)"  # what is logged for a query that has no text or path
+MAX_COMPARED = 20_000  # pictures whose names are compared with one that admits nothing
 RRF, MIN_DEPTH = "rrf", 50  # hits of each model that are fused, at least
 
 Mode = Literal["cli", "default", "server"]
@@ -450,6 +452,30 @@ class Gallery:
             files = [file for file in store.files().values() if file.image_id not in missing]
             files.sort(key=lambda file: file.path)
             return [f.path for f in files], store.image_vectors([f.image_id for f in files])
+
+    def nearest_names(self, where: str) -> list[str]:
+        """Return folders and names of indexed pictures that are most like those in a filter.
+
+        For a filter that admits nothing; at most three for each name in it.
+        """
+        from difflib import get_close_matches  # which only mistakes need
+
+        from soutu.images.scan import nfc
+
+        named = [part for part in conditions(parse_where(where)) if part.operator == "="]
+        named = [part for part in named if part.field in ("folder", "name", "path")]
+        paths = self.store.files() if named else {}
+        near: dict[str, None] = {}
+        for part in named:
+            names = {
+                name: None
+                for path in islice(paths, MAX_COMPARED)
+                for name in _parts(path, part.field)
+            }
+            by_form = {nfc(name).casefold(): name for name in names}
+            matches = get_close_matches(nfc(str(part.value)).casefold(), by_form, 3, 0.6)
+            near |= {f"{part.field} = '{by_form[match]}'": None for match in matches}
+        return [*near]
 
     def _search_batch(
         self, queries: Sequence[QueryLike], params: SearchParams, min_confidence: float | None
@@ -939,6 +965,13 @@ class Gallery:
         )
         self.model = report.model
         return report
+
+
+def _parts(path: str, field: str) -> list[str]:
+    """Return what a filter on ``field`` is compared with: for folders, all that hold the path."""
+    if field == "folder":
+        return [str(folder) for folder in PurePosixPath(path).parents][:-1]
+    return [path.rpartition("/")[2] if field == "name" else path]
 
 
 def fuse_models(results: Sequence[SearchResult], k: int) -> SearchResult:

@@ -55,7 +55,7 @@ def show_answer(
     show_expander_errors(result)
     if gallery and gallery.log_error:
         click.echo(tr("not-logged", error=gallery.log_error), err=True)
-    if result.min_confidence and result.confidence is None:
+    if result.hits and result.min_confidence and result.confidence is None:
         click.echo(tr("confidence-unknown", folder=source), err=True)
     if result.hits:
         return 0
@@ -63,10 +63,23 @@ def show_answer(
         confidence = f"{result.confidence:.0%}"
         message = tr("no-match", query=shorten(result.query.raw), confidence=confidence)
     else:
-        code = "no-captions" if result.target == "captions" else "nothing-found"
-        message = tr(code, folder=source)
+        message = _why_nothing(result, source, gallery)
     click.echo(message, err=True)
     return NOTHING_FOUND
+
+
+def _why_nothing(result: SearchResult, source: str | Path, gallery: Gallery | None) -> str:
+    if result.target == "captions":
+        return tr("no-captions", folder=source)
+    count = result.index_state.images
+    if not (count and result.query.filters):
+        return tr("nothing-found", folder=source)
+    where = " ".join(result.query.filters)
+    message = tr("filter-admits-none", count=count, folder=source, where=sanitize(where))
+    near = gallery.nearest_names(where) if gallery else []
+    if near:
+        message += " " + tr("filter-near", names=", ".join(map(sanitize, near)))
+    return message
 
 
 def show_result(result: SearchResult) -> None:

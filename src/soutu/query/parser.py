@@ -168,6 +168,15 @@ def parse_where(text: str) -> Filter:
     return where
 
 
+def conditions(where: Filter) -> Iterator[Compare]:
+    """Yield the comparisons in a filter that are not negated."""
+    if isinstance(where, Compare):
+        yield where
+    elif not isinstance(where, Not):
+        for part in where.parts:
+            yield from conditions(part)
+
+
 class _Token(NamedTuple):
     kind: str  # quoted, operator, mark, word or end
     text: str

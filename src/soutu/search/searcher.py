@@ -478,10 +478,12 @@ class Searcher:
         """Look up the vector of an indexed image: the only one that the filter admits."""
         any_vector = np.eye(1, self.encoder.info.dim, dtype=np.float32)[0]
         with self.store.snapshot():
-            ids = self.store.search_images(any_vector, 1, Compare("path", "=", path)).ids.tolist()
+            where = Compare("path", "=", path)  # in any spelling, so there may be several
+            ids = self.store.search_images(any_vector, 8, where).ids.tolist()
             if not ids:
                 raise BadQuery("query-not-indexed", path=path)
-            vector: Floats = self.store.image_vectors(ids)[0]
+            ids.sort(key=lambda id_: path not in self.store.images([id_])[0].paths)
+            vector: Floats = self.store.image_vectors(ids[:1])[0]
         return vector
 
     def _search_images(
@@ -517,7 +519,8 @@ class Searcher:
                 ranked_by, nearest = VECTOR, scorer.top_k(depth)
                 ranking, products = nearest, nearest.scores
             ids, scores, cosines = ranking.ids[page], ranking.scores[page], products[page]
-            rows = store.images(ids.tolist())
+            boosts = scores - cosines
+            rows = store.images(ids.tolist(), where) if where else store.images(ids.tolist())
             # Whether anything is there is judged by what is seen, whatever captions boosted.
             best = nearest.scores[: params.k]
             if alpha or penalties:
@@ -527,9 +530,12 @@ class Searcher:
         texts = [term.value for term in terms if term.kind == TEXT]
         share = sum(map(sentence_share, texts)) / max(len(texts), 1)
         hits: list[Hit] = []
-        for row, score, cosine in zip(rows, scores.tolist(), cosines.tolist(), strict=True):
+        figures = zip(rows, scores.tolist(), cosines.tolist(), boosts.tolist(), strict=True)
+        for row, score, cosine, boost in figures:
             (path, *also), caption = row.paths, row.captions[0] if row.captions else ""
-            confidence = probability_present(self.tuned.this, baseline, cosine, images, share)
+            # A caption that says the text is evidence too: as much as it lifts the image.
+            boosted = cosine + boost
+            confidence = probability_present(self.tuned.this, baseline, boosted, images, share)
             rank = params.offset + len(hits) + 1
             hits.append(Hit(rank, score, cosine, path, tuple(also), caption, confidence, row.id))
         top = max(best.tolist(), default=-1.0)

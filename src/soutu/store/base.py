@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
@@ -53,6 +53,14 @@ class ImageRow:
     width: int
     height: int
     taken: str = ""
+
+
+def only_admitted(rows: Sequence[ImageRow], admitted: Mapping[int, list[str]]) -> list[ImageRow]:
+    """Return the rows with the paths that a filter admits, or all where it admits none."""
+    return [
+        replace(row, paths=tuple(sorted(admitted[row.id]))) if admitted.get(row.id) else row
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
@@ -150,10 +158,11 @@ class Searchable(Protocol):
         is a valid query; Missing if this store cannot search text.
         """
 
-    def images(self, ids: Sequence[int]) -> list[ImageRow]:
+    def images(self, ids: Sequence[int], where: Filter | None = None) -> list[ImageRow]:
         """Return the rows of these image ids, in the given order; KeyError for an unknown id.
 
-        An image that has lost its last path has a row without paths.
+        An image that has lost its last path has a row without paths. With a filter a row has only
+        the paths that it admits, or all where it admits none.
         """
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:

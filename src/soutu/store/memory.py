@@ -80,8 +80,9 @@ class ArrayStore:
                 self._words, list(pieces(text)), k, admitted, exact=exact
             )
 
-    def images(self, ids: Sequence[int]) -> list[ImageRow]:
+    def images(self, ids: Sequence[int], where: Filter | None = None) -> list[ImageRow]:
         """Return image rows; their size in pixels is not known, so 0 × 0."""
+        del where  # which no search here takes
         return [ImageRow(i, (self._paths[i],), (self._captions[i],), 0, 0) for i in self._rows(ids)]
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:

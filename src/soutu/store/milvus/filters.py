@@ -7,14 +7,15 @@ become numbers or hexadecimal digits, so that none is ever syntax.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 
+from soutu.fs import path_bytes
 from soutu.store.milvus.schema import SINCE, Row, path_to_hex, text_to_hex, visible_at
 from soutu.store.milvus.tables import Tables
 from soutu.store.sqlite import filters as sqlite_filters
@@ -22,6 +23,8 @@ from soutu.store.sqlite.schema import casefold_nfc
 from soutu.types import TAG, All, Any, Compare, Filter, Ids, Not
 
 MATCH_ALL, MATCH_NONE = f"{SINCE} >= 0", f"{SINCE} < 0"
+FILE_FIELDS = ["image", "path", "name", "width", "height", "size", "mtime_ns", "taken"]
+MAX_DEPTH = 20  # of a filter that Milvus is asked
 CAPTION_LOOKUPS = 20_000  # images whose captions are fetched by id; for more, all captions are
 _SHAPES = {
     "landscape": "width > height",
@@ -41,10 +44,8 @@ class Expression:
 
 def matching_images(tables: Tables, epoch: int, where: Filter) -> Ids:
     """Return the ids of images with a path that ``where`` admits in ``epoch``, ascending."""
-    expression = translate(where)
-    fields = ["image"]
-    if not expression.is_exact:
-        fields += ["path", "name", "width", "height", "size", "mtime_ns", "taken"]
+    expression = translate(where) if _depth(where) <= MAX_DEPTH else _unknown()
+    fields = FILE_FIELDS[: None if not expression.is_exact else 1]
     rows = list(tables.files.rows(f"({visible_at(epoch)}) and ({expression.text})", fields))
     images = {row["image"] for row in rows}
     if expression.is_exact:
@@ -60,6 +61,24 @@ def matching_images(tables: Tables, epoch: int, where: Filter) -> Ids:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         _fill(database, rows, captions)
         return sqlite_filters.matching_images(database, where)
+
+
+def admitted_paths(
+    tables: Tables, epoch: int, ids: Sequence[int], where: Filter
+) -> dict[int, list[str]]:
+    """Return the paths of the images ``ids`` that ``where`` admits."""
+    captions: Iterable[Row] = ()
+    if _needs_captions(where):
+        captions = tables.captions.rows_with(epoch, "image", ids, ("image", "text", "tags"))
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        _fill(database, tables.files.rows_with(epoch, "image", ids, FILE_FIELDS), captions)
+        return sqlite_filters.admitted_paths(database, ids, where)
+
+
+def _depth(where: Filter) -> int:
+    if isinstance(where, Not):
+        return 1 + _depth(where.part)
+    return 1 + max(map(_depth, where.parts)) if isinstance(where, (All, Any)) else 0
 
 
 def _needs_captions(where: Filter) -> bool:
@@ -94,11 +113,33 @@ def translate(where: Filter) -> Expression:
         part = translate(where.part)
         return Expression(f"not ({part.text})", True) if part.is_exact else _unknown()
     if isinstance(where, (All, Any)):
-        parts = [translate(part) for part in where.parts]
+        numbers, rest = _split_numbers(where)
+        parts = [*numbers, *map(translate, rest)]
         operator = " and " if isinstance(where, All) else " or "
-        text = operator.join(f"({part.text})" for part in parts)
-        return Expression(text, all(part.is_exact for part in parts))
+        return Expression(_join(operator, parts), all(part.is_exact for part in parts))
     return _translate_compare(where)
+
+
+def _split_numbers(where: All | Any) -> tuple[list[Expression], list[Filter]]:
+    """Make an IN of each field that is compared with several numbers; return it and the rest."""
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    rest: list[Filter] = []
+    for part in dict.fromkeys(where.parts):
+        if isinstance(where, All) or not isinstance(part, Compare) or part.operator != "=":
+            rest.append(part)
+        elif isinstance(part.value, int) and abs(part.value) <= _MAX_INT:
+            numbers[part.field].append(part.value)
+        else:
+            rest.append(part)
+    return [Expression(f"{field} in {values}", True) for field, values in numbers.items()], rest
+
+
+def _join(operator: str, parts: Sequence[Expression]) -> str:
+    """Join expressions as a balanced tree, which no parser finds too deep."""
+    if len(parts) == 1:
+        return parts[0].text
+    half = len(parts) // 2
+    return f"({_join(operator, parts[:half])}){operator}({_join(operator, parts[half:])})"
 
 
 def _unknown() -> Expression:
@@ -123,9 +164,16 @@ def _translate_compare(compare: Compare) -> Expression:
         if operator == "contains" and name:  # half of one byte and half of the next match too
             return Expression(f'name like "%{name}%"', False)
     if field == "path" and operator == "=":
-        return Expression(f'path == "{path_to_hex(str(value))}"', True)
+        if len(sqlite_filters.name_forms(str(value))) == 1:
+            return Expression(f'path == "{path_to_hex(str(value))}"', True)
+        leaf = text_to_hex(casefold_nfc(str(value).rpartition("/")[2]))
+        return Expression(f'name == "{leaf}"', False)
     if field == "folder" and operator == "=":
-        return Expression(_in_folder(os.fsencode(str(value).rstrip("/"))), True)
+        folder = str(value).rstrip("/")
+        if len(sqlite_filters.name_forms(folder)) == 1:
+            return Expression(_in_folder(path_bytes(folder)), True)
+        prefix = path_bytes(sqlite_filters.stable_prefix(folder)).hex()
+        return Expression(f'path like "{prefix}%"' if prefix else MATCH_ALL, False)
     return _unknown()
 
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from soutu.errors import Missing, MissingIndex, RemoteUnavailable
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
+from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, only_admitted
 from soutu.store.milvus.ann import Effort, VectorSearch, effort_of, read_manifest, sample_vectors
 from soutu.store.milvus.connection import TIMEOUT, Connection, parse_address
 from soutu.store.milvus.epoch import EpochState, Lease, read_epoch
-from soutu.store.milvus.filters import matching_images
+from soutu.store.milvus.filters import admitted_paths, matching_images
 from soutu.store.milvus.schema import KEY, SINCE, path_from_hex, visible_at
 from soutu.store.milvus.tables import CAPTION, IMAGE, KINDS, Tables, caption_rows
 from soutu.store.scoring import validate_query_vector
@@ -155,7 +155,7 @@ class MilvusStore(AbstractContextManager["MilvusStore"]):
         state = self._state()
         return self._text_index.search(state, text, k, self._matching(state, where), exact=exact)
 
-    def images(self, ids: Sequence[int]) -> list[ImageRow]:
+    def images(self, ids: Sequence[int], where: Filter | None = None) -> list[ImageRow]:
         """Return the rows of these image ids, in order; KeyError for one that is unknown."""
         epoch, ids = self._state().epoch, [int(id_) for id_ in ids]
         rows = self._tables.images.get(ids)
@@ -165,7 +165,7 @@ class MilvusStore(AbstractContextManager["MilvusStore"]):
         captions: defaultdict[int, list[str]] = defaultdict(list)
         for caption in caption_rows(self._tables.captions.rows_with(epoch, "image", ids)):
             captions[caption.image_id].append(caption.text)
-        return [
+        image_rows = [
             ImageRow(
                 id_,
                 tuple(sorted(paths[id_])),
@@ -176,6 +176,9 @@ class MilvusStore(AbstractContextManager["MilvusStore"]):
             )
             for id_ in ids
         ]
+        if where is None:
+            return image_rows
+        return only_admitted(image_rows, admitted_paths(self._tables, epoch, ids, where))
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
         """Return the rows of these caption ids, in order; KeyError for one that is unknown."""

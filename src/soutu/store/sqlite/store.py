@@ -26,7 +26,7 @@ from soutu.fs import (
     unwritable,
 )
 from soutu.store.ann import EXACT_BELOW, Manifest, read_manifest
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
+from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, only_admitted
 from soutu.store.scoring import validate_query_vector
 from soutu.store.sqlite.schema import (
     SCHEMA_VERSION,
@@ -214,10 +214,15 @@ class LocalStore:
             text_search.require(connection)
             return text_search.rank_captions(connection, words, k, admitted, exact=exact)
 
-    def images(self, ids: Sequence[int]) -> list[ImageRow]:
-        """Return the images ``ids``, in that order."""
+    def images(self, ids: Sequence[int], where: Filter | None = None) -> list[ImageRow]:
+        """Return the images ``ids``, in that order, with the paths that ``where`` admits."""
         with self.snapshot():
-            return image_rows(self._connection(), ids)
+            rows = image_rows(self._connection(), ids)
+            if where is None:
+                return rows
+            from soutu.store.sqlite.filters import admitted_paths
+
+            return only_admitted(rows, admitted_paths(self._connection(), list(ids), where))
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
         """Return the captions ``ids``, in that order."""
