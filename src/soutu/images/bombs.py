@@ -26,6 +26,7 @@ MAX_PACKETS = 10_000_000  # which are precincts × layers
 MAX_RUN_LENGTH_PIXELS = 25_000_000  # of a BMP, which Pillow decodes in Python
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # one that ends the data of a scan
+_HEADER = frozenset({*range(0xC0, 0xD0), *range(0xD8, 0xFF)})
 _CODESTREAM = re.compile(rb"\xff\x4f\xff\x51")  # the beginning of a JPEG 2000
 _TILE_OFFSETS = (273, 324)
 _TIFF_TAGS = (256, 257, 259, 273, 279, 324, 325)  # sizes, compression, where strips or tiles lie
@@ -58,12 +59,18 @@ def _segment_limit(data: bytes) -> int:
 def _check_jpeg(data: bytes) -> _Problem:
     scans = segments = exifs = pixels = 0
     position, is_progressive, components = 2, False, 0
-    while match := _MARKER.search(data, position):
-        start, marker = match.end(), data[match.end() - 1]
+    while True:
+        if not scans and data[position] == 0xFF and data[position + 1] in _HEADER:
+            start = position + 2  # as usual in a header: one behind another
+        elif match := _MARKER.search(data, position):
+            start = match.end()
+        else:
+            return None
+        marker = data[start - 1]
         segments += 1
         if not scans:
             # Pillow's own parser, in Python, reads byte by byte what lies between.
-            segments += match.start() - position
+            segments += start - 2 - position
         if segments > MAX_SEGMENTS:
             return segments, "segments", MAX_SEGMENTS
         if marker == 0xD9:
@@ -90,8 +97,7 @@ def _check_jpeg(data: bytes) -> _Problem:
             return exifs, "EXIF segments", MAX_EXIF_SEGMENTS
         position = start
         if marker != 0xD8:
-            position += max(2, int(struct.unpack_from(">H", data, start)[0]))
-    return None
+            position += max(2, data[start] << 8 | data[start + 1])
 
 
 def _check_png(data: bytes) -> _Problem:

@@ -411,7 +411,9 @@ def _count_decoded(image: Image.Image, data: bytes, full: int) -> int:
     decoded = image.width * image.height
     if image.format != "JPEG" or decoded == full:
         return decoded
-    return max(decoded, full // 8 if is_sequential(data) else full * 3 // 4)
+    # Pillow tells what is progressive; only scans of single colours have to be looked for.
+    held = image.info.get("progressive") or (full > MAX_PIXELS and not is_sequential(data))
+    return max(decoded, full * 3 // 4 if held else full // 8)
 
 
 # Pixels: from any of Pillow's modes to upright 8-bit RGB

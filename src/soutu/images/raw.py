@@ -38,6 +38,8 @@ _MAX_JPEGS = 200  # are looked at
 
 def is_raw(data: bytes, name: str) -> bool:
     """Whether a file is a camera's raw file: by its head, where that is a TIFF's by its name."""
+    if data.startswith(b"\xff\xd8"):  # a JPEG, as most are
+        return False
     if data.startswith(_OWN_HEADS):
         return True
     if any(data[place : place + len(head)] == head for place, head in (_CR2, _CR3, _CRW)):
