@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.hub_galleries import in_batches_of, load_or_compute
 from soutu.models.base import Encoder
@@ -25,9 +26,9 @@ from soutu.query.expansion import (
     propose_variants,
 )
 from soutu.search.fusion import mean_pool, pool_variants
-from soutu.types import Floats, Variant
+from soutu.types import Floats, Rgb, Variant
 from training.photo import corpus
-from training.photo.judge import encode_photos, noun_relevance, read_nouns
+from training.photo.judge import STEP, encode_photos, noun_relevance, read_nouns
 
 MODELS = {"photo": "photo", "photo-en": "./benchmarks/bundles/photo-en"}
 WORDS = Path(__file__).parent / "queries" / "photo_words.tsv"
@@ -73,6 +74,25 @@ def read_photos(root: Path, split: str, encoder: Encoder, work: Path) -> PhotoSp
         photos,
         load_or_compute(cache, lambda: encode_photos(encoder, photos.paths)),  # type: ignore[arg-type]
     )
+
+
+def encode_crops(encoder: Encoder, paths: Sequence[Path], each: int) -> Floats:
+    """Encode ``each`` random square crops of every photograph, half to five sixths of its side."""
+    rng = np.random.default_rng(0)
+
+    def crop(path: Path) -> Rgb:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        side = int(rng.integers(image.width // 2, image.width * 5 // 6))
+        x, y = rng.integers(0, image.width - side, 2)
+        return np.asarray(image.crop((x, y, x + side, y + side)))
+
+    parts = [
+        encoder.encode_images([crop(path) for path in paths[start : start + STEP]])
+        for _ in range(each)
+        for start in range(0, len(paths), STEP)
+    ]
+    return np.concatenate(parts)
 
 
 def words() -> list[corpus.Word]:

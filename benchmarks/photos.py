@@ -1,7 +1,7 @@
 """Measure on photographs what the other benchmarks measure on drawn scenes.
 
 ``python -m benchmarks.photos [PART ...] --photos ../shared/photos``. Parts: expansion, retrieval,
-confidence, hubs, hybrid; all without an argument. Judged on the 1,000 photographs of test;
+confidence, hubs, hybrid, ann; all without an argument. Judged on the 1,000 photographs of test;
 what was chosen was chosen on val (``--split val``). Without the folder a line says so, and nothing
 is measured. Results hold figures only: ``benchmarks/results/photos_PART.json``, and
 ``photos_PART_val.json``.
@@ -14,17 +14,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import photo_confidence
 from benchmarks.expansion import bank_of, rank_positions
+from benchmarks.hub_galleries import load_or_compute
 from benchmarks.hybrid import cases
 from benchmarks.hybrid_cost import store_of
 from benchmarks.photo_data import (
     EXPANDER,
     PhotoSplit,
+    encode_crops,
     encode_texts,
     encode_variants,
     load_encoder,
@@ -38,6 +41,7 @@ from soutu.evaluation.statistics import Figure, intervals, randomisation_test, r
 from soutu.factory import load_tuned_params
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.parser import TEXT
+from soutu.query.probes import sample_phrases
 from soutu.search.calibration import (
     ANY,
     AUTO,
@@ -49,6 +53,10 @@ from soutu.search.calibration import (
 )
 from soutu.search.searcher import Searcher, SearchParams
 from soutu.settings import Settings
+from soutu.store import ann_build
+from soutu.store.ann import EXACT_BELOW
+from soutu.store.ann_build import TUNING_TEXTS
+from soutu.store.sqlite import store as sqlite_store
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Floats, Query, Term
 from training.evaluate import COLLECTIONS
@@ -60,6 +68,7 @@ CAPTIONS = {
     "val": ("zh_machine_a", "zh_machine_b", "zh_written"),
 }
 DEPTHS = (1, 10)
+TARGET = 0.99
 
 Figures = dict[str, object]
 Hits = dict[str, NDArray[np.float64]]
@@ -73,6 +82,7 @@ class Study:
     work: Path
     split: str
     encoders: Mapping[str, OnnxEncoder]
+    crops: int = 16
 
     def photos(self, split: str = "") -> PhotoSplit:
         return read_photos(self.root, split or self.split, self.encoders["photo"], self.work)
@@ -277,6 +287,17 @@ def hubs(study: Study) -> Figures:
             plain = judge_captions(queries, data)
             corrected = judge_captions(correct_query(queries, baseline, alpha), data)
             tables[kind] = {"off": summarise(plain), "on": compare(corrected, plain)}
+        columns = np.flatnonzero(data.word_relevance.any(axis=0))
+        relevant = data.word_relevance[:, columns]
+        for language in ("english", "chinese"):
+            texts = [getattr(words()[column], language)[0] for column in columns]
+            queries = encode_variants(encoder, texts)
+            plain = judge_words(queries, relevant, data.vectors)
+            corrected = judge_words(correct_query(queries, baseline, alpha), relevant, data.vectors)
+            tables[f"words {language}"] = {
+                "off": summarise(plain),
+                "on": compare(corrected, plain),
+            }
         results[model] = tables
     return results
 
@@ -284,7 +305,7 @@ def hubs(study: Study) -> Figures:
 def hybrid(study: Study) -> Figures:
     """What captions of some photographs add, as the product boosts them, true ones and wrong ones.
 
-    A photograph's captions are its first Chinese and English ones; the second to fifth are asked.
+    A photograph's captions are its first Chinese and English ones; the second is asked.
     """
     encoder, data = study.encoders["photo"], study.photos()
     kinds = ("zh_written", *CAPTIONS[study.split][:1], "en")
@@ -307,9 +328,7 @@ def hybrid(study: Study) -> Figures:
 def _compare_hybrid(
     encoder: OnnxEncoder, store: LocalStore, data: PhotoSplit, kind: str
 ) -> Figures:
-    queries = [
-        (row, text) for row, five in enumerate(data.photos.captions[kind]) for text in five[1:]
-    ]
+    queries = [(row, five[1]) for row, five in enumerate(data.photos.captions[kind])]
     vectors = encode_texts(encoder, [text for _, text in queries])
     hits: dict[str, list[list[float]]] = {}
     for mode in ("off", "auto"):
@@ -330,12 +349,58 @@ def _compare_hybrid(
     return {"vectors": summarise(tables["off"]), "hybrid": compare(tables["auto"], tables["off"])}
 
 
+def ann(study: Study) -> Figures:
+    """Whether approximate searches of many photographs keep the promised recall.
+
+    The gallery is all splits, and crops of the photographs of train; there are no captions, so
+    effort is tuned on sample phrases, as for a gallery of a user's own photographs. A gallery that
+    is too small to be searched so (below 20,000) is made to be.
+    """
+    encoder = study.encoders["photo"]
+    splits = [study.photos(split) for split in ("train", "val", "test")]
+    cache = study.work / f"crops-{study.crops}-{encoder.info.fingerprint[:16]}.npy"
+    parts = [data.vectors for data in splits]
+    if study.crops:
+        paths = splits[0].photos.paths
+        parts.append(load_or_compute(cache, lambda: encode_crops(encoder, paths, study.crops)))
+    vectors = np.concatenate(parts)
+    data = study.photos()
+    queries = {
+        kind: encode_texts(encoder, data.captions(kind)[::5]) for kind in data.photos.captions
+    }
+    queries["words"] = encode_texts(
+        encoder, [name for word in words() for name in (word.english[0], word.chinese[0])]
+    )
+    results: Figures = {"vectors": len(vectors), "promised": TARGET}
+    smallest = min(EXACT_BELOW, len(vectors))
+    with (
+        patch.object(ann_build, "EXACT_BELOW", smallest),
+        patch.object(sqlite_store, "EXACT_BELOW", smallest),
+        tempfile.TemporaryDirectory() as home,
+        store_of(Path(home) / "store", encoder, vectors, {}) as store,
+    ):
+        with store.writer() as writer:
+            built = writer.refresh_ann(
+                lambda: encode_texts(encoder, sample_phrases(TUNING_TEXTS)), target=TARGET
+            )
+        results["built"] = bool(built)
+        for name, texts in queries.items():
+            exact = np.sort(texts @ vectors.T, axis=1)[:, -DEPTHS[-1]]
+            shares = []
+            for query, edge in zip(texts, exact, strict=True):
+                scores = store.search_images(query, DEPTHS[-1]).scores
+                shares.append((scores >= edge - 1e-6).sum() / DEPTHS[-1])
+            results[name] = round_figure(intervals(np.array(shares, np.float64)[:, None])[0])
+    return results
+
+
 PARTS = {
     "expansion": expansion,
     "retrieval": retrieval,
     "confidence": confidence,
     "hubs": hubs,
     "hybrid": hybrid,
+    "ann": ann,
 }
 
 
@@ -356,6 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, default=PHOTOS)
     parser.add_argument("--split", choices=[*CAPTIONS], default="test")
     parser.add_argument("--work", type=Path, default=COLLECTIONS / "photos")
+    parser.add_argument("--crops", type=int, default=16, help="of each photograph, for ann")
     options = parser.parse_args(arguments)
     if unknown := {*options.parts} - {*PARTS}:
         parser.error(f"no part {', '.join(sorted(unknown))}: {', '.join(PARTS)}")
@@ -363,7 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"skipped: no photographs in {options.photos} (training/README.md says which)")
         return
     encoders = {name: load_encoder(name) for name in ("photo", "photo-en")}
-    study = Study(options.photos, options.work, options.split, encoders)
+    study = Study(options.photos, options.work, options.split, encoders, options.crops)
     for part in options.parts or PARTS:
         figures = PARTS[part](study)
         print(part)

@@ -59,7 +59,52 @@ def expansion(lang: str, results: Path) -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES: Mapping[str, Callable[[str, Path], str]] = {"model": model, "expansion": expansion}
+def photos(lang: str, results: Path) -> str:
+    """Expansion on photographs: hit@10 of words, R@10 of sentences."""
+    measured = json.loads((results / "photos_expansion.json").read_text(encoding="utf-8"))
+    words, sentences = measured["words"], measured["zh_translated"]
+    english = measured["the English originals"]["R@10"]
+    cells = {
+        "raw": (words["raw"]["hit@10"], sentences["raw"]["R@10"]),
+        "lexicon, auto": (words["lexicon"]["hit@10"], sentences["lexicon"]["R@10"]),
+        "translated by hand": (words["translated by hand"]["hit@10"], english),
+    }
+    kinds = KINDS["word"], KINDS["sentence"]
+    rows = [f"| | {' | '.join(kind[lang] for kind in kinds)} |", "|---|---|---|"]
+    rows += [
+        f"| {label[lang]} | {' | '.join(_with_interval(cell) for cell in cells[method])} |"
+        for method, label in METHODS.items()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def confidence(lang: str, results: Path) -> str:
+    """How far confidence can be trusted on photographs."""
+    measured = json.loads((results / "photos_confidence.json").read_text(encoding="utf-8"))
+    tables = measured["in force"]
+    columns = {
+        "words among 300": KINDS["word"],
+        "sentences among 300": KINDS["sentence"],
+        "among 300": {"en": "both", "zh": "合计"},
+    }
+    rows = [f"| | {' | '.join(name[lang] for name in columns.values())} |", "|---|---|---|---|"]
+    for figure in ("AUROC", "ECE"):
+        cells = (_with_interval(tables[name][figure]) for name in columns)
+        rows.append(f"| {figure} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _with_interval(figure: list[float]) -> str:
+    value, low, high = figure
+    return f"{value:.3f} ({low:.3f}–{high:.3f})"
+
+
+TABLES: Mapping[str, Callable[[str, Path], str]] = {
+    "model": model,
+    "expansion": expansion,
+    "photos": photos,
+    "confidence": confidence,
+}
 
 
 def update_tables(text: str, lang: str, results: Path = RESULTS) -> str:

@@ -1,12 +1,16 @@
 """The benchmark on photographs: its figures from made-up vectors, and its words."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.photo_confidence import choose_thresholds, judge_thresholds
 from benchmarks.photo_data import PhotoSplit, words
 from benchmarks.photos import closed, judge_captions, judge_words, main
+from benchmarks.record import RESULTS
+from soutu.models.bundle import open_model
 from training.photo.corpus import Photos
 
 
@@ -60,3 +64,20 @@ def test_the_words_are_300_and_none_is_asked_twice():
         names = [getattr(word, language)[0] for word in asked]
         assert all(names)
     assert len({word.chinese[0] for word in asked}) == 300
+
+
+def test_two_thresholds_leave_what_they_are_allowed_to():
+    p = np.linspace(0, 1, 2001)
+    right = np.random.default_rng(0).random(2001) < p
+    low, high = choose_thresholds(p, right)
+    figures = judge_thresholds(p, right, low, high)
+    assert figures["false nothing"] == pytest.approx(0.03, abs=0.005)
+    assert figures["false there"] == pytest.approx(0.1, abs=0.005)
+    unsure = ((p >= low) & (p < high)).mean()
+    assert figures["not sure"] == pytest.approx(unsure, abs=1e-4)
+
+
+def test_the_card_of_photo_has_what_was_fitted_on_val():
+    fitted = json.loads((RESULTS / "photos_confidence_val.json").read_text("utf-8"))["fitted"]
+    card = open_model("photo").confidence
+    assert [[*card["any"]], [*card["this"]]] == fitted["constants"]
