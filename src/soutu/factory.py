@@ -367,11 +367,12 @@ def build_expander(
     lexicon: bool = True,
     weights: Weights | None = None,
     own: Sequence[Expander] | None = None,
+    inherited: bool = False,
 ) -> Expander | None:
     """Build the expander that the settings want; None for none.
 
     Rules are in the file named there, else in ``expansions.yaml`` of the gallery's ``.soutu``
-    folder, over the built-in ones; the lexicon answers where no rule does, and translator, language
+    folder; the lexicon answers where no rule does, and translator, language
     model and plug-ins that the settings name are run as well. What most have not set up is not
     imported either.
 
@@ -380,11 +381,13 @@ def build_expander(
     settings, home
         Of a gallery; None: of none.
     lexicon
-        False: rules alone.
+        False: rules alone, the reference workspace's own among them.
     weights
         Of the lexicon's variants; None: as tuned.
     own
         Expanders that take the place of all others.
+    inherited
+        Use the rules of the reference workspace too, as galleries did in Soutu 0.1.
     """
     if not settings.expand:
         return None
@@ -393,7 +396,8 @@ def build_expander(
     weights = weights or load_tuned_params(settings).weights
     rules_file, words = _user_rules(settings, home), user_lexicon(home)
     read_rules = rules_file and (settings.expansions or rules_file.is_file())
-    rules = load_rules([rules_file] if rules_file and read_rules else [])
+    files = [rules_file] if rules_file and read_rules else []
+    rules = load_rules(files, inherited=inherited or not lexicon)
     if not lexicon:
         return rules
     own_words = load_lexicon(words) if words.is_file() else None

@@ -36,7 +36,7 @@ from soutu.factory import (
 )
 from soutu.fs import DATABASE, HOME, absolute, check_home, expand_user, find_home, require_folder
 from soutu.models.bundle import default_model
-from soutu.query.expansion import CHOSEN
+from soutu.query.expansion import CHOSEN, INHERITED
 from soutu.query.parser import conditions, parse_query, parse_where
 from soutu.search.calibration import BASELINE_KEY, baseline_from_json
 from soutu.search.fusion import reciprocal_rank
@@ -1012,10 +1012,12 @@ class _LogSearchers:
             del logged["fusion"]
         logged.setdefault("negatives", SUBTRACT)  # which is all that an older Soutu could
         settings = merge_settings(self.gallery.settings, logged, record.place)
-        key = settings.expand, settings.templates
+        inherited = any(variant.source == INHERITED for variant in record.variants)
+        key = settings.expand, settings.templates, inherited
         if key not in self._expanders:
-            own = self.gallery._own_expanders
-            self._expanders[key] = build_expander(settings, self.gallery.home, own=own)
+            self._expanders[key] = build_expander(
+                settings, self.gallery.home, own=self.gallery._own_expanders, inherited=inherited
+            )
         options = {name: getattr(settings, name) for name in SEARCHER_SETTINGS}
         return replace(self.gallery.searcher, expander=self._expanders[key], **options)
 

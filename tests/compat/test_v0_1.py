@@ -17,6 +17,7 @@ from sqlite3 import connect
 
 import numpy as np
 import pytest
+import yaml
 
 from soutu import Gallery
 from soutu.cli import main
@@ -52,6 +53,21 @@ def moved(file, old, new):
 @pytest.fixture
 def gallery(tmp_path):
     return unpack("pictures", tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _inherited_rules(tmp_path, monkeypatch):
+    """The rules of the reference workspace, which 0.1 applied to every gallery, and the gallery's.
+
+    Replays of its log need no such file.
+    """
+    rules = json.loads((ROOT / "src/soutu/query/data/expansions.json").read_text("utf-8"))
+    with tarfile.open(FIXTURES / "pictures.tar.gz") as tar:
+        own = yaml.safe_load(tar.extractfile("pictures/.soutu/expansions.yaml"))
+    rules["queries"] |= own["queries"]
+    file = tmp_path / "rules-of-0.1.yaml"
+    file.write_text(json.dumps(rules), "utf-8")
+    monkeypatch.setenv("SOUTU_EXPANSIONS", str(file))
 
 
 @pytest.fixture
@@ -200,7 +216,8 @@ def test_an_export_is_the_same(form, gallery, soutu, tmp_path):
 # The log.
 
 
-def test_the_log_replays_with_the_same_answers(gallery):
+def test_the_log_replays_with_the_same_answers(gallery, monkeypatch):
+    monkeypatch.delenv("SOUTU_EXPANSIONS")
     done = in_a_process("replay", "-g", gallery, "--json")
     [replayed] = map(json.loads, done.stdout.splitlines())
     assert (replayed["searches"], replayed["same"]) == (44, 44)
@@ -254,7 +271,8 @@ def test_a_line_with_a_setting_that_is_gone_harms_no_other(gallery, soutu):
 # Settings.
 
 
-def test_all_settings_are_honoured(gallery, tmp_path):
+def test_all_settings_are_honoured(gallery, tmp_path, monkeypatch):
+    monkeypatch.delenv("SOUTU_EXPANSIONS")  # which would overrule the setting
     for name in ("settings/rules.yaml", "tuned.yaml"):
         shutil.copy(FIXTURES / name, gallery / ".soutu")
     shutil.copyfile(FIXTURES / "settings" / "gallery.yaml", gallery / ".soutu" / "config.yaml")
@@ -312,7 +330,8 @@ def test_an_export_is_imported(form, tmp_path, soutu):
     assert answer["hits"][0]["path"] == expected["hits"][0]["path"]
 
 
-def test_the_outputs_of_the_reference_project_are_searched(tmp_path, soutu):
+def test_the_outputs_of_the_reference_project_are_searched(tmp_path, soutu, monkeypatch):
+    monkeypatch.delenv("SOUTU_EXPANSIONS")
     project = tmp_path / "clip_retrieval"
     skipped = shutil.ignore_patterns("outputs", "__pycache__")
     shutil.copytree(ROOT / "clip_retrieval", project, ignore=skipped)

@@ -51,7 +51,7 @@ def expander(request, tmp_path) -> Expander:
         return LlmExpander(Endpoint(url, "small"), tmp_path / "cache")
     by_hand = RuleExpander({"金毛": (Variant("golden retriever", 2.0, "hand"), Variant("金毛"))})
     return {
-        "built-in": lambda: load_rules([]),
+        "built-in": lambda: load_rules([], inherited=True),
         "hand-made": lambda: by_hand,
         "lexicon": LexiconExpander,
         "templates": Templates,

@@ -24,7 +24,7 @@ EXPANDERS = st.lists(
               st.lists(VARIANTS, max_size=30).map(tuple), FAULTS), max_size=3,
 )  # fmt: skip
 LANGUAGES = st.sampled_from([(), ("en",), ("zh",), ("zh", "en")])
-BUILT_IN = load_rules([]), LexiconExpander()
+BUILT_IN = load_rules([], inherited=True), LexiconExpander()
 
 
 @st.composite

@@ -149,8 +149,8 @@ def test_no_expander_is_the_query_alone():
     assert propose_variants(" 狗 ", None) == ((Variant("狗"),), ())
 
 
-def test_the_default_chain_proposes_what_it_did_before():
-    chain = ExpanderPipeline((load_rules([]), LexiconExpander()))
+def test_the_chain_of_the_workspace_proposes_what_it_did_before():
+    chain = ExpanderPipeline((load_rules([], inherited=True), LexiconExpander()))
     assert texts(propose_variants("金毛", chain)[0]) == [
         "金毛", "金毛犬 狗", "golden retriever dog", "yellow dog", "golden dog face",
     ]  # fmt: skip

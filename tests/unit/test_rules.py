@@ -16,8 +16,9 @@ ORIGINAL = {
 
 
 @pytest.mark.parametrize(("query", "expected"), ORIGINAL.items())
-def test_the_originals_rules_are_built_in(query, expected):
-    said, _ = propose_variants(query, load_rules([]))
+def test_the_originals_rules_are_those_of_its_workspace(query, expected):
+    assert load_rules([]).expand(query) == [], "and of no gallery"
+    said, _ = propose_variants(query, load_rules([], inherited=True))
     assert said[0] == Variant(query, 1.0, "original")
     assert [v.text for v in said[1:]] == expected
     assert {v.source for v in said[1:]} == {"built-in"}
@@ -31,7 +32,7 @@ def test_an_unknown_query_stays_alone():
 def test_a_users_file_goes_over_the_built_in_one(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("queries: {金毛: [{text: golden hair, weight: 2}], 飞碟: [ufo]}", "utf-8")
-    rules = load_rules([file])
+    rules = load_rules([file], inherited=True)
     assert rules.expand("金毛") == [Variant("golden hair", 2.0, str(file))]
     assert rules.expand("飞碟") == [Variant("ufo", 1.0, str(file))]
     assert [v.text for v in rules.expand("小猪")] == ORIGINAL["小猪"]

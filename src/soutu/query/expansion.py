@@ -26,6 +26,7 @@ from soutu.types import ExpanderTrace, Variant
 ORIGINAL, RULES, LEXICON, TRANSLATION = "original", "rules", "lexicon", "translation"
 TEMPLATES = "templates"
 CHOSEN = "chosen"  # added by a person; also how a search with such variants was fused
+INHERITED = "built-in"  # the rules of the reference workspace
 
 # Why a variant is not searched for.
 NOT_READ = "not-read"  # the model was not trained on its language
@@ -99,15 +100,18 @@ class RuleExpander:
         return list(self.rules.get(text.strip(), ()))
 
 
-def load_rules(files: Iterable[Path]) -> RuleExpander:
-    """Load the built-in rules, with those of YAML ``files`` over them, key by key.
+def load_rules(files: Iterable[Path], *, inherited: bool = False) -> RuleExpander:
+    """Load the rules of YAML ``files``, a later one over those before it, key by key.
+
+    With ``inherited`` they lie over those of the reference workspace, which were tuned to its few
+    pictures (猫 → gray cat) and applied to every gallery in Soutu 0.1.
 
     A file looks like ``queries: {金毛: [golden retriever dog, {text: golden hair, weight: 2}]}``.
     Raise BadConfig, naming the file and the key, for one of another form.
     """
-    rules = _parse_rules(_built_in_rules(), "built-in")
+    rules = _parse_rules(_inherited_rules(), INHERITED) if inherited else {}
     for file in files:
-        import yaml  # 8 ms, which the built-in rules, as JSON, need not pay
+        import yaml  # 8 ms, which most galleries need not pay
 
         try:
             text = file.read_text(encoding="utf-8-sig")
@@ -121,7 +125,7 @@ def load_rules(files: Iterable[Path]) -> RuleExpander:
     return RuleExpander(rules)
 
 
-def _built_in_rules() -> object:
+def _inherited_rules() -> object:
     file = resources.files("soutu") / "query" / "data" / "expansions.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -407,7 +411,7 @@ def hash_words(rules: Path | None, lexicon: Path | None) -> dict[str, str]:
 @cache
 def _hash_package() -> str:
     folder = resources.files("soutu") / "query" / "data" / "lexicon"
-    digest = blake2b(json.dumps(_built_in_rules()).encode(), digest_size=8)
+    digest = blake2b(json.dumps(_inherited_rules()).encode(), digest_size=8)
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".tsv"):
             digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
