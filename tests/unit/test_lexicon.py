@@ -131,6 +131,13 @@ def test_phrases_become_captions(text, english):
         ("被雪覆盖的山", "mountain covered with snow"),
         ("男人把球扔给狗", "a man throwing a ball giving a dog"),
         ("孩子一起玩耍", "a child together playing"),
+        # what a place holds, and when something is
+        ("桌上放着一束鲜花", "a bouquet on the table"),
+        ("草地上跑着两只狗", "two dogs running on the grass"),
+        ("路边停着一辆汽车", "a car parked in the roadside"),
+        ("在草地上拿着球", "holding a ball on the grass"),
+        ("日落的时候有两只狗", "two dogs at sunset"),
+        ("黄昏，沙漠里有一只骆驼", "a camel at dusk in the desert"),
         # sentences of several parts
         (
             "三只狗在雪地里奔跑，其中一只叼着红色的球",

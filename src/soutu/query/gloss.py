@@ -18,6 +18,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 # Chinese words that carry grammar.
 _LINK, _OBJECT_FIRST = "的", "把"
+_LASTING = {"着", "了", "满"}
 _PRONOUNS = {"我", "你", "他", "她", "它", "我们", "你们", "他们", "她们", "它们", "自己"}
 _AND = {"和", "与", "跟", "及", "以及", "还有", "或", "或者"}
 _AFTER_NOUN = {
@@ -54,6 +55,7 @@ _PREPOSITIONS = {
     "in", "inside", "on", "under", "below", "above", "in front of", "behind", "next to", "between",
     "around", "near", "opposite", "outside", "on both sides of", "in the middle of",
 }  # fmt: skip
+_PLACING = {"putting", "setting up", "covered with", "with"}  # 放着, 摆着: it is there
 _AMOUNTS = {"many", "some", "several", "all", "various", "multiple"}
 _IRREGULAR_PLURALS = {
     "man": "men", "woman": "women", "child": "children", "person": "people", "mouse": "mice",
@@ -115,6 +117,7 @@ _GRAMMAR: Mapping[str, _Tag] = {
     **dict.fromkeys(_AFTER_NOUN, _Tag.AFTER_NOUN),
 }
 _STARTS_NOUN = {_Tag.NUMBER, _Tag.MEASURE, _Tag.ADJECTIVE, _Tag.NOUN}
+_AFTER_TIME = _STARTS_NOUN | {_Tag.HAVE, _Tag.LINK, _Tag.SILENT, _Tag.PAUSE}
 _STARTS_RELATIVE = {
     _Tag.VERB, _Tag.HAVE, _Tag.WITHOUT, _Tag.PASSIVE, _Tag.OBJECT_FIRST,
 }  # fmt: skip
@@ -141,7 +144,8 @@ def _tag_all(tokens: Sequence[Token]) -> list[_Item]:
 
 
 def _tag(token: Token, *, after_number: bool) -> Iterator[_Item]:
-    text, sense = token.text.strip(), token.senses[0] if token.senses else None
+    text = token.text.strip()
+    sense = next((s for s in token.senses if s.english), next(iter(token.senses), None))
     if text != token.text:
         yield _Item(_Tag.PAUSE)
     if not text:
@@ -229,12 +233,15 @@ class _Parser:
         self.relative = relative  # the subject is outside
         self.predicates: list[str] = []
         self.settings: list[str] = []  # that wait for their verb
+        self.place_first = False  # a place without 在 came first
 
     def caption(self) -> str:
         """Translate the items."""
         while (tag := self._peek().tag) is not _Tag.END:
             if tag in _STARTS_NOUN or (tag in _STARTS_RELATIVE and self._starts_subject()):
                 self._read_noun()
+            elif tag is _Tag.VERB and self._is_existential():
+                self._read_existential()
             elif tag is _Tag.VERB:
                 self.predicates += (self._verb_phrase(), *self.settings)
                 self.settings = []
@@ -255,6 +262,21 @@ class _Parser:
     def _starts_subject(self) -> bool:
         existential = self._peek().tag is _Tag.HAVE and self._peek(1).tag is _Tag.NUMBER
         return not self.subject and not existential and self._relative_end() is not None
+
+    def _is_existential(self) -> bool:
+        """Tell whether what a place holds comes after the verb: 桌上放着一束花."""
+        return self.place_first and not self.subject and self._is_lasting()
+
+    def _is_lasting(self) -> bool:
+        return self._peek().text.endswith("着") or self._peek(1).text in _LASTING
+
+    def _read_existential(self) -> None:
+        verb = self._next().english
+        while self._peek().tag is _Tag.SILENT:
+            self.position += 1
+        if phrase := self._noun_phrase():
+            self.subject = self._noun_list(phrase)
+        self.predicates += [] if verb in _PLACING and self.subject else [verb]
 
     def _finish(self) -> None:
         words = (self.subject, *self.predicates, *self.settings)
@@ -298,6 +320,7 @@ class _Parser:
         if not phrase:
             self.position = max(self.position, start + 1)
         elif preposition := self._preposition_behind():
+            self.place_first = not self.subject
             self._add_setting(phrase.place(preposition))
         elif self.subject and not phrase.nouns:
             self.predicates.append(phrase.render())
@@ -311,7 +334,10 @@ class _Parser:
     def _is_setting(self, phrase: _NounPhrase) -> bool:
         if self.subject:
             return phrase.count is None
-        return phrase.kind == "time" and self._peek().tag in _STARTS_NOUN | {_Tag.HAVE}
+        if self._peek().tag is _Tag.VERB and self._is_lasting():
+            self.place_first = True
+            return True
+        return phrase.kind == "time" and self._peek().tag in _AFTER_TIME
 
     def _noun_list(self, phrase: _NounPhrase) -> str:
         """Read what is joined to a noun phrase: 猫和狗."""
