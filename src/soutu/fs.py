@@ -111,6 +111,11 @@ def path_bytes(path: str) -> bytes:
         return path.encode("utf-8", "surrogateescape")
 
 
+def modified_ns(status: os.stat_result) -> int:
+    """Return when a file was written, in what databases hold: years 1677 to 2262, else the end."""
+    return max(-(2**63), min(2**63 - 1, status.st_mtime_ns))
+
+
 def expand_user(path: str | Path) -> Path:
     """Return ``path`` with ``~`` and ``~NAME`` replaced where there is such a home folder."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  (raises where there is none)

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from soutu.errors import BadImage, BadInput, Missing
+from soutu.fs import modified_ns
 
 RAW_SUFFIXES = frozenset(
     {"dng", "arw", "cr2", "cr3", "crw", "nef", "nrw", "orf", "raf", "rw2", "rwl", "pef", "srw"}
@@ -180,7 +181,7 @@ def _image_file(entry: os.DirEntry[str], path: str, real_root: str) -> ImageFile
         return BadImage("image-not-file", path=path)
     if status.st_size == 0:
         return BadImage("image-empty", path=path)
-    return ImageFile(path, status.st_size, status.st_mtime_ns)
+    return ImageFile(path, status.st_size, modified_ns(status))
 
 
 def _follow_link(link: str, path: str, real_root: str) -> os.stat_result | BadImage:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from soutu.fs import expand_user, lock_file
+from soutu.fs import expand_user, lock_file, modified_ns
 from soutu.types import Floats, SearchResult
 from soutu.version import VERSION
 
@@ -204,7 +204,7 @@ def _query_pictures(result: SearchResult) -> Iterator[dict[str, object]]:
             with suppress(OSError, ValueError):  # an array, or removed already
                 path = os.path.abspath(expand_user(term.value))  # noqa: PTH100  (links stay)
                 status = os.stat(path)  # noqa: PTH116
-                file = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+                file = {"size": status.st_size, "mtime_ns": modified_ns(status)}
                 yield {"name": term.value, "path": path, **file}
 
 

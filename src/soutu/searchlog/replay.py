@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from soutu.errors import SoutuError
-from soutu.fs import expand_user
+from soutu.fs import expand_user, modified_ns
 from soutu.query.expansion import BUILT_IN_WORDS, CHOSEN, LEXICON_FILE, RULES_FILE, TRANSLATION
 from soutu.query.parser import INDEXED, parse_query
 from soutu.search.searcher import Searcher, SearchParams
@@ -392,7 +392,7 @@ def _same_variants(before: Sequence[Variant], now: Sequence[Variant], other_mode
 def _changed_pictures(logged: LogRecord) -> Iterator[Cause]:
     for path, size, mtime_ns in logged.pictures.values():
         status = os.stat(path)  # noqa: PTH116
-        if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
+        if (status.st_size, modified_ns(status)) != (size, mtime_ns):
             sizes = f"{size} B", f"{status.st_size} B"
             yield Cause(PICTURE, "picture", *sizes, paths=(path,))
 

@@ -9,18 +9,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sqlite3
 import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from soutu.errors import IndexCorrupt, MissingIndex
 from soutu.fs import DATABASE, write_lock
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 SCHEMA_VERSION = 3  # a format of another number must also differ in ``CREATE`` (check.py)
 
@@ -34,6 +39,7 @@ _NETWORK = re.compile(
 READ_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file raises; the second where SQLite's own words quote what is no text."""
 
+_DISK = re.compile("disk|unable to open")
 _PASSING = ("locked", "busy", "unable to open", "disk", "readonly")
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -86,27 +92,65 @@ CREATE = (
 def connect(home: Path, *, writing: bool = False) -> sqlite3.Connection:
     """Connect to the database in ``home`` (absolute); transactions are begun explicitly.
 
-    A folder that cannot be written is opened as immutable: nobody changes it meanwhile.
+    SQLite keeps files of its own beside the database. Where these cannot be made (a read-only or a
+    full disk) nobody writes meanwhile, and readers do without them.
     """
     refuse_network_storage(home)
-    frozen = not os.access(home, os.W_OK)
-    mode = "?mode=ro&immutable=1" if frozen else "?mode=rw"
     with translate_sqlite_errors(home):
-        connection = sqlite3.connect(
-            (home / DATABASE).as_uri() + mode,
-            uri=True,
-            timeout=10,
-            isolation_level=None,
-            check_same_thread=False,  # each thread has its own; close() may come from another
-        )
+        if os.access(home, os.W_OK):
+            try:
+                return _connect(home, "mode=rw", writing=writing)
+            except sqlite3.OperationalError as error:
+                if writing or not _DISK.search(str(error)):
+                    raise
+        if writing or not _has_log(home):
+            return _connect(home, "mode=ro&immutable=1", writing=writing)
         try:
-            connection.execute("PRAGMA synchronous = FULL")
-            if not writing:
-                connection.execute("PRAGMA query_only = ON")
-        except BaseException:
-            connection.close()
-            raise
+            return _connect(home, "mode=ro")
+        except sqlite3.OperationalError as error:
+            try:
+                copy = Path(_copy(home).name)
+            except OSError:  # no place for it either
+                raise error from None
+            return _connect(copy, "mode=rw")
+
+
+def _connect(home: Path, mode: str, *, writing: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{(home / DATABASE).as_uri()}?{mode}",
+        uri=True,
+        timeout=10,
+        isolation_level=None,
+        check_same_thread=False,  # each thread has its own; close() may come from another
+    )
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        if not writing:
+            connection.execute("PRAGMA query_only = ON")
+        version_of(connection)  # makes its files, or fails
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _has_log(home: Path) -> bool:
+    """Whether a writer that was killed has left what it committed beside the database."""
+    try:
+        return (home / f"{DATABASE}-wal").stat().st_size > 0
+    except OSError:
+        return False
+
+
+@cache
+def _copy(home: Path) -> TemporaryDirectory[str]:
+    """Copy database and log to where SQLite can make its files; removed when the process ends."""
+    from tempfile import TemporaryDirectory  # which few readers need
+
+    folder = TemporaryDirectory(prefix="soutu-")
+    for name in (DATABASE, f"{DATABASE}-wal"):
+        shutil.copyfile(home / name, Path(folder.name) / name)
+    return folder
 
 
 def refuse_network_storage(home: Path, mounts: str | None = None) -> None:
