@@ -121,17 +121,6 @@ def expand_user(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  (raises where there is none)
 
 
-def user_folder(variable: str, below_home: str) -> Path:
-    """Return the folder ``soutu`` in the one that the environment names or the home folder holds.
-
-    A process may have no home (a service, a user without an account): nothing is below the path
-    that is returned then, and nothing can be written there.
-    """
-    home = Path() if os.environ.get("HOME") == "" else expand_user("~")
-    folder = Path(os.environ.get(variable) or home / below_home)
-    return (folder if folder.is_absolute() else Path(os.devnull)) / "soutu"
-
-
 def make_private_folder(folder: Path) -> None:
     """Make ``folder`` (0700) and what is missing above it; IndexCorrupt where that fails."""
     try:
@@ -293,18 +282,6 @@ def _read_holder(path: Path) -> tuple[str, str]:
     except (OSError, ValueError):
         return "?", "?"
     return pid, since
-
-
-@contextmanager
-def lock_file(path: Path) -> Iterator[int]:
-    """Open a private file for appending, wait for its lock and hold it; Windows has none here."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        if sys.platform != "win32":
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def open_beneath(folder: str, names: Sequence[str]) -> int:

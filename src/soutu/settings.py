@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from soutu.errors import BadConfig
-from soutu.fs import expand_user, user_folder
+from soutu.fs import expand_user
 
 FILE = "config.yaml"
 PREFIX = "SOUTU_"
@@ -76,6 +76,17 @@ class Settings:
     """A file that ``soutu tune`` wrote."""
     store: str | None = None
     """Address of a store elsewhere, or local."""
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """Return the folder ``soutu`` in the one that the environment names or the home folder holds.
+
+    A process may have no home (a service, a user without an account): nothing is below the path
+    that is returned then, and nothing can be written there.
+    """
+    home = Path() if os.environ.get("HOME") == "" else expand_user("~")
+    folder = Path(os.environ.get(variable) or home / below_home)
+    return (folder if folder.is_absolute() else Path(os.devnull)) / "soutu"
 
 
 def user_settings_file() -> Path:

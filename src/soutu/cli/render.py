@@ -85,6 +85,8 @@ def _why_nothing(result: SearchResult, source: str | Path, gallery: Gallery | No
 def show_result(result: SearchResult) -> None:
     """Print the hits, best first, below the variants that were searched for."""
     used = [variant.text for variant in result.variants if not variant.unused]
+    width = max((len(sanitize(hit.path)) for hit in result.hits), default=0)
+    lines = [_hit_line(hit, width) for hit in result.hits]
     # Signs, not words: reading the messages would cost each search 13 ms of a cold start.
     confidence = "" if result.confidence is None else f"p {result.confidence:.0%}"
     if used != [result.query.raw.strip()] and result.variants:
@@ -92,9 +94,8 @@ def show_result(result: SearchResult) -> None:
         click.secho(f"{_query_line(result)}  ({figures})", dim=True)
     elif confidence:
         click.secho(f"{shorten(result.query.raw)}  ({confidence})", dim=True)
-    width = max((len(sanitize(hit.path)) for hit in result.hits), default=0)
-    for hit in result.hits:
-        click.echo(_hit_line(hit, width))
+    for line in lines:
+        click.echo(line)
 
 
 def sanitize(text: str) -> str:

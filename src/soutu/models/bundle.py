@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from soutu.errors import BadConfig, MissingModel
-from soutu.fs import user_folder
+from soutu.settings import user_folder
 from soutu.types import ModelInfo
 
 DEFAULT = "ViT-B-32"  # of the reference workspace, and of new galleries where it is installed

@@ -97,8 +97,12 @@ class TextTokenizer:
 
         int64 and bool (n, longest); (n, ``length``) where the graph fixes it, or (n, context).
         """
-        cleaned = [self._clean(replace_surrogates(text)) for text in texts]
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(cleaned)]
+        cleaned = [self._clean(text) for text in texts]
+        try:
+            encodings = self._tokenizer.encode_batch(cleaned)
+        except TypeError:  # lone surrogates, which it takes for no text
+            encodings = self._tokenizer.encode_batch([*map(replace_surrogates, cleaned)])
+        rows = [encoding.ids for encoding in encodings]
         config = self._config
         width = config.context_length if config.pad_to_context else max(map(len, rows))
         ids = np.full((len(rows), length or width), self._pad, np.int64)

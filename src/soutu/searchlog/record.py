@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from hashlib import blake2b
 from pathlib import Path
@@ -18,9 +19,12 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from soutu.fs import expand_user, lock_file, modified_ns
+from soutu.fs import expand_user, modified_ns
 from soutu.types import Floats, SearchResult
 from soutu.version import VERSION
+
+if sys.platform != "win32":
+    import fcntl
 
 SCHEMA = 2
 KEY_BYTES = 32
@@ -42,6 +46,18 @@ class Provenance:
     precision: Mapping[str, str] = field(default_factory=dict)
 
 
+@contextmanager
+def lock_file(path: Path) -> Iterator[int]:
+    """Open a private file for appending, wait for its lock and hold it; Windows has none here."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
 @dataclass(frozen=True)
 class SearchLog:
     """The log at ``path``.
@@ -58,7 +74,11 @@ class SearchLog:
 
     def record(self, result: SearchResult, provenance: Provenance | None = None) -> None:
         """Append a search. Raises OSError where that cannot be done."""
-        record = to_record(result, provenance=provenance)
+        hits = tuple(
+            replace(hit, caption=_shorten(hit.caption)) for hit in result.hits[:MAX_LOGGED_HITS]
+        )
+        bounded = replace(result, hits=hits, k=min(result.k, MAX_LOGGED_HITS))
+        record = to_record(bounded, provenance=provenance)
         if self.key is not None:
             record = anonymize(record, load_or_create_key(self.key))
         self.append(to_json(record))
@@ -151,7 +171,7 @@ def to_record(
         "terms": [dict(vars(term)) for term in result.query.terms],
         "pictures": [*_query_pictures(result)],
         "filters": list(result.query.filters),
-        "k": min(result.k, MAX_LOGGED_HITS),
+        "k": result.k,
         "variants": [dict(vars(variant)) for variant in result.variants],
         "expanders": [
             {
@@ -183,9 +203,7 @@ def to_record(
         "reference": result.reference,
         "settings": dict(provenance.settings),
         "words": dict(provenance.words),
-        "hits": [
-            {**vars(hit), "caption": _shorten(hit.caption)} for hit in result.hits[:MAX_LOGGED_HITS]
-        ],
+        "hits": [dict(vars(hit)) for hit in result.hits],
         "timings": dict(result.timings),
         "replayable": True,
         "vector": _to_float32(result.vector),
