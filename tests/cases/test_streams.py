@@ -165,7 +165,7 @@ def test_colours_are_left_out_where_nobody_wants_them(gallery, environment, colo
         "-c",
         "from soutu.cli import main; main()",
         "search",
-        "猫",
+        "猫 + 狗",  # of several terms the first line says what was searched for
         "-k",
         "1",
     ]
