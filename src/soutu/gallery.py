@@ -751,6 +751,9 @@ class Gallery:
         file = absolute(expand_user(captions)) if captions else self._captions_file()
         due, last_error = True, ""
         for changed in watch_changes(self.root, ignored=self.home, captions=file, stop=stop):
+            if isinstance(changed, SoutuError):
+                yield changed
+                continue
             if not (due or changed):
                 continue
             try:

@@ -6,13 +6,14 @@ one goes on; nothing is forgotten before what replaces it is safe.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from soutu.errors import BadCaptions, BadImage, MissingExtra, SoutuError
+from soutu.errors import BadCaptions, BadImage, BadInput, MissingExtra, SoutuError
 from soutu.images.captions import CaptionFile
 from soutu.images.decode import read_file
 from soutu.images.scan import has_image_suffix
@@ -24,6 +25,7 @@ from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore, Writ
 ATTACH_COUNT = 1000  # files that are attached to known content at once
 TEXT_BATCH = 1024
 TICK_MS = 500
+POLL_MS = 60_000  # between two looks through a folder that cannot be watched
 
 
 @dataclass(frozen=True)
@@ -258,12 +260,14 @@ def encode_captions(writer: Writer, encoder: Encoder) -> None:
 
 def watch_changes(
     root: Path, *, ignored: Path, captions: Path | None, stop: Event | None
-) -> Iterator[bool]:
+) -> Iterator[bool | BadInput]:
     """Tell twice a second, and once when changes have come to rest, whether anything changed.
 
     A picture, a folder and the file ``captions`` below ``root`` count, what lies in ``ignored``
-    does not. Nothing is missed between two answers; ``stop`` ends them. Raises MissingExtra without
-    watchfiles.
+    does not. Nothing is missed between two answers; ``stop`` ends them. A folder that goes (a disk
+    is pulled out) is told of once, and changed when it is there again. Where the system watches no
+    further folder, which is told too, it is looked through every minute. Raises MissingExtra
+    without watchfiles.
     """
     try:
         from watchfiles import Change, watch
@@ -278,11 +282,52 @@ def watch_changes(
         # been one.
         return has_image_suffix(path.name) or path == captions or not path.suffix or path.is_dir()
 
-    for changes in watch(
-        root,
-        watch_filter=counts,
-        stop_event=stop,
-        rust_timeout=TICK_MS,
-        yield_on_timeout=True,
-    ):
-        yield bool(changes)
+    place, due, polling = _identity(root), False, False
+    while True:
+        try:
+            for changes in watch(
+                root,
+                watch_filter=counts,
+                stop_event=stop,
+                rust_timeout=TICK_MS,
+                yield_on_timeout=True,
+                force_polling=polling or None,
+                poll_delay_ms=POLL_MS,
+            ):
+                if _identity(root) != place:  # what was watched is no longer there
+                    break
+                yield due or bool(changes)
+                due = False
+            else:
+                return
+        except FileNotFoundError:
+            pass
+        except (OSError, RuntimeError) as error:  # what its own error is
+            if polling:
+                raise
+            polling = True
+            yield BadInput("watch-limit", folder=root, error=str(error))
+            continue
+        if not _is_present(root):
+            yield BadInput("watch-gone", folder=root)
+            while not _is_present(root):
+                if stop and stop.is_set():
+                    return
+                time.sleep(TICK_MS / 1000)
+        place, due = _identity(root), True
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_present(folder: Path) -> bool:
+    """Whether there is a folder with anything in it: the mount point of a missing disk is empty."""
+    try:
+        return any(True for _ in folder.iterdir())
+    except OSError:
+        return False
