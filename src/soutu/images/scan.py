@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -29,8 +30,17 @@ SUFFIXES = frozenset(
     | RAW_SUFFIXES
 )
 """Suffixes of image files, lower case, without the dot."""
-SKIPPED_FOLDERS = frozenset({"@eaDir", "node_modules"})
-"""Folders that hold thumbnails or packages, never a person's images."""
+SKIPPED_FOLDERS = frozenset(
+    {"@eadir", "@__thumb", "node_modules", "__macosx", "lost+found", "system volume information"}
+    | {"#recycle", "@recycle", "$recycle.bin", "recycler", "#snapshot", "@recently-snapshot"}
+)
+"""Folders of thumbnails, packages, deleted files and snapshots, in lower case."""
+_SKIPPED_PATHS = re.compile(
+    r"\.(lrdata|lrcat-data|cocatalogdb)$|\.(photoslibrary|photolibrary)/(resources|thumbnails|previews"
+    r"|database|private|scopes|external|internal)$",
+    re.IGNORECASE,
+)
+"""Previews inside the catalogues of Lightroom, Capture One and Photos; not the originals."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +91,10 @@ def walk(root: Path, others: Counter[str] | None = None) -> Iterator[ImageFile |
     """Yield every image file below ``root``, or in its place the error if it cannot be one.
 
     Names are sorted within each folder, a folder's content stands where its name
-    sorts. Hidden files and folders and ``SKIPPED_FOLDERS`` are passed over. Links to
-    files are followed inside the root, links to folders never. ``others`` counts the visible files
-    that are no pictures by the ending of their names. Only a root that is no
-    readable folder raises, BadInput, at the call.
+    sorts. Hidden files and folders and those that ``is_skipped`` are passed over. Links to
+    files are followed inside the root; links to folders never, but are named. ``others``
+    counts the visible files that are no pictures by the ending of their names. Only a root
+    that is no readable folder raises, BadInput, at the call.
     """
     check_root(root)
     return _walk_folders(os.fspath(root), os.path.realpath(root), others)
@@ -122,8 +132,12 @@ def _walk_folders(
             if _is_folder(entry):
                 if has_image_suffix(entry.name):
                     yield BadImage("image-is-folder", path=path)
-                if entry.name not in SKIPPED_FOLDERS and not _is_junction(entry):
+                if _is_junction(entry):
+                    yield BadImage("folder-is-link", path=path, target=_link_target(entry.path))
+                elif not is_skipped(path):
                     pending.append(iter(_list_folder(entry.path, path + "/")))
+            elif _is_folder_link(entry) and not has_image_suffix(entry.name):
+                yield BadImage("folder-is-link", path=path, target=_link_target(entry.path))
             elif has_image_suffix(entry.name):
                 image = _image_file(entry, path, real_root)
                 if image is not None:
@@ -150,6 +164,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:  # then the attempt to use it as an image names the trouble
+        return False
+
+
+def is_skipped(path: str) -> bool:
+    """Whether a folder holds what is no person's image: thumbnails, deleted files, snapshots."""
+    name = path.rpartition("/")[2]
+    return name.lower() in SKIPPED_FOLDERS or _SKIPPED_PATHS.search(path) is not None
+
+
+def _is_folder_link(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:
         return False
 
 
