@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from soutu.errors import BadConfig, BadInput, MissingIndex, MissingModel
-from soutu.fs import REMEMBERED, expand_user, make_private_file, make_private_folder
+from soutu.fs import (
+    HOME,
+    REMEMBERED,
+    expand_user,
+    make_private_file,
+    make_private_folder,
+    missing_index,
+)
 from soutu.models.bundle import EMBEDDED, embedded_folder, is_path, models_folder, open_model
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.expansion import (
@@ -143,7 +150,8 @@ def store_type(location: StoreLocation) -> StoreType:
 def missing_index_error(location: StoreLocation, root: Path) -> MissingIndex:
     """Return the error for a location without an index."""
     if isinstance(location, Path):
-        return MissingIndex("index-missing", folder=root)
+        is_own = location == root / HOME
+        return MissingIndex("index-missing", folder=root) if is_own else missing_index(location)
     return MissingIndex("store-missing-gallery", address=redacted(location))
 
 

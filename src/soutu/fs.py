@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from soutu.errors import BadInput, IndexCorrupt
+from soutu.errors import BadInput, IndexCorrupt, MissingIndex
 
 if sys.platform == "win32":
     import msvcrt
@@ -57,6 +57,13 @@ def find_home(start: Path) -> Path | None:
         if os.path.isdir(home) and not os.access(home, os.X_OK):  # noqa: PTH112
             return home  # somebody else's, as ``check_home`` will say
     return None
+
+
+def missing_index(home: Path) -> MissingIndex:
+    """Return the error for a place where there is no index: a folder's own, or one elsewhere."""
+    if home.name == HOME:
+        return MissingIndex("index-missing", folder=str(home.parent))
+    return MissingIndex("index-missing-dir", home=str(home))
 
 
 def require_folder(path: Path) -> None:

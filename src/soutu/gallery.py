@@ -78,6 +78,7 @@ FILE_SETTINGS = ("translator", "llm", "llm_model", "expansions", "tuned")
 RECORDS = "records"  # the key under which an index of tars or Parquet files keeps where they are
 LOG_FILE, LOG_KEY_FILE = "journal.jsonl", "journal.key"
 ARRAY, VECTOR = "(array)", "(vector)"  # what is logged for a query that has no text or path
+MOVED_SAMPLE = 100  # files that tell whether a folder is the one that was indexed
 MAX_COMPARED = 20_000  # pictures whose names are compared with one that admits nothing
 RRF, MIN_DEPTH = "rrf", 50  # hits of each model that are fused, at least
 
@@ -874,8 +875,18 @@ class Gallery:
             if not is_remembered(self.home, self.location):  # else the folder has been moved
                 address = redacted(self.location)
                 raise BadInput("store-other-root", address=address, known=known, folder=self.root)
-        elif self.home.parent != self.root:
+        elif self.home.parent != self.root and not self._has_moved(Path(known)):
             raise BadInput("index-other-root", home=self.home, known=known, folder=self.root)
+
+    def _has_moved(self, known: Path) -> bool:
+        """Whether the folder that was indexed is this one: it is gone, and its files are here."""
+        if known.exists():
+            return False
+        with self._store_type.open(self.location) as store:
+            files = [*store.files().values()]
+        sample = files[:: max(1, len(files) // MOVED_SAMPLE)]
+        count = sum(_has_size(self.root / file.path, file.size) for file in sample)
+        return 2 * count > len(sample)
 
     def _captions_file(self) -> Path | None:
         name = self._get_meta("captions_file")
@@ -1034,6 +1045,13 @@ def _without(counts: Mapping[str, int], file: Path | None, root: Path) -> dict[s
         suffix = suffix_of(file.name)
         left[suffix] = left.get(suffix, 1) - 1
     return {suffix: count for suffix, count in left.items() if count}
+
+
+def _has_size(file: Path, size: int) -> bool:
+    try:
+        return file.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _file_signature(file: Path) -> tuple[int, ...] | None:

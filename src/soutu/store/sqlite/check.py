@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from soutu.errors import IndexCorrupt, MissingIndex
-from soutu.fs import DATABASE, HOME, REBUILD
+from soutu.errors import IndexCorrupt
+from soutu.fs import DATABASE, HOME, REBUILD, missing_index
 from soutu.store.ann import manifest_path, read_manifest
 from soutu.store.sqlite import text_search
 from soutu.store.sqlite.schema import (
@@ -187,7 +187,7 @@ def check_index(home: Path) -> tuple[list[IntegrityIssue], dict[str, int]]:
         SQLite is kept from reading (a lock, permissions), or a newer Soutu made the index.
     """
     if not (home / DATABASE).is_file():
-        raise MissingIndex("index-missing", folder=str(home.parent))
+        raise missing_index(home)
     folders = _space_folders(home)  # before the rows: a run makes the folder first
     try:
         index = RawIndex(home)
@@ -229,7 +229,7 @@ def wrong_definitions(index: RawIndex) -> tuple[int, list[str]]:
         if definitions.get(name) != sql and (has_fts or not name.startswith(text_search.TABLE))
     ]
     if not definitions and not version and not any((index.home / "spaces").glob("*/*")):
-        raise MissingIndex("index-missing", folder=str(index.home.parent))
+        raise missing_index(index.home)
     if version > SCHEMA_VERSION and wrong:
         fields = {"found": version, "understood": SCHEMA_VERSION}
         raise IndexCorrupt("index-newer", home=str(index.home), **fields)

@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from soutu.errors import IndexCorrupt, MissingIndex
-from soutu.fs import DATABASE, write_lock
+from soutu.errors import IndexCorrupt
+from soutu.fs import DATABASE, missing_index, write_lock
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def check_version(connection: sqlite3.Connection, home: Path) -> int:
     """
     version = version_of(connection)
     if version == 0:
-        raise MissingIndex("index-missing", folder=str(home.parent))
+        raise missing_index(home)
     if version > SCHEMA_VERSION:
         raise IndexCorrupt("index-newer", home=str(home), found=version, understood=SCHEMA_VERSION)
     return version

@@ -23,6 +23,7 @@ from soutu.fs import (
     absolute,
     make_private_file,
     make_private_folder,
+    missing_index,
     unwritable,
 )
 from soutu.store.ann import EXACT_BELOW, Manifest, read_manifest
@@ -90,7 +91,7 @@ class LocalStore:
         self._threads = threading.local()
         self._connections: list[sqlite3.Connection] = []
         if not (self.home / DATABASE).is_file():
-            raise MissingIndex("index-missing", folder=str(self.home.parent))
+            raise missing_index(self.home)
         try:
             with translate_sqlite_errors(self.home):
                 if check_version(self._connection(), self.home) < SCHEMA_VERSION:
