@@ -53,7 +53,7 @@ def format_message(code: str, lang: str = "en", **fields: object) -> str:
 def _translate(value: object, lang: str) -> object:
     if isinstance(value, Translatable):
         return value.message(lang)
-    if isinstance(value, list):
+    if isinstance(value, list) and any(isinstance(item, Translatable) for item in value):
         return "".join(f"\n  {_translate(item, lang)}" for item in value)
     return value
 

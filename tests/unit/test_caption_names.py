@@ -82,7 +82,7 @@ def test_case_must_match_unless_the_file_system_ignores_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not (root / "TOP.PNG").exists():
-        assert skipped(read(root, HEADER + "TOP.PNG,a\n")) == [("captions-no-image", 2)]
+        assert skipped(read(root, HEADER + "TOP.PNG,a\n")) == [("captions-no-image-near", 2)]
         monkeypatch.setattr(os.path, "lexists", lambda path: True)
     found = read(root, HEADER + "TOP.PNG,a\nIMAGES/001.JPG,b\n")
     assert paths(found) == ["top.png", "images/001.jpg"]

@@ -60,15 +60,15 @@ def test_faults_are_told_and_logged_and_the_search_goes_on(indexed, soutu, monke
     assert told[1].startswith("searched without llm: ")
     assert "SOUTU_LLM_KEY" in told[1]
     entry = logged(indexed)
-    assert [one["name"] for one in entry["expanders"]] == ["rules", "translation", "llm"]
-    assert [bool(one["fault"]) for one in entry["expanders"]] == [False, True, True]
-    assert [one["proposed"] for one in entry["expanders"]][1:] == [0, 0]
-    assert "401" in entry["expanders"][2]["fault"]
+    assert [one["name"] for one in entry["expanders"]] == ["rules", "lexicon", "translation", "llm"]
+    assert [bool(one["fault"]) for one in entry["expanders"]] == [False, False, True, True]
+    assert [one["proposed"] for one in entry["expanders"]][2:] == [0, 0]
+    assert "401" in entry["expanders"][3]["fault"]
     assert "sk-secret" not in err + json.dumps(entry)
     err = soutu("--lang", "zh", "search", "金毛", "-g", indexed)[2]
     assert "本次搜索未使用 translation：" in err
     shown = json.loads(soutu("search", "金毛", "-g", indexed, "--json")[1])
-    assert shown["expanders"][1]["fault"]
+    assert shown["expanders"][2]["fault"]
 
 
 def test_a_slow_server_costs_one_timeout_for_all_terms(indexed, soutu):
@@ -83,7 +83,7 @@ def test_a_slow_server_costs_one_timeout_for_all_terms(indexed, soutu):
     assert "0.4 s" in err
     assert took < 1.6
     asked = [one["name"] for one in logged(indexed)["expanders"]]
-    assert asked == ["rules", "llm", "lexicon"], "one report each for four terms"
+    assert asked == ["rules", "lexicon", "llm"], "one report each for four terms"
 
 
 def test_explain_lists_what_each_cost_and_every_variant(indexed, soutu):
@@ -92,12 +92,12 @@ def test_explain_lists_what_each_cost_and_every_variant(indexed, soutu):
         code, out, err = soutu("explain", "金毛", "-g", indexed)
         shown = json.loads(soutu("explain", "金毛", "-g", indexed, "--json")[1])
     assert (code, err) == (0, "")
-    for name in ("rules", "llm", "templates"):
+    for name in ("rules", "lexicon", "llm", "templates"):
         assert f"{name}: " in out
         assert "variants proposed" in out
     assert " ms, " in out
     assert "一张金毛的照片" in out
-    assert {one["name"] for one in shown["expanders"]} == {"rules", "llm", "templates"}
+    assert {one["name"] for one in shown["expanders"]} == {"rules", "lexicon", "llm", "templates"}
     assert all(one["ms"] >= 0 and one["fault"] == "" for one in shown["expanders"])
     with Gallery.open(indexed) as gallery:
         listed = {role.variant.text for role in gallery.explain("金毛").roles}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from string import Formatter
@@ -24,7 +25,14 @@ def fields(sentence: str) -> set[str]:
 
 def raised() -> set[str]:
     folder = Path(next(iter(soutu.images.__path__)))
-    source = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
+    own = codes(folder.glob("*.py"))
+    # Pictures are decoded in processes, and captions files remembered, elsewhere.
+    others = [folder.parent / name for name in ("server/decode_pool.py", "maintenance.py")]
+    return own | (codes(others) & set(WORDINGS))
+
+
+def codes(files: Iterable[Path]) -> set[str]:
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     return set(re.findall(r'"((?:image|folder|captions)-[a-z0-9-]+)"', source))
 
 
