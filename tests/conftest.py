@@ -32,17 +32,13 @@ MARKERS = {
         r"tests/(robustness|compat)/|/test_(ann|bench_search|cli_tune|readme|compact|judging|tuning)\b"
     ),
 }
-ALONE = ("ray", "milvus", "browser")  # of these, only one file at a time: they fill the machine
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        group = item.nodeid.partition("::")[0]  # a file's tests share its fixtures
         for name, pattern in MARKERS.items():
             if pattern.search(item.nodeid):
                 item.add_marker(name)
-                group = name if name in ALONE else group
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from soutu.factory import RULES_FILE
 from soutu.gallery import Gallery
 from tests.serving import ROOT, served
 
@@ -33,6 +34,7 @@ def demo(tmp_path_factory):
     shutil.copytree(ROOT / "clip_retrieval" / "data", folder)
     with Gallery.open(folder, model="tiny") as gallery:
         gallery.index(folder / "captions.csv")
+        (gallery.home / RULES_FILE).write_text("queries:\n  灰猫: [灰猫 猫, gray cat]\n", "utf-8")
     return folder
 
 

@@ -25,6 +25,7 @@ OPERATIONS = [
 ]  # fmt: skip
 FEW = ("health", "stats", "session")  # which take nothing that could be wrong
 statuses: list[int] = []
+pytestmark = pytest.mark.xdist_group("schema")  # one process: ``statuses`` are of all calls
 
 
 @pytest.fixture(scope="module")

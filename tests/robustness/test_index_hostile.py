@@ -50,7 +50,7 @@ def trouble(photos):
 
 TROUBLE = (
     "cut.jpg", "empty.jpg", "text.jpg", "huge.png", "pipe.jpg", "dangling.jpg", "loop.jpg",
-    "folder.jpg",
+    "folder.jpg", "around",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_each_is_named_and_counted_and_the_rest_is_indexed(trouble):
     for name in TROUBLE:
         named = [line for line in done.stderr.splitlines() if line.startswith(f"skipped: {name}")]
         assert len(named) == 1, f"{name}: {named}"
-    assert "8 unreadable" in done.stderr
+    assert "9 unreadable" in done.stderr
     assert "Warning" not in done.stderr
     found = _soutu("search", "cat", "-g", trouble, "-k", 99, "--paths-only").stdout.splitlines()
     assert sorted(os.path.relpath(p, trouble) for p in found) == [

