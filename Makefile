@@ -33,7 +33,7 @@ demo: $(VENV)/.core
 # What a contributor needs: minutes. All of it, as .ci/run does: make test MARKERS=
 MARKERS = not slow and not browser and not ray and not milvus and not training
 test: $(VENV)/.extras-$(EXTRAS)
-	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadgroup -m "$(MARKERS)"
+	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile -m "$(MARKERS)"
 
 # The types of the trainer are torch's, so checking them needs it.
 lint: $(VENV)/.extras-dev,torch

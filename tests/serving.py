@@ -1,6 +1,7 @@
 """A real ``soutu serve`` in a process of its own, for tests."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -49,6 +50,38 @@ def wait(url, process, seconds=60):
             return
         time.sleep(0.02)
     raise AssertionError(f"the server does not answer ({process.poll()})")
+
+
+def read_answer(connected):
+    """Read status and body; 0 where the connection was closed without a word."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := connected.recv(65536):
+            received += piece
+            head, _, body = received.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            if length and len(body) >= int(length[1]):
+                break
+    head, _, body = received.partition(b"\r\n\r\n")
+    return (int(head.split()[1]) if head else 0), body
+
+
+@contextmanager
+def api_client(folder, thumbnails, pictures=3):
+    """A client of an app over the gallery ``folder``; ``ids`` are those of its paths."""
+    from starlette.testclient import TestClient
+
+    from soutu.gallery import Gallery
+    from soutu.server.app import create_app
+    from soutu.server.settings import ServerSettings
+
+    app = create_app(Gallery.open(folder, mode="server"), ServerSettings(thumbnails=thumbnails))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        client.ids = {}
+        for id_ in range(1, pictures + 1):
+            for path in client.get(f"/api/v1/images/{id_}/info").json()["paths"]:
+                client.ids[path] = id_
+        yield client
 
 
 def filled(root, names, captions=None):

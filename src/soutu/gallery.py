@@ -382,17 +382,15 @@ class Gallery:
         """
         if (query is None) == (image is None):
             raise TypeError("search takes a query or an image")
-        params = SearchParams(self.settings.k if k is None else k, 0, where)
+        params = SearchParams(self.settings.k if k is None else k, 0, where, min_confidence)
         if image is not None:
             query = Path(image) if isinstance(image, str) else image
         if isinstance(query, str):
-            searcher = self.searcher  # first: it raises MissingIndex
-            params = replace(params, min_confidence=min_confidence)
             if also:
                 return self._search_models(query, params, also)
-            return self._log(searcher.search_query(parse_query(query), params))
+            return self._log(self.searcher.search_query(parse_query(query), params))
         if isinstance(query, Sequence):
-            return self._search_batch(query, params, min_confidence)
+            return self._search_batch(query, params)
         assert query is not None
         return self._search_picture(query, params)
 
@@ -479,10 +477,9 @@ class Gallery:
         return [*near]
 
     def _search_batch(
-        self, queries: Sequence[QueryLike], params: SearchParams, min_confidence: float | None
+        self, queries: Sequence[QueryLike], params: SearchParams
     ) -> list[SearchResult]:
         searcher = self.searcher
-        params_text = replace(params, min_confidence=min_confidence)
         texts = [i for i, query in enumerate(queries) if isinstance(query, str)]
         images = [i for i, query in enumerate(queries) if i not in set(texts)]
         vectors: dict[int, Floats] = {}
@@ -497,7 +494,7 @@ class Gallery:
                 pictures[i], names[i] = self._load_image(query)
         rows = self.encoder.encode_images(list(pictures.values()))
         vectors |= zip(pictures, rows, strict=True)
-        prepared = [searcher.prepare(parse_query(str(queries[i])), params_text) for i in texts]
+        prepared = [searcher.prepare(parse_query(str(queries[i])), params) for i in texts]
         results = dict(zip(texts, searcher.run_batch(prepared), strict=True))
         for i, vector in vectors.items():
             results[i] = searcher.search_vector(vector, names[i], params)

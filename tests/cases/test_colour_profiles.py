@@ -38,8 +38,8 @@ def in_space(profile, mode="RGB"):
     return picture
 
 
-def difference(rgb, wanted):
-    return np.abs(rgb.astype(int) - np.asarray(wanted).astype(int)).mean()
+def difference(rgb, expected):
+    return np.abs(rgb.astype(int) - np.asarray(expected).astype(int)).mean()
 
 
 OPTIONS = {
@@ -139,8 +139,8 @@ def test_what_is_cut_for_the_model_is_converted_too(tmp_path):
     profile = rgb_profile("exchanged")
     data = encoded(in_space(profile), "PNG", icc_profile=profile)
     cut = decode(data, transform=lambda image: fit_picture(image, INFO)).rgb
-    wanted = np.asarray(fit_picture(colours(), INFO))
-    assert difference(cut, wanted) < 3
+    expected = np.asarray(fit_picture(colours(), INFO))
+    assert difference(cut, expected) < 3
     inks = Image.new("CMYK", (60, 40), (255, 0, 0, 0))
     data = encoded(inks, "JPEG", icc_profile=cmyk_profile())
     cut = decode(data, transform=lambda image: fit_picture(image, INFO)).rgb

@@ -127,8 +127,8 @@ def typed(eight, kind):
     return eight.astype(dtype) if dtype.itemsize == 1 else eight.astype(dtype) * 257
 
 
-def close(rgb, wanted, limit=1):
-    return np.abs(rgb.astype(int) - wanted).max() <= limit
+def close(rgb, expected, limit=1):
+    return np.abs(rgb.astype(int) - expected).max() <= limit
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -190,8 +190,8 @@ def test_transparency_lies_on_white(photometric, kind):
 def test_spot_colours_are_left_out(kind):
     assert close(decode(tiff(typed(colours(5), kind), extra=(0, 0))).rgb, colours())
     inks = colours(5)
-    wanted = np.asarray(Image.fromarray(inks[..., :4], "CMYK").convert("RGB"))
-    assert close(decode(tiff(typed(inks, kind), 5, extra=(0,))).rgb, wanted, 2)
+    expected = np.asarray(Image.fromarray(inks[..., :4], "CMYK").convert("RGB"))
+    assert close(decode(tiff(typed(inks, kind), 5, extra=(0,))).rgb, expected, 2)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

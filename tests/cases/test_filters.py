@@ -145,8 +145,8 @@ def test_a_path_is_one_that_the_filter_admits(copies, soutu, where):
         result = copies.search(query, where=where)
         assert {(hit.path, *hit.also) for hit in result} == set(PLACES[where])
     _, out, _ = soutu("search", "cat", "-g", copies.root, "--where", where, "--paths-only")
-    shown = {os.path.relpath(line, copies.root) for line in out.splitlines()}
-    assert shown == {each[0] for each in PLACES[where]}
+    paths = {os.path.relpath(line, copies.root) for line in out.splitlines()}
+    assert paths == {each[0] for each in PLACES[where]}
 
 
 def test_captions_and_tags_of_one_copy(copies):

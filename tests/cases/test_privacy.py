@@ -43,9 +43,9 @@ def home(tmp_path):
 def clean_environment(home):
     """An environment that says nothing of telemetry: as a person's is."""
     mine = {"PYTHONPATH", "PATH", "LC_ALL", "SYSTEMROOT"}
-    kept = {name: value for name, value in os.environ.items() if name in mine}
+    variables = {name: value for name, value in os.environ.items() if name in mine}
     paths = os.pathsep.join(map(str, (ROOT / "src", ROOT / "clip_retrieval", ROOT)))
-    return {**kept, "HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": paths}
+    return {**variables, "HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": paths}
 
 
 def run(home, *command, check=True, prefix=()):

@@ -70,7 +70,7 @@ def test_a_preview_is_turned_upright(orientation, size):
     assert (decoded.width, decoded.height) == size
     first = {3: [None, 2, 1], 6: [2, 0, None], 8: [1, None, 0]}[orientation]
     pairs = zip(brightest(decoded.rgb), first, strict=True)
-    assert all(colour == wanted for colour, wanted in pairs if wanted is not None)
+    assert all(colour == expected for colour, expected in pairs if expected is not None)
 
 
 def test_a_preview_that_takes_long_is_none():

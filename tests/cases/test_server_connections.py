@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import resource
 import socket
 import subprocess
@@ -18,7 +17,7 @@ import uvicorn
 from soutu.server import media, serve
 from soutu.server.middleware import add_middleware
 from soutu.server.settings import GuardSettings
-from tests.serving import ROOT, filled, wait
+from tests.serving import ROOT, filled, read_answer, wait
 
 TOKEN = "a-token-of-some-length"
 SIGN_IN = b"POST /api/v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 40\r\n\r\n"
@@ -33,20 +32,6 @@ settings = ServerSettings(GuardSettings(token=sys.argv[3]))
 serve.serve(Gallery.open(sys.argv[1], mode="server"), settings,
             serve.listen("127.0.0.1", int(sys.argv[2])))
 """
-
-
-def read_answer(connected):
-    """Status and body; 0 where the connection was closed without a word."""
-    received = b""
-    with suppress(ConnectionResetError):
-        while piece := connected.recv(65536):
-            received += piece
-            head, _, body = received.partition(b"\r\n\r\n")
-            length = re.search(rb"(?i)content-length: (\d+)", head)
-            if length and len(body) >= int(length[1]):
-                break
-    head, _, body = received.partition(b"\r\n\r\n")
-    return (int(head.split()[1]) if head else 0), body
 
 
 def is_closed(connected, seconds=60):

@@ -7,40 +7,32 @@ from contextlib import suppress
 
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 
 from soutu.fs import NotRegularFile, open_beneath
 from soutu.gallery import Gallery
 from soutu.server import media
-from soutu.server.app import create_app
 from soutu.server.exceptions import NotFound
-from soutu.server.settings import ServerSettings
 from tests.conftest import picture
+from tests.serving import api_client
 
 BASE = "/api/v1"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    made = tmp_path / "photos"
-    (made / "sub").mkdir(parents=True)
-    Image.fromarray(picture(1)).save(made / "a.jpg")
-    Image.fromarray(picture(2)).save(made / "sub" / "b.png")
-    Image.fromarray(picture(3)).save(made / "c.tif")
-    with Gallery.open(made, model="tiny") as gallery:
+    root = tmp_path / "photos"
+    (root / "sub").mkdir(parents=True)
+    Image.fromarray(picture(1)).save(root / "a.jpg")
+    Image.fromarray(picture(2)).save(root / "sub" / "b.png")
+    Image.fromarray(picture(3)).save(root / "c.tif")
+    with Gallery.open(root, model="tiny") as gallery:
         gallery.index()
-    return made
+    return root
 
 
 @pytest.fixture
 def api(folder, tmp_path):
-    settings = ServerSettings(thumbnails=tmp_path / "thumbnails")
-    app = create_app(Gallery.open(folder, mode="server"), settings)
-    with TestClient(app, base_url="http://127.0.0.1") as client:
-        client.ids = {}
-        for id_ in range(1, 4):
-            for path in client.get(f"{BASE}/images/{id_}/info").json()["paths"]:
-                client.ids[path] = id_
+    with api_client(folder, tmp_path / "thumbnails") as client:
         yield client
 
 
@@ -193,8 +185,8 @@ def test_what_is_known_is_not_sent_again(api, path):
 
 def test_a_download_is_the_file_itself(api, folder):
     """Browsers do not show a TIFF, but whoever saves it gets what lies there."""
-    shown = api.get(f"{BASE}/images/{api.ids['c.tif']}")
-    assert shown.headers["content-type"] == "image/webp"
+    answer = api.get(f"{BASE}/images/{api.ids['c.tif']}")
+    assert answer.headers["content-type"] == "image/webp"
     saved = api.get(f"{BASE}/images/{api.ids['c.tif']}?download=1")
     assert saved.content == (folder / "c.tif").read_bytes()
     assert saved.headers["content-type"] == "image/tiff"

@@ -136,11 +136,11 @@ def test_patterns_of_filters_are_not_kept(api, monkeypatch):
     from soutu.store.sqlite import filters
 
     alive = weakref.WeakSet()
-    made = filters._Pattern.__init__
+    initialise = filters._Pattern.__init__
 
     def counted(self, raw):
         alive.add(self)
-        made(self, raw)
+        initialise(self, raw)
 
     monkeypatch.setattr(filters._Pattern, "__init__", counted)
     for number in range(20):

@@ -71,8 +71,8 @@ def test_several_headers_are_one_list():
 @pytest.mark.parametrize("proxies", [(), ("10.0.0.3",), ("192.168.0.0/16", "2001:db8::/32")])
 def test_nobody_else_is_believed(proxies):
     api = client(proxies=proxies)
-    told = seen(api, x_forwarded_for="203.0.113.7", x_forwarded_proto="https")
-    assert told == {"client": "10.0.0.2", "scheme": "http"}
+    answer = seen(api, x_forwarded_for="203.0.113.7", x_forwarded_proto="https")
+    assert answer == {"client": "10.0.0.2", "scheme": "http"}
 
 
 @pytest.mark.parametrize(

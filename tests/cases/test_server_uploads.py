@@ -39,14 +39,14 @@ TALKS = "print('no JSON', flush=True); import time; time.sleep(1000)"
 
 @pytest.fixture
 def folder(tmp_path):
-    made = tmp_path / "photos"
-    made.mkdir()
+    root = tmp_path / "photos"
+    root.mkdir()
     for number in range(3):
-        Image.fromarray(picture(number)).resize((300, 200)).save(made / f"{number}.jpg")
-    Image.fromarray(picture(3)).save(made / "3.tif")
-    with Gallery.open(made, model="tiny") as gallery:
+        Image.fromarray(picture(number)).resize((300, 200)).save(root / f"{number}.jpg")
+    Image.fromarray(picture(3)).save(root / "3.tif")
+    with Gallery.open(root, model="tiny") as gallery:
         gallery.index()
-    return made
+    return root
 
 
 @contextmanager

@@ -74,10 +74,10 @@ def test_a_folder_that_cannot_be_watched_is_looked_through(watched, monkeypatch,
     monkeypatch.setattr("watchfiles.watch", limited)
     monkeypatch.setattr("soutu.indexing.indexer.POLL_MS", 100)
     folder, reports = watched
-    told = next(reports)
-    assert told.code == "watch-limit"
+    error = next(reports)
+    assert error.code == "watch-limit"
     for lang in ("en", "zh"):
-        assert "max_user_watches" in told.message(lang)
+        assert "max_user_watches" in error.message(lang)
     assert next(reports).files == 1
     time.sleep(0.2)
     pictures(folder, "b.png")

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from tests.cases.test_image_bombs import with_scans
-from tests.serving import ROOT, filled, wait
+from tests.serving import ROOT, filled, read_answer, wait
 
 SERVER = """
 import sys
@@ -51,26 +52,12 @@ def server(tmp_path_factory):
 def ask(port, *parts, seconds=30):
     """Send ``parts`` and read until the other side has no more: status and body; 0 where it closed
     the connection without a word."""
-    received = b""
     with socket.create_connection(("127.0.0.1", port), seconds) as connected:
-        try:
+        # It may have answered already, and listen no more.
+        with suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
                 connected.sendall(part)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has answered already, and listens no more
-        try:
-            while piece := connected.recv(65536):
-                received += piece
-                head, _, body = received.partition(b"\r\n\r\n")
-                length = re.search(rb"(?i)content-length: (\d+)", head)
-                if length and len(body) >= int(length[1]):
-                    break
-        except ConnectionResetError:
-            pass
-    if not received:
-        return 0, b""
-    head, _, body = received.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+        return read_answer(connected)
 
 
 def get(path, *headers):

@@ -58,12 +58,12 @@ def test_another_part_is_refused(capsys):
 
 
 def test_the_words_are_300_and_none_is_asked_twice():
-    asked = words()
-    assert len(asked) == 300
+    nouns = words()
+    assert len(nouns) == 300
     for language in ("english", "chinese"):
-        names = [getattr(word, language)[0] for word in asked]
+        names = [getattr(word, language)[0] for word in nouns]
         assert all(names)
-    assert len({word.chinese[0] for word in asked}) == 300
+    assert len({word.chinese[0] for word in nouns}) == 300
 
 
 def test_two_thresholds_leave_what_they_are_allowed_to():

@@ -18,10 +18,10 @@ ORIGINAL = {
 @pytest.mark.parametrize(("query", "expected"), ORIGINAL.items())
 def test_the_originals_rules_are_those_of_its_workspace(query, expected):
     assert load_rules([]).expand(query) == [], "and of no gallery"
-    said, _ = propose_variants(query, load_rules([], inherited=True))
-    assert said[0] == Variant(query, 1.0, "original")
-    assert [v.text for v in said[1:]] == expected
-    assert {v.source for v in said[1:]} == {"built-in"}
+    proposed, _ = propose_variants(query, load_rules([], inherited=True))
+    assert proposed[0] == Variant(query, 1.0, "original")
+    assert [v.text for v in proposed[1:]] == expected
+    assert {v.source for v in proposed[1:]} == {"built-in"}
 
 
 def test_an_unknown_query_stays_alone():

@@ -7,13 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 
 from soutu.gallery import Gallery
 from soutu.server import media
-from soutu.server.app import create_app
-from soutu.server.settings import ServerSettings
 from tests.conftest import picture
+from tests.serving import api_client
 
 BASE = "/api/v1"
 
@@ -35,13 +33,7 @@ def folder(tmp_path):
 def api(folder, tmp_path):
     with Gallery.open(folder, model="tiny") as gallery:
         gallery.index()
-    settings = ServerSettings(thumbnails=tmp_path / "thumbnails")
-    app = create_app(Gallery.open(folder, mode="server"), settings)
-    with TestClient(app, base_url="http://127.0.0.1") as client:
-        client.ids = {}
-        for id_ in range(1, 4):
-            for path in client.get(f"{BASE}/images/{id_}/info").json()["paths"]:
-                client.ids[path] = id_
+    with api_client(folder, tmp_path / "thumbnails") as client:
         yield client
 
 

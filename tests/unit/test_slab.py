@@ -42,7 +42,6 @@ def test_rows_come_back_and_an_open_reader_sees_more(path):
     np.testing.assert_array_equal(reader.rows(10), rows)
     np.testing.assert_array_equal(held, rows[:4])
     np.testing.assert_array_equal(reader.take(ids(9, 0, 9)), rows[[9, 0, 9]])
-    reader.close()
 
 
 def test_the_mapping_cannot_be_written(path):

@@ -497,13 +497,9 @@ class Searcher:
             baseline = baseline_from_json(stored) if stored else None
             vector, penalties = encoded.vector, encoded.penalties or ()
             terms = encoded.query.terms
-            has_negatives = any(term.kind == TEXT and term.weight < 0 for term in terms)
-            if (
-                has_negatives
-                and baseline
-                and encoded.penalties is None
-                and self.negatives != SUBTRACT
-            ):
+            negative = any(term.kind == TEXT and term.weight < 0 for term in terms)
+            penalise = encoded.penalties is None and self.negatives != SUBTRACT
+            if baseline and negative and penalise:
                 vector, penalties = _split_penalties(encoded, baseline, state.images)
             if any(term.kind != TEXT for term in terms):
                 baseline = None  # it describes texts alone

@@ -137,7 +137,6 @@ def _move(connection: sqlite3.Connection, space: Space) -> None:
                 _refer(connection, space, kind, part, (first, vectors))
         finally:
             new.close()
-            old.close()
         # In a new folder slots begin anew.
         write(connection, "counters", [(slot_counter(space.id, kind), len(pairs))])
     sync_folder(folder)

@@ -218,10 +218,6 @@ class VectorFile:
             scores[start : start + self._step] = rows[part] @ vector
         return scores
 
-    def close(self) -> None:
-        """Release the mapping; it ends with the last array that refers to it."""
-        self._mapped = np.empty((0, self._dim), np.float32)
-
     def _map(self, count: int) -> Floats:
         width = self._dim * _VALUE.itemsize
         try:
