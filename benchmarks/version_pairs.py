@@ -19,6 +19,7 @@ does not count, find the files in the page cache. Leave the machine alone meanwh
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import math
 import os
@@ -208,6 +209,7 @@ def main() -> None:
     old, new = args.old.resolve(), args.new.resolve()
     for tree in (old, new):
         check_tree(tree)
+        compileall.compile_dir(tree / "src", quiet=1)  # as an installed package is
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
