@@ -195,21 +195,25 @@ def _show_changes(gallery: Gallery, *, as_json: bool) -> None:
     """Print what an index run would do."""
     plan = gallery.plan()
     if as_json:
-        show_json({"encode": plan.encode, "renamed": plan.renamed, "removed": [*plan.removed],
-                   "duplicates": plan.duplicates, "found": plan.files,
+        show_json({"encode": plan.encode, "renamed": plan.renamed, "returned": plan.returned,
+                   "removed": [*plan.removed], "duplicates": plan.duplicates,
+                   "found": plan.files, "unchanged": plan.unchanged,
                    "unreadable": len(plan.unreadable)})  # fmt: skip
         return
     for path in plan.encode:
         click.echo(f"+ {sanitize(path)}")
     for old, new in plan.renamed:
         click.echo(f"→ {sanitize(old)} → {sanitize(new)}")
+    for path in plan.returned:
+        click.echo(f"← {sanitize(path)}")
     for path in plan.removed:
         click.echo(f"- {sanitize(path)}")
     for path in plan.duplicates:
         click.echo(f"= {sanitize(path)}")
-    names = ("encode", "renamed", "removed", "duplicates", "unreadable")
+    names = ("encode", "renamed", "returned", "removed", "duplicates", "unreadable")
     counts = {name: len(getattr(plan, name)) for name in names}
-    click.echo(tr("index-plan", folder=gallery.root, found=plan.files, **counts), err=True)
+    counts |= {"found": plan.files, "unchanged": plan.unchanged}
+    click.echo(tr("index-plan", folder=gallery.root, **counts), err=True)
 
 
 def _tell_model(gallery: Gallery) -> None:
@@ -234,6 +238,7 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False
         "encoded": report.encoded,
         "unchanged": report.unchanged,
         "renamed": report.renamed,
+        "returned": report.returned,
         "removed": report.removed,
         "duplicates": report.duplicates,
         "failed": len(report.failed),

@@ -1,16 +1,16 @@
 """Find what has changed in a folder since it was indexed.
 
 Sizes and times tell which files are new or look changed; only these are read, and their content
-tells new pictures from renamed files and duplicates. An index run and ``--dry-run`` both do this.
+tells what each is. An index run and ``--dry-run`` both do this.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -38,8 +38,11 @@ _LASTING = frozenset(
 class ReadFile:
     """A stale file, read, and what it means to the index.
 
-    A duplicate has the content of a stored file, a copy that of a new one. ``data`` are the bytes
-    of new files, ``old_path`` is that of renamed ones.
+    ``kind``: ``new`` has content that is not stored, ``copy`` that of a new file before it;
+    ``same`` has the content that is stored for it; ``renamed`` that of a file that is gone,
+    ``moved`` that of one that holds other content now; ``returned`` that of an image without any
+    path; ``duplicate`` that of another path. ``data`` are the bytes of new files, ``old_path`` is
+    that of renamed and moved ones.
     """
 
     path: str
@@ -47,7 +50,7 @@ class ReadFile:
     mtime_ns: int
     content: bytes
     data: bytes = b""
-    kind: Literal["new", "renamed", "duplicate", "copy"] = "new"
+    kind: Literal["new", "copy", "same", "renamed", "moved", "returned", "duplicate"] = "new"
     old_path: str = ""
 
 
@@ -59,6 +62,8 @@ class FolderDiff:
     ----------
     files
         How many files have a picture's name.
+    known
+        The stored files.
     stale
         The files that are new or look changed.
     removed
@@ -72,12 +77,14 @@ class FolderDiff:
         How many of these an earlier run has tried.
     other_files
         How many files there are that are no pictures by the ending of their names.
-    encode, renamed, duplicates
-        Filled by ``read``: paths of new content; (before, now); further files of known content.
+    encode, same, renamed, returned, duplicates
+        Filled by ``read``: paths of new content; of the same content as before; (before, now); of
+        images that had no path any more; further paths of one content.
     """
 
     root: Path
     files: int
+    known: Mapping[str, StoredFile]
     stale: list[ImageFile]
     removed: dict[str, int]
     unreadable: list[BadImage]
@@ -85,14 +92,28 @@ class FolderDiff:
     passed_over: int = 0
     other_files: Mapping[str, int] = field(default_factory=dict)
     encode: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
+    returned: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
+
+    @property
+    def unchanged(self) -> int:
+        """How many files nothing is to be done for."""
+        changed = {file.path for file in self.stale} - {*self.same}
+        encode = {*self.encode} - changed  # for another model
+        return self.files - self.passed_over - len(changed) - len(encode)
 
     def read(self, known: ContentLookup | None, pool: ThreadPoolExecutor) -> Iterator[ReadFile]:
         """Read the stale files in the threads of ``pool`` and tell what each of them is."""
-        vanished: dict[int, list[str]] = {}
-        for path, image_id in self.removed.items():
-            vanished.setdefault(image_id, []).append(path)
+        vanished: defaultdict[int, list[str]] = defaultdict(list)
+        for path, owner in self.removed.items():
+            vanished[owner].append(path)
+        with_path = {file.image_id for file in self.known.values()}
+        # Whether these still have the path that they had is known once all files are read.
+        uncertain = {self.known[f.path].image_id for f in self.stale if f.path in self.known}
+        overwritten: defaultdict[int, list[str]] = defaultdict(list)
+        waiting: list[tuple[int, ReadFile]] = []
         seen: set[bytes] = set()
         for file, read in map_ahead(pool, self._read, self.stale, lambda file: file.size):
             if isinstance(read, BadImage):
@@ -102,19 +123,42 @@ class FolderDiff:
             content, data = read
             fields = file.path, file.size, file.mtime_ns, content
             stored = known.known_content([content]) if known and content not in seen else {}
-            old_paths = vanished.get(stored[content]) if stored else None
-            if old_paths:
-                old_path = old_paths.pop(0)
-                del self.removed[old_path]
-                self.renamed.append((old_path, file.path))
-                yield ReadFile(*fields, kind="renamed", old_path=old_path)
-            elif stored or content in seen:
+            image_id, before = stored.get(content), self.known.get(file.path)
+            if before and before.image_id == image_id:
+                self.same.append(file.path)
+                yield ReadFile(*fields, kind="same")
+                continue
+            if before:
+                overwritten[before.image_id].append(file.path)
+            if content in seen:
                 self.duplicates.append(file.path)
-                yield ReadFile(*fields, kind="duplicate" if stored else "copy")
-            else:
+                yield ReadFile(*fields, kind="copy")
+            elif image_id is None:
                 seen.add(content)
                 self.encode.append(file.path)
                 yield ReadFile(*fields, data)
+            elif vanished[image_id]:
+                old_path = vanished[image_id].pop(0)
+                del self.removed[old_path]
+                self.renamed.append((old_path, file.path))
+                yield ReadFile(*fields, kind="renamed", old_path=old_path)
+            elif image_id not in with_path:
+                with_path.add(image_id)
+                self.returned.append(file.path)
+                yield ReadFile(*fields, kind="returned")
+            elif image_id in uncertain:
+                waiting.append((image_id, ReadFile(*fields)))
+            else:
+                self.duplicates.append(file.path)
+                yield ReadFile(*fields, kind="duplicate")
+        for owner, moved in waiting:
+            if overwritten[owner]:
+                old_path = overwritten[owner].pop(0)
+                self.renamed.append((old_path, moved.path))
+                yield replace(moved, kind="moved", old_path=old_path)
+            else:
+                self.duplicates.append(moved.path)
+                yield replace(moved, kind="duplicate")
 
     def add_failure(self, file: ImageFile | ReadFile | StoredFile, error: BadImage) -> None:
         """Remember what is wrong with a file, if it is the file's content."""
@@ -170,7 +214,8 @@ def diff(
     likely a disk that is not there. ``store`` is None where there is no index yet; ``only`` limits
     the comparison to these paths. Files in ``failures`` that have not changed are not stale.
     """
-    known = store.files() if store else {}
+    stored_files = store.files() if store else {}
+    known = stored_files
     files: dict[str, ImageFile] = {}
     unreadable: list[BadImage] = []
     others: Counter[str] = Counter()
@@ -209,7 +254,9 @@ def diff(
     passed_over = len(failed)
     if only is not None and failures:
         failed = {p: f for p, f in failures.items() if p not in only} | failed
-    return FolderDiff(root, len(files), stale, removed, unreadable, failed, passed_over, others)
+    return FolderDiff(
+        root, len(files), stored_files, stale, removed, unreadable, failed, passed_over, others
+    )
 
 
 def dry_run(

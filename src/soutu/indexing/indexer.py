@@ -7,6 +7,7 @@ one goes on; nothing is forgotten before what replaces it is safe.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +39,12 @@ class IndexReport:
         Files with a picture's name.
     encoded
         Pictures that the model looked at.
+    unchanged
+        Files as they were, or with the same content.
+    returned
+        Files of pictures that had gone and are back.
     duplicates
-        Further files of content that is already there.
+        Further paths of one content.
     failed, caption_problems
         The files and captions that were left out.
     built
@@ -56,6 +61,7 @@ class IndexReport:
     encoded: int
     unchanged: int
     renamed: int
+    returned: int
     removed: int
     duplicates: int
     captions: int
@@ -162,10 +168,11 @@ def index_folder(
     return IndexReport(
         files=changes.files,
         encoded=run.encoded,
-        unchanged=max(0, changes.files - len(changes.stale) - changes.passed_over - len(missing)),
-        renamed=run.renamed,
+        unchanged=max(0, changes.unchanged - len(missing)),
+        renamed=run.attached["renamed"] + run.attached["moved"],
+        returned=run.attached["returned"],
         removed=len(changes.removed),
-        duplicates=run.duplicates,
+        duplicates=run.attached["duplicate"] + run.attached["copy"],
         captions=len(store.all_captions()),
         failed=tuple(run.failed),
         caption_problems=tuple(problems),
@@ -179,8 +186,8 @@ def index_folder(
 class _Run:
     """What one run has done.
 
-    ``unlisted`` failures are no part of its ``total``; ``copies`` are files of content that is
-    about to be stored.
+    ``unlisted`` failures are no part of its ``total``; ``attached`` counts files of stored content
+    by kind; ``copies`` are files of content that is about to be stored.
     """
 
     writer: Writer
@@ -189,8 +196,7 @@ class _Run:
     unlisted: int
     failed: list[BadImage]
     encoded: int = 0
-    duplicates: int = 0
-    renamed: int = 0
+    attached: Counter[str] = field(default_factory=Counter)
     copies: list[ReadFile] = field(default_factory=list)
     damaged: dict[bytes, BadImage] = field(default_factory=dict)
     bad_copies: list[tuple[ReadFile, BadImage]] = field(default_factory=list)
@@ -200,7 +206,7 @@ class _Run:
         if batch:
             self.encoded += len(batch.pictures)
             self.failed += [error for _, error in batch.failed]
-        done = self.encoded + self.renamed + self.duplicates + len(self.failed) - self.unlisted
+        done = self.encoded + self.attached.total() + len(self.failed) - self.unlisted
         if self.progress and done:
             self.progress(done, self.total)
 
@@ -240,12 +246,11 @@ class _Run:
                 moves.append((file.old_path, stored))
             else:
                 added.append(stored)
+            self.attached[file.kind] += 1
         if moves:
             self.writer.rename(moves)
         if added:
             self.writer.attach(added)
-        self.renamed += len(moves)
-        self.duplicates += len(added)
         self.count()
 
 
