@@ -43,13 +43,15 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory, monkeypatch):
-    """No test reads the person's settings or models."""
+    """No test reads the person's settings or models, or fetches a model from elsewhere."""
     home = tmp_path_factory.mktemp("home")
     for name in [n for n in os.environ if n.startswith("SOUTU_") and n != "SOUTU_ARTWORK"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    for name in ("HF_ENDPOINT", "MODELSCOPE_DOMAIN"):  # nobody listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
 
 
 def _graph(nodes, weights, given, wanted):

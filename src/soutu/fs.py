@@ -270,16 +270,64 @@ def write_lock(home: Path, *, wait: float = 0.0) -> Iterator[None]:
         os.close(handle)  # which unlocks
 
 
+@contextmanager
+def process_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock file at ``path``; yield whether another process or thread had it before.
+
+    ``on_wait`` is called again and again while one has it. The file is removed at the end. Where
+    the storage knows no locks, nobody is waited for. Raises OSError where there can be no file.
+    """
+    waited = False
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            while _is_locked(handle):
+                waited = True
+                on_wait()
+                time.sleep(_POLL_SECONDS)
+            if not _names(path, handle):  # who had it has removed it
+                continue
+            try:
+                yield waited
+            finally:
+                with suppress(OSError):  # Windows removes no open file
+                    path.unlink()
+            return
+        finally:
+            os.close(handle)
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Whether ``path`` is the name of the open file."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_locked(handle: int) -> bool:
+    """Try to lock; return whether somebody else has it."""
+    try:
+        _lock(handle)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return False
+
+
 def _try_lock(handle: int) -> bool:
     try:
-        if sys.platform == "win32":
-            os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle)
     except OSError:
         return False
     return True
+
+
+def _lock(handle: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read_holder(path: Path) -> tuple[str, str]:

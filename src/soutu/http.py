@@ -3,8 +3,8 @@
 Every request has a deadline over connecting, TLS and the last byte of the answer: a socket's own
 timeout begins again with each byte, so a server that drips would never meet it. Redirects are not
 followed, proxies are not used, and no more of a body is read than was allowed. The standard library
-does this in less code than httpx, whose timeouts hold for each read and which would bring six more
-packages into every installation.
+does this in less code than httpx, whose timeouts hold for each read and whose import takes longer
+than a search. Models are fetched with httpx, since that follows redirects and proxies.
 """
 
 from __future__ import annotations

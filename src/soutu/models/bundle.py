@@ -16,10 +16,14 @@ installed, so that 600 MB are hashed once and not at every start.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import posixpath
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -36,6 +40,8 @@ EMBEDDED = (PHOTO, DEMO)
 CONFIG = "config.json"
 CARD_FILE = "soutu.json"
 _CLIP_VOCABULARY = 49408  # of CLIP's own byte pairs, which come with a text cleaning of their own
+_DISK_MARGIN = 64 << 20  # bytes that an installation leaves free
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _PILLOW_FILTERS = {2: "bilinear", 3: "bicubic"}
 
 
@@ -154,6 +160,27 @@ def models_folder() -> Path:
     return Path(configured) if configured else cache_folder() / "models"
 
 
+def check_space(folder: Path, size: int) -> None:
+    """Raise BadConfig unless the disk of ``folder`` has room for ``size`` more bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < size + _DISK_MARGIN:
+        needed, free_space = f"{(size + _DISK_MARGIN) / 1e6:.0f}", f"{free / 1e6:.0f}"
+        raise BadConfig("models-no-space", folder=folder, needed=needed, free=free_space)
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn the system's errors of writing into ``folder`` into BadConfig with the cure."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise BadConfig("models-full", folder=folder) from error
+        reason = error.strerror or str(error)
+        path = error.filename or folder
+        raise BadConfig("models-unwritable", folder=path, reason=reason) from error
+
+
 def cache_folder() -> Path:
     """Return the user's cache: what is in it can be made or fetched again."""
     return user_folder("XDG_CACHE_HOME", ".cache")
@@ -168,7 +195,7 @@ def read_bundle(folder: Path) -> Bundle:
     absent = [name for name in layout.required if not (folder / name).is_file()]
     if absent:
         raise MissingModel("bundle-incomplete", folder=folder, absent=", ".join(absent))
-    card = read_json(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else {}
+    card = _read_card(folder)
     files_hash = str(card.get("fingerprint") or fingerprint(folder))
     config, preprocess = read_json(folder / CONFIG), read_json(folder / layout.preprocess)
     tokenizer = folder / layout.tokenizer_config
@@ -210,6 +237,69 @@ def read_bundle(folder: Path) -> Bundle:
     )
 
 
+def _read_card(folder: Path) -> dict[str, Any]:
+    """Read ``soutu.json``; files put in by hand under a known name are what the catalog says."""
+    if (folder / CARD_FILE).is_file():
+        return read_json(folder / CARD_FILE)
+    return catalog_card(folder.name) if folder.parent == models_folder() else {}
+
+
+def catalog_card(name: str) -> dict[str, Any]:
+    """Return languages and licence of a model of the catalog, else nothing.
+
+    Not its space: whether a graph was made from those weights cannot be seen from its name.
+    """
+    from soutu.models.catalog import load_catalog
+
+    entry = load_catalog().get(name)
+    return {"languages": list(entry.languages), "license": entry.license} if entry else {}
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether all files of a bundle, in either layout, are in ``folder``."""
+    layouts = (OPEN_CLIP, TRANSFORMERS)
+    return any(all((folder / name).is_file() for name in each.required) for each in layouts)
+
+
+def referenced_files(folder: Path) -> list[str]:
+    """Return the files, relative to ``folder``, in which its graphs say that their arrays lie.
+
+    Raises BadConfig for a graph that cannot be read, or that refers to files elsewhere.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    names: dict[str, None] = {}
+    for layout in (OPEN_CLIP, TRANSFORMERS):
+        for graph in (layout.visual, layout.textual):
+            if not (folder / graph).is_file():
+                continue
+            try:
+                model = onnx.load(folder / graph, load_external_data=False)
+            except (DecodeError, OSError) as error:
+                raise BadConfig("bundle-graph", file=folder / graph, error=str(error)) from error
+            for location in _array_locations(model):
+                path = posixpath.normpath(posixpath.join(posixpath.dirname(graph), location))
+                if path.startswith(("../", "/")) or "\\" in path or ":" in path:
+                    reason = f"external data at {location!r}"
+                    raise BadConfig("bundle-graph", file=folder / graph, error=reason)
+                names[path] = None
+    return list(names)
+
+
+def _array_locations(message: Any) -> Iterator[str]:
+    """Yield where the arrays of an ONNX model, a graph or a node lie that are not in it."""
+    for kind, value in message.ListFields():
+        if kind.type != kind.TYPE_MESSAGE:
+            continue
+        for part in [value] if hasattr(value, "ListFields") else value:
+            if kind.message_type.name == "TensorProto":
+                if part.data_location == part.EXTERNAL:
+                    yield from (e.value for e in part.external_data if e.key == "location")
+            else:
+                yield from _array_locations(part)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. BadConfig where it is none."""
     try:
@@ -228,19 +318,24 @@ def write_card(folder: Path, **card: object) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the sha256 (hex) over the names and bytes of the bundle's files.
-
-    ``soutu.json``, hidden files and Markdown aside.
-    """
+    """Return the sha256 (hex) over the names and bytes of the bundle's files."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name == CARD_FILE or name.startswith(".") or path.suffix == ".md":
-            continue
+    for name, path in bundle_files(folder):
         digest.update(f"{name}\0{path.stat().st_size}\0".encode())
         for block in _blocks(path):
             digest.update(block)
     return digest.hexdigest()
+
+
+def bundle_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name and path of each file in ``folder`` that belongs to the bundle.
+
+    Not ``soutu.json``, hidden files and Markdown.
+    """
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name != CARD_FILE and not name.startswith(".") and path.suffix != ".md":
+            yield name, path
 
 
 def sha256(path: Path) -> str:

@@ -6,32 +6,46 @@ leaves nothing that looks installed; what has arrived stays there and the next t
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from soutu.errors import BadInput, MissingModel, RemoteUnavailable, SoutuError
-from soutu.fs import replace_folder
+import numpy as np
+
+from soutu.errors import BadConfig, BadInput, MissingModel, RemoteUnavailable, SoutuError
+from soutu.fs import process_lock, replace_folder
+from soutu.i18n import tr
 from soutu.models.bundle import (
     CARD_FILE,
     EMBEDDED,
     OPEN_CLIP,
     TRANSFORMERS,
     Bundle,
+    bundle_files,
+    catalog_card,
     embedded_folder,
+    is_complete,
     models_folder,
     read_bundle,
     read_json,
+    referenced_files,
     sha256,
+    storage_errors,
     write_card,
 )
 from soutu.models.catalog import CatalogEntry, load_catalog
+from soutu.models.progress import Progress
+
+if TYPE_CHECKING:
+    from soutu.models.hub import Downloader
 
 FILES = [*dict.fromkeys((*OPEN_CLIP.files, *TRANSFORMERS.files))]
-TIMEOUT = 10  # seconds until a hub that does not answer is given up
+MODELSCOPE_OWNERS = ("Xenova", "onnx-community")
+"""Whose repositories ModelScope has under the same names."""
 _NAME = re.compile(r"[\w][\w.\-]*")
 _STAGING, _REPLACED = ".part", ".before"  # suffixes of a model's folder
 
@@ -55,21 +69,25 @@ class Verification:
         return not self.changed and not self.absent
 
 
-def pull(name: str, *, revision: str | None = None) -> Bundle:
+def pull(name: str, *, revision: str | None = None, progress: Progress | None = None) -> Bundle:
     """Fetch a known model and install it.
 
     Parameters
     ----------
     name
-        Of the catalog. Its repositories are tried in turn, while the hub refuses them.
+        Of the catalog. Its repositories are tried in turn, each from one hub after another.
     revision
-        A commit, branch or tag. All files are of one commit, which is kept in the model's
-        ``soutu.json`` with their sha256.
+        A commit, branch or tag of Hugging Face's hub. All files are of one commit, which is kept
+        in the model's ``soutu.json`` with their sha256.
+    progress
+        Shows the download; by default on standard error.
 
     Raises
     ------
     MissingModel, RemoteUnavailable
-        The latter where the hub is the cause.
+        Where no source has it; the latter where a hub is the cause.
+    BadConfig
+        Where the models folder cannot be written, or has no room.
 
     Notes
     -----
@@ -82,45 +100,105 @@ def pull(name: str, *, revision: str | None = None) -> Bundle:
         )
     if not entry.repositories:
         raise MissingModel("model-no-export", name=name, source=entry.source)
-    staging = models_folder() / f"{name}{_STAGING}"
-    refusal: MissingModel | None = None
+    progress = progress or Progress(name)
+    with _install_lock(name, progress) as waited:
+        if waited and (models_folder() / name).is_dir():
+            return read_bundle(models_folder() / name)
+        from soutu.models.hub import Downloader  # which imports httpx
+
+        with Downloader(name, progress) as downloader:
+            return _pull_export(entry, downloader, revision)
+
+
+def _pull_export(entry: CatalogEntry, downloader: Downloader, revision: str | None) -> Bundle:
+    """Install the first ready export of a model that can be fetched and loaded."""
+    from soutu.models.hub import RemoteFile, list_sources, unreachable
+
+    staging = models_folder() / f"{entry.name}{_STAGING}"
+    files = [RemoteFile(name, required=False) for name in FILES]
+    errors: list[SoutuError] = []
     for repository in entry.repositories:
+        mirrored = repository.partition("/")[0] in MODELSCOPE_OWNERS and revision is None
+        sources = list_sources(repository, revision, modelscope=repository if mirrored else None)
         try:
-            commit = _download(entry, repository, staging, revision)
-            break
-        except MissingModel as error:
-            if error.code != "model-refused":
+            origin = downloader.fetch(sources, files, staging, references=referenced_files)
+            remove_other_files(staging, origin.files)
+            return install(
+                staging,
+                entry.name,
+                space=entry.source,
+                languages=list(entry.languages),
+                license=entry.license,
+                repository=origin.source.repository,
+                revision=origin.source.revision,
+            )
+        except (MissingModel, RemoteUnavailable, BadConfig) as error:
+            if error.code == "model-unreachable":
+                errors += error.fields["errors"]  # type: ignore[arg-type]
+            elif error.code.startswith("bundle-"):
+                errors.append(error)
+            else:
                 raise
-            refusal = refusal or error
-    else:
-        assert refusal is not None
-        raise refusal
-    shutil.rmtree(staging / ".cache", ignore_errors=True)
-    return install(
-        staging,
-        name,
-        space=entry.source,
-        languages=list(entry.languages),
-        license=entry.license,
-        repository=repository,
-        revision=commit,
-    )
+    raise unreachable(entry.name, errors)
 
 
 def install_folder(source: Path, name: str | None = None) -> Bundle:
-    """Copy the bundle in ``source`` to the installed models, as ``name`` or the folder's name."""
+    """Copy the bundle in ``source`` to the installed models, as ``name`` or the folder's name.
+
+    Under a name of the catalog it has the languages and the licence that are known for it.
+    """
     if not source.is_dir():
         raise MissingModel("model-folder", folder=source)
     name = name or source.resolve().name
     info = read_bundle(source).info
-    staging = staging_folder(name)
-    for file in FILES:
-        if (source / file).is_file():
-            (staging / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / file, staging / file)
-    return install(
-        staging, name, space=info.space, languages=list(info.languages), license=info.license
-    )
+    card = catalog_card(name)
+    with _install_lock(_check_name(name), Progress(name)), storage_errors(models_folder()):
+        staging = staging_folder(name)
+        for file in (*FILES, *referenced_files(source)):
+            if (source / file).is_file():
+                (staging / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / file, staging / file)
+        return install(
+            staging,
+            name,
+            space=info.space,
+            languages=list(info.languages or card.get("languages", ())),
+            license=info.license or card.get("license", ""),
+        )
+
+
+@contextmanager
+def _install_lock(name: str, progress: Progress) -> Iterator[bool]:
+    """Let one process at a time install a model; yield whether another one did before."""
+    spoke = False
+
+    def on_wait() -> None:
+        nonlocal spoke
+        if not spoke:
+            progress.note(tr("download-locked", name=name))
+        spoke = True
+        progress.tick()
+
+    with ExitStack() as stack:
+        with storage_errors(models_folder()):
+            models_folder().mkdir(parents=True, exist_ok=True)
+            lock = process_lock(models_folder() / f"{name}.lock", on_wait)
+            waited = stack.enter_context(lock)
+        yield waited
+
+
+def remove_other_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove all files in ``folder`` but those called ``names``, and folders that are then empty.
+
+    They are what an earlier try, or another source, has left.
+    """
+    names = {*names}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            with suppress(OSError):
+                path.rmdir()
+        elif path.relative_to(folder).as_posix() not in names:
+            path.unlink()
 
 
 def staging_folder(name: str) -> Path:
@@ -128,28 +206,60 @@ def staging_folder(name: str) -> Path:
 
     Raises BadInput for a name that cannot be a folder's or is the embedded model's.
     """
-    if not _NAME.fullmatch(name) or embedded_folder(name):
-        raise BadInput("model-name", name=name)
-    staging = models_folder() / f"{name}{_STAGING}"
+    staging = models_folder() / f"{_check_name(name)}{_STAGING}"
     shutil.rmtree(staging, ignore_errors=True)
     return staging
 
 
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or embedded_folder(name):
+        raise BadInput("model-name", name=name)
+    return name
+
+
 def install(staging: Path, name: str, **card: object) -> Bundle:
-    """Check the bundle in ``staging``, describe it with ``card``, and move it to its place."""
-    read_bundle(staging)
-    write_card(staging, name=name, **card, files=hash_files(staging))
+    """Check the bundle in ``staging``, describe it with ``card``, and move it to its place.
+
+    Raises MissingModel or BadConfig for a bundle that is incomplete or cannot be run.
+    """
+    check_towers(read_bundle(staging))
     folder = models_folder() / name
     replaced = folder.with_name(f"{name}{_REPLACED}")
-    shutil.rmtree(replaced, ignore_errors=True)
-    replace_folder(staging, folder, replaced)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with storage_errors(models_folder()):
+        write_card(staging, name=name, **card, files=hash_files(staging))
+        shutil.rmtree(replaced, ignore_errors=True)
+        replace_folder(staging, folder, replaced)
+        shutil.rmtree(replaced, ignore_errors=True)
     return read_bundle(folder)
+
+
+def check_towers(bundle: Bundle) -> None:
+    """Encode a text and a picture with a bundle.
+
+    Raises BadConfig where a tower cannot be loaded or run, or gives other vectors than promised.
+    """
+    from soutu.models.onnx import OnnxEncoder
+
+    encoder, size = OnnxEncoder(bundle, "cpu", once=True), bundle.info.image_size
+    picture = np.full((size, size, 3), 128, np.uint8)
+    for file in (bundle.textual, bundle.visual):
+        try:
+            if file == bundle.textual:
+                vectors = encoder.encode_texts(["a photo of a cat"])
+            else:
+                vectors = encoder.encode_images([picture])
+        except SoutuError:
+            raise
+        except Exception as error:  # ONNX Runtime's own classes share no base but Exception
+            raise BadConfig("bundle-graph", file=file, error=str(error)) from error
+        if vectors.shape != (1, bundle.info.dim) or not np.isfinite(vectors).all():
+            reason = f"vectors of shape {vectors.shape} instead of (1, {bundle.info.dim})"
+            raise BadConfig("bundle-graph", file=file, error=reason)
 
 
 def hash_files(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file that belongs to the bundle in ``folder``."""
-    return {name: sha256(folder / name) for name in FILES if (folder / name).is_file()}
+    return {name: sha256(path) for name, path in bundle_files(folder)}
 
 
 def verify(name: str) -> Verification:
@@ -162,7 +272,7 @@ def verify(name: str) -> Verification:
     expected: dict[str, str] = card.get("files", {})
     if not expected:
         raise MissingModel("model-no-hashes", name=name, folder=folder)
-    actual = hash_files(folder)
+    actual = {name: sha256(folder / name) for name in expected if (folder / name).is_file()}
     return Verification(
         name,
         intact=tuple(f for f in expected if actual.get(f) == expected[f]),
@@ -190,54 +300,8 @@ def list_installed() -> tuple[str, ...]:
     """Return the names of the models in the models folder, complete ones only."""
     home = models_folder()
     paths = home.iterdir() if home.is_dir() else ()
-    names = (path.name for path in paths if (path / CARD_FILE).is_file())
+    names = (p.name for p in paths if (p / CARD_FILE).is_file() or is_complete(p))
     return tuple(sorted(name for name in names if not name.endswith((_STAGING, _REPLACED))))
-
-
-def _download(entry: CatalogEntry, repository: str, folder: Path, revision: str | None) -> str:
-    """Fetch the repository's files into ``folder``; return the commit they are of."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    folder.mkdir(parents=True, exist_ok=True)
-    endpoint = os.environ.get("HF_ENDPOINT")
-    try:
-        remote = HfApi(endpoint=endpoint).model_info(
-            repository, revision=revision, files_metadata=True, timeout=TIMEOUT
-        )
-        commit = str(remote.sha)
-        snapshot_download(
-            repository,
-            revision=commit,
-            local_dir=folder,
-            allow_patterns=FILES,
-            endpoint=endpoint,
-            etag_timeout=TIMEOUT,
-        )
-    except Exception as error:  # over its versions the hub library's errors share no other base
-        raise _hub_error(entry, repository, error) from error
-    hashes = {file.rfilename: file.lfs.sha256 for file in remote.siblings or [] if file.lfs}
-    for name, digest in hashes.items():
-        if (folder / name).is_file() and sha256(folder / name) != digest:
-            (folder / name).unlink()
-            raise RemoteUnavailable("model-hash", file=name, repository=repository)
-    return commit
-
-
-def _hub_error(entry: CatalogEntry, repository: str, error: Exception) -> SoutuError:
-    """Say what the hub's answer means for the person."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    lines = str(error).strip().splitlines()
-    fields = {
-        "name": entry.name,
-        "repository": repository,
-        "folder": models_folder() / entry.name,
-        "error": lines[0] if lines else repr(error),
-    }
-    if status == 429:
-        return RemoteUnavailable("model-busy", **fields)
-    if status in (401, 403, 404):
-        return MissingModel("model-refused", status=status, **fields)
-    return MissingModel("model-unreachable", **fields)
 
 
 def _not_installed(name: str) -> MissingModel:
