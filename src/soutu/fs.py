@@ -120,7 +120,21 @@ def path_bytes(path: str) -> bytes:
 
 def modified_ns(status: os.stat_result) -> int:
     """Return when a file was written, in what databases hold: years 1677 to 2262, else the end."""
-    return max(-(2**63), min(2**63 - 1, status.st_mtime_ns))
+    return _as_stored(status.st_mtime_ns)
+
+
+def changed_ns(status: os.stat_result) -> int:
+    """Return when a file, its name or its rights changed; when it was made, on Windows."""
+    return _as_stored(status.st_ctime_ns)
+
+
+def inode_of(status: os.stat_result) -> int:
+    """Return the file's number in its file system, in 63 bits; 0 where it has none."""
+    return status.st_ino & 2**63 - 1
+
+
+def _as_stored(time_ns: int) -> int:
+    return max(-(2**63), min(2**63 - 1, time_ns))
 
 
 def expand_user(path: str | Path) -> Path:

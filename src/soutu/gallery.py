@@ -104,7 +104,11 @@ class Engine(Protocol):
     """What may embed a gallery's pictures in place of this process, such as Ray."""
 
     def embed_folder(
-        self, gallery: Gallery, store: VectorStore, progress: Callable[[int, int], None] | None
+        self,
+        gallery: Gallery,
+        store: VectorStore,
+        options: IndexOptions,
+        progress: Callable[[int, int], None] | None,
     ) -> int:
         """Embed into ``store`` what it lacks; return how many pictures were added."""
         ...
@@ -625,6 +629,7 @@ class Gallery:
         *,
         encoding: str | None = None,
         retry: bool = False,
+        rehash: bool = False,
         progress: Callable[[int, int], None] | None = None,
         engine: Engine | None = None,
     ) -> IndexReport:
@@ -638,6 +643,8 @@ class Gallery:
             Of the captions file.
         retry
             Read also files that could not be read before and have not changed since.
+        rehash
+            Read every file, and not only those that look changed; what is encoded is the same.
         progress
             Called with the pictures done and in all.
         engine
@@ -653,8 +660,8 @@ class Gallery:
         loaded = load_captions(self.root, given, encoding, known)
         store = self._create_store(self.encoder.info)
         self._save_settings(loaded.file, loaded.encoding)
-        embedded = engine.embed_folder(self, store, progress) if engine else 0
-        options = self._index_options(retry=retry)
+        options = self._index_options(retry=retry or rehash, rehash=rehash)
+        embedded = engine.embed_folder(self, store, options, progress) if engine else 0
         report = index_folder(
             self.root, store, self.encoder, captions=loaded.rows, options=options, progress=progress
         )
@@ -705,12 +712,16 @@ class Gallery:
         )
         return replace(report, built=refresh_derived(store, self.encoder, settings))
 
-    def _index_options(self, *, retry: bool) -> IndexOptions:
+    def _index_options(self, *, retry: bool, rehash: bool = False) -> IndexOptions:
         from soutu.indexing.pipeline import IndexOptions
 
         settings = self.settings
         return IndexOptions(
-            settings.workers or 0, settings.batch or 0, settings.max_pixels, retry=retry
+            settings.workers or 0,
+            settings.batch or 0,
+            settings.max_pixels,
+            retry=retry,
+            rehash=rehash,
         )
 
     def remove(self, paths: Sequence[str | Path]) -> int:
@@ -766,20 +777,20 @@ class Gallery:
                 captions = encoding = None  # which are remembered now
                 yield report
 
-    def plan(self) -> FolderDiff:
+    def plan(self, *, retry: bool = False, rehash: bool = False) -> FolderDiff:
         """Return what ``index`` would do now. Nothing is written, and no index is made."""
         from soutu.indexing.diff import dry_run
 
         self._check_root()
+        options = self._index_options(retry=retry or rehash, rehash=rehash)
         if self._get_meta("root") is None:
-            return dry_run(self.root, None)
-        pixels = self.settings.max_pixels
+            return dry_run(self.root, None, options=options)
         try:
             with self._store_type.open(self.location, self.encoder.info.space) as store:
-                return dry_run(self.root, store, max_pixels=pixels)
+                return dry_run(self.root, store, options=options)
         except ModelMismatch:
             with self._store_type.open(self.location) as store:
-                return dry_run(self.root, store, other_model=True, max_pixels=pixels)
+                return dry_run(self.root, store, other_model=True, options=options)
 
     def import_embeddings(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,27 @@ def test_attach_moves_a_path_to_another_image(store):
     assert store.search_images(unit(DIM), 9).ids.tolist() == [b]
     assert store.files()["a.jpg"] == StoredFile("a.jpg", 5, 6, b)
     assert a != b
+
+
+def test_times_and_inodes_are_kept_and_follow_a_touched_file(store):
+    ends = {"ctime_ns": -(2**63), "inode": 2**63 - 1}
+    [a] = add(store, [replace(picture("a.jpg"), **ends)])
+    size, mtime_ns = picture("a.jpg").size, picture("a.jpg").mtime_ns
+    assert store.files() == {"a.jpg": StoredFile("a.jpg", size, mtime_ns, a, **ends)}
+    generation = store.state().generation
+    for file in (StoredFile("a.jpg", size, mtime_ns, a, 5, 6), StoredFile("a.jpg", 1, 2, a, 7, 0)):
+        with store.writer() as writer:
+            writer.attach([file])
+        assert store.files() == {"a.jpg": file}
+    moved = StoredFile("b.jpg", 1, 2, a, 8, 9)
+    with store.writer() as writer:
+        writer.rename([("a.jpg", moved)])
+    assert store.files() == {"b.jpg": moved}
+    with store.writer() as writer:
+        writer.detach(["b.jpg"])
+        writer.attach([moved])
+    assert store.files() == {"b.jpg": moved}
+    assert store.state().generation > generation
 
 
 def test_names_may_be_swapped_and_handed_on_in_one_rename(store):

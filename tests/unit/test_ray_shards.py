@@ -1,6 +1,7 @@
 """Finished shards as files, and an index filled from them, without any cluster."""
 
 import json
+import os
 from dataclasses import replace
 
 import fsspec
@@ -16,6 +17,7 @@ from soutu.distributed.sources import FolderSource
 from soutu.distributed.worker import WorkerOptions, decode_chunk
 from soutu.errors import BadImage, BadInput, ModelMismatch
 from soutu.factory import build_encoder
+from soutu.indexing.diff import diff
 from soutu.store.sqlite.store import LocalStore
 from tests.records import jpegs, write_folder
 
@@ -160,6 +162,26 @@ def test_a_folder_is_filled_with_what_is_new_alone(tmp_path, encoder):
         assert set(store.files()) == set(PICTURES), "copies are left to the index run"
         assert add_new_pictures(store, folder, [shard.name]) == 0
         assert [file.path for file in missing_files(photos, store)] == ["z-copy.jpg"]
+
+
+def test_a_folder_that_is_only_listed_differently_is_not_embedded(tmp_path, encoder):
+    photos = write_folder(tmp_path / "photos", PICTURES)
+    folder = ShardFolder(str(tmp_path / "out"))
+    with LocalStore.create_or_open(tmp_path / "index", encoder.info) as store:
+        missing = missing_files(photos, store)
+        (shard,) = FolderSource(str(photos), missing).shards()
+        folder.write(shard.name, embedded(encoder, shard.items()))
+        add_new_pictures(store, folder, [shard.name], missing)
+        assert diff(photos, store).stale == []
+        for file in photos.iterdir():
+            file.chmod(0o600)
+        assert len(diff(photos, store).stale) == len(PICTURES)
+        assert missing_files(photos, store) == []
+        changed = photos / "00001.jpg"
+        data, time = changed.read_bytes(), changed.stat().st_mtime_ns
+        changed.write_bytes(data[:15] + bytes([data[15] ^ 1]) + data[16:])
+        os.utime(changed, ns=(time, time))
+        assert [file.path for file in missing_files(photos, store)] == ["00001.jpg"]
 
 
 def test_shards_that_are_no_longer_wanted_and_half_written_ones_go(tmp_path, encoder):

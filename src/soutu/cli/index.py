@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from soutu.distributed.ingest import RayEngine
     from soutu.distributed.planning import Plan
     from soutu.gallery import Gallery
+    from soutu.indexing.diff import FolderDiff
     from soutu.indexing.indexer import IndexReport
 
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.option("--rebuild", is_flag=True, help="Rebuild the index, even if it is damaged.")
 @click.option("--retry", is_flag=True, help="Read again what could not be read before.")
+@click.option("--rehash", is_flag=True, help="Read every file, also what looks unchanged.")
 @click.option("--watch", is_flag=True, help="Keep running and index whenever something changes.")
 @click.option(
     "--max-pixels", type=int, metavar="N", help="Skip pictures of which more would be decoded."
@@ -68,6 +70,7 @@ def index(
     dry_run: bool,
     rebuild: bool,
     retry: bool,
+    rehash: bool,
     watch: bool,
     engine: str,
     address: str | None,
@@ -94,7 +97,7 @@ def index(
             return
     flags["gallery"] = folder
     if dry_run:
-        _show_changes(open_gallery(flags), as_json=as_json)
+        _show_changes(open_gallery(flags).plan(retry=retry, rehash=rehash), as_json=as_json)
         return
     with open_gallery(flags) as gallery:
         if watch:
@@ -107,7 +110,12 @@ def index(
         _tell_model(gallery)
         with progress_bar("embedding" if ray else "indexing") as progress:
             report = gallery.index(
-                captions, encoding=encoding, retry=retry, progress=progress, engine=ray
+                captions,
+                encoding=encoding,
+                retry=retry,
+                rehash=rehash,
+                progress=progress,
+                engine=ray,
             )
     if ray:
         _show_job(ray, gallery.root)
@@ -191,9 +199,8 @@ def _rebuild(
         show_json({**record, "carried": counts, "lost": [asdict(item) for item in carried.lost]})
 
 
-def _show_changes(gallery: Gallery, *, as_json: bool) -> None:
+def _show_changes(plan: FolderDiff, *, as_json: bool) -> None:
     """Print what an index run would do."""
-    plan = gallery.plan()
     if as_json:
         show_json({"encode": plan.encode, "renamed": plan.renamed, "returned": plan.returned,
                    "removed": [*plan.removed], "duplicates": plan.duplicates,
@@ -213,7 +220,7 @@ def _show_changes(gallery: Gallery, *, as_json: bool) -> None:
     names = ("encode", "renamed", "returned", "removed", "duplicates", "unreadable")
     counts = {name: len(getattr(plan, name)) for name in names}
     counts |= {"found": plan.files, "unchanged": plan.unchanged}
-    click.echo(tr("index-plan", folder=gallery.root, **counts), err=True)
+    click.echo(tr("index-plan", folder=plan.root, **counts), err=True)
 
 
 def _tell_model(gallery: Gallery) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,10 @@ from soutu.errors import MissingExtra
 from soutu.factory import build_encoder
 from soutu.fs import absolute
 from soutu.gallery import RECORDS, Gallery
-from soutu.images.decode import MAX_PIXELS
 from soutu.images.scan import ImageFile
 from soutu.indexing.diff import diff, first_files, load_failures
 from soutu.indexing.indexer import encode_captions
+from soutu.indexing.pipeline import IndexOptions
 from soutu.models.base import Encoder
 from soutu.models.bundle import default_model
 from soutu.settings import Settings, load_settings
@@ -90,7 +91,13 @@ class RayEngine:
         """Make sure that Ray is installed."""
         require_ray()
 
-    def embed_folder(self, gallery: Gallery, store: VectorStore, progress: Progress | None) -> int:
+    def embed_folder(
+        self,
+        gallery: Gallery,
+        store: VectorStore,
+        options: IndexOptions,
+        progress: Progress | None,
+    ) -> int:
         """Embed what the gallery's folder has and its index has not; return how many were added.
 
         All else that a folder's index needs (copies, renames, what is gone, captions) is what
@@ -100,14 +107,14 @@ class RayEngine:
         from soutu.distributed.sources import FolderSource
 
         root = str(gallery.root)
-        missing = missing_files(gallery.root, store, gallery.settings.max_pixels)
+        missing = missing_files(gallery.root, store, options)
         if len(missing) <= MIN_PICTURES and not self.shards:
             return 0
         # Shards that are kept are of all that there is; others only of what is missing.
         source = FolderSource(root, None if self.shards else missing)
         with self._shard_folder(gallery, root) as folder:
             report = self._embed(source, folder, gallery.model, gallery.settings, progress)
-            return add_new_pictures(store, ShardFolder(folder), report.shards)
+            return add_new_pictures(store, ShardFolder(folder), report.shards, missing)
 
     def embed_records(
         self,
@@ -188,24 +195,41 @@ def is_records(path: str) -> bool:
     return is_remote(path) or is_file or bool(record_files(path))
 
 
-def missing_files(root: Path, store: VectorStore, max_pixels: int = MAX_PIXELS) -> list[ImageFile]:
+def missing_files(
+    root: Path, store: VectorStore, options: IndexOptions | None = None
+) -> list[ImageFile]:
     """Return what an index run over ``root`` would encode, without looking for renamed files.
 
-    That is what is new or looks changed, and one file of each picture without a vector of this
-    model. What could not be read before is left out.
+    That is what is new or has changed, and one file of each picture without a vector of this model.
+    Of known files that may have changed without growing or shrinking (all of them, on a disk that
+    is mounted elsewhere) the content decides, which is read here. What could not be read before is
+    left out, unless the options want it.
     """
-    files = diff(root, store, failures=load_failures(store, max_pixels)).stale
-    for file in first_files([*store.files().values()], store.images_without_vector()):
-        files.append(ImageFile(file.path, file.size, file.mtime_ns))
-    return [*dict.fromkeys(files)]
+    options = options or IndexOptions()
+    failures = None if options.retry else load_failures(store, options.max_pixels)
+    changes = diff(root, store, failures=failures, rehash=options.rehash)
+    doubtful = [f for f in changes.stale if f.path in changes.known
+                and changes.known[f.path].size == f.size]  # fmt: skip
+    with ThreadPoolExecutor() as pool:
+        read = replace(changes, stale=doubtful).read(store, pool)
+        same = {f.path for f in doubtful} - {file.path for file in read if file.kind == "new"}
+    files = {file.path: file for file in changes.stale if file.path not in same}
+    for file in first_files([*changes.known.values()], store.images_without_vector()):
+        status = file.size, file.mtime_ns, file.ctime_ns, file.inode
+        files.setdefault(file.path, ImageFile(file.path, *status))
+    return [*files.values()]
 
 
-def add_new_pictures(store: VectorStore, folder: ShardFolder, names: Sequence[str]) -> int:
+def add_new_pictures(
+    store: VectorStore, folder: ShardFolder, names: Sequence[str], files: Sequence[ImageFile] = ()
+) -> int:
     """Store a picture of each content that is new, or lacks a vector, with its first path.
 
-    Return how many.
+    Shards tell less of a file than the folder, where it is one of ``files``. Return how many
+    pictures were stored.
     """
     added = 0
+    listed = {(file.path, file.size, file.mtime_ns): file for file in files}
     with store.writer() as writer:
         without_vector = {*writer.images_without_vector()}
         for name in names:
@@ -218,10 +242,16 @@ def add_new_pictures(store: VectorStore, folder: ShardFolder, names: Sequence[st
                         first.setdefault(image.content, index)
                 rows = [*first.values()]
                 if rows:
-                    ids = writer.add_images([images[row] for row in rows], vectors[rows])
+                    new = [_with_status(images[row], listed) for row in rows]
+                    ids = writer.add_images(new, vectors[rows])
                     without_vector -= {*ids}
                     added += len(rows)
     return added
+
+
+def _with_status(image: NewImage, listed: Mapping[tuple[str, int, int], ImageFile]) -> NewImage:
+    file = listed.get((image.path, image.size, image.mtime_ns))
+    return replace(image, ctime_ns=file.ctime_ns, inode=file.inode) if file else image
 
 
 def add_records(

@@ -10,12 +10,12 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 from soutu.errors import BadImage, BadInput, Missing
-from soutu.fs import modified_ns
+from soutu.fs import changed_ns, inode_of, modified_ns
 
 RAW_SUFFIXES = frozenset(
     {"dng", "arw", "cr2", "cr3", "crw", "nef", "nrw", "orf", "raf", "rw2", "rwl", "pef", "srw"}
@@ -45,15 +45,18 @@ _SKIPPED_PATHS = re.compile(
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file, known by its name alone.
+    """An image file, as its folder lists it.
 
     ``path`` is relative to the root, POSIX, with bytes that are no text kept as
-    ``os.fsdecode`` keeps them; ``size`` is in bytes.
+    ``os.fsdecode`` keeps them; ``size`` is in bytes. ``ctime_ns`` and ``inode`` are 0 where they
+    are not known.
     """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int = field(default=0, compare=False)
+    inode: int = field(default=0, compare=False)
 
 
 def has_image_suffix(name: str) -> bool:
@@ -208,7 +211,8 @@ def _image_file(entry: os.DirEntry[str], path: str, real_root: str) -> ImageFile
         return BadImage("image-not-file", path=path)
     if status.st_size == 0:
         return BadImage("image-empty", path=path)
-    return ImageFile(path, status.st_size, modified_ns(status))
+    times = modified_ns(status), changed_ns(status)
+    return ImageFile(path, status.st_size, *times, inode_of(status))
 
 
 def _follow_link(link: str, path: str, real_root: str) -> os.stat_result | BadImage:

@@ -10,23 +10,24 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from PIL import __version__ as Pillow
 
 from soutu.errors import BadImage, BadInput
-from soutu.images.decode import MAX_PIXELS, content_hash, read_file
+from soutu.images.decode import content_hash, read_file
 from soutu.images.scan import ImageFile, walk
-from soutu.indexing.pipeline import map_ahead
+from soutu.indexing.pipeline import IndexOptions, map_ahead
 from soutu.store.base import ContentLookup, StoredFile, VectorStore
 from soutu.version import VERSION
 
-Failure: TypeAlias = tuple[int, int, BadImage]
-"""Size and time of a file that could not be read, and why."""
+Failure: TypeAlias = tuple[ImageFile, BadImage]
+"""A file that could not be read, and why."""
 Failures: TypeAlias = dict[str, Failure]
 _FAILURES = "unreadable"  # the key in the store
+_FAILURE_FIELDS = 7
 _LASTING = frozenset(
     {"image-unknown", "image-truncated", "image-damaged", "image-too-large", "image-bomb"}
     | {"image-file-too-large", "image-rare"}
@@ -35,7 +36,7 @@ _LASTING = frozenset(
 
 
 @dataclass(frozen=True)
-class ReadFile:
+class ReadFile(ImageFile):
     """A stale file, read, and what it means to the index.
 
     ``kind``: ``new`` has content that is not stored, ``copy`` that of a new file before it;
@@ -45,10 +46,7 @@ class ReadFile:
     that of renamed and moved ones.
     """
 
-    path: str
-    size: int
-    mtime_ns: int
-    content: bytes
+    content: bytes = b""
     data: bytes = b""
     kind: Literal["new", "copy", "same", "renamed", "moved", "returned", "duplicate"] = "new"
     old_path: str = ""
@@ -73,6 +71,8 @@ class FolderDiff:
         The files that could not be listed, or not be read since or before.
     failures
         Of these, the files that no later run could read either, unless they change.
+    earlier_failures
+        Those of earlier runs.
     passed_over
         How many of these an earlier run has tried.
     other_files
@@ -89,6 +89,7 @@ class FolderDiff:
     removed: dict[str, int]
     unreadable: list[BadImage]
     failures: Failures = field(default_factory=dict)
+    earlier_failures: Mapping[str, Failure] = field(default_factory=dict)
     passed_over: int = 0
     other_files: Mapping[str, int] = field(default_factory=dict)
     encode: list[str] = field(default_factory=list)
@@ -116,41 +117,45 @@ class FolderDiff:
         waiting: list[tuple[int, ReadFile]] = []
         seen: set[bytes] = set()
         for file, read in map_ahead(pool, self._read, self.stale, lambda file: file.size):
+            before = self.known.get(file.path)
             if isinstance(read, BadImage):
                 self.unreadable.append(read)
                 self.add_failure(file, read)
                 continue
             content, data = read
-            fields = file.path, file.size, file.mtime_ns, content
             stored = known.known_content([content]) if known and content not in seen else {}
-            image_id, before = stored.get(content), self.known.get(file.path)
-            if before and before.image_id == image_id:
+            image_id = stored.get(content)
+            is_same = before is not None and before.image_id == image_id
+            listed = _without_unstable_inode(file, before) if is_same else file
+            status = listed.size, listed.mtime_ns, listed.ctime_ns, listed.inode
+            entry = ReadFile(file.path, *status, content)
+            if is_same:
                 self.same.append(file.path)
-                yield ReadFile(*fields, kind="same")
+                yield replace(entry, kind="same")
                 continue
             if before:
                 overwritten[before.image_id].append(file.path)
             if content in seen:
                 self.duplicates.append(file.path)
-                yield ReadFile(*fields, kind="copy")
+                yield replace(entry, kind="copy")
             elif image_id is None:
                 seen.add(content)
                 self.encode.append(file.path)
-                yield ReadFile(*fields, data)
+                yield replace(entry, data=data)
             elif vanished[image_id]:
                 old_path = vanished[image_id].pop(0)
                 del self.removed[old_path]
                 self.renamed.append((old_path, file.path))
-                yield ReadFile(*fields, kind="renamed", old_path=old_path)
+                yield replace(entry, kind="renamed", old_path=old_path)
             elif image_id not in with_path:
                 with_path.add(image_id)
                 self.returned.append(file.path)
-                yield ReadFile(*fields, kind="returned")
+                yield replace(entry, kind="returned")
             elif image_id in uncertain:
-                waiting.append((image_id, ReadFile(*fields)))
+                waiting.append((image_id, entry))
             else:
                 self.duplicates.append(file.path)
-                yield ReadFile(*fields, kind="duplicate")
+                yield replace(entry, kind="duplicate")
         for owner, moved in waiting:
             if overwritten[owner]:
                 old_path = overwritten[owner].pop(0)
@@ -163,7 +168,10 @@ class FolderDiff:
     def add_failure(self, file: ImageFile | ReadFile | StoredFile, error: BadImage) -> None:
         """Remember what is wrong with a file, if it is the file's content."""
         if error.code in _LASTING:
-            self.failures[file.path] = file.size, file.mtime_ns, error
+            status = file.size, file.mtime_ns, file.ctime_ns, file.inode
+            before, _ = self.earlier_failures.get(file.path, (None, None))
+            listed = _without_unstable_inode(ImageFile(file.path, *status), before)
+            self.failures[file.path] = listed, error
 
     def _read(self, file: ImageFile) -> tuple[bytes, bytes] | BadImage:
         try:
@@ -178,23 +186,24 @@ def load_failures(store: VectorStore, max_pixels: int) -> Failures:
     stored = json.loads(store.get_meta(_FAILURES) or "{}")
     if stored.get("reader") != _reader(max_pixels):
         return {}
+    rows = (row for row in stored["files"] if len(row) == _FAILURE_FIELDS)  # not of an older Soutu
     return {
-        path: (size, mtime_ns, BadImage(code, **fields))
-        for path, size, mtime_ns, code, fields in stored["files"]
+        path: (ImageFile(path, *status), BadImage(code, **fields))
+        for path, *status, code, fields in rows
     }
 
 
 def save_failures(store: VectorStore, max_pixels: int, failures: Failures) -> None:
     """Remember the files that could not be read, for later runs to pass over."""
-    files = [[path, *_failure_row(*failure)] for path, failure in sorted(failures.items())]
+    files = [_failure_row(*failures[path]) for path in sorted(failures)]
     text = json.dumps({"reader": _reader(max_pixels), "files": files}) if files else ""
     if text != (store.get_meta(_FAILURES) or ""):
         store.set_meta(_FAILURES, text)
 
 
-def _failure_row(size: int, mtime_ns: int, error: BadImage) -> tuple[object, ...]:
+def _failure_row(file: ImageFile, error: BadImage) -> tuple[object, ...]:
     fields = {n: v if isinstance(v, (int, str)) else str(v) for n, v in error.fields.items()}
-    return size, mtime_ns, error.code, fields
+    return *astuple(file), error.code, fields
 
 
 def _reader(max_pixels: int) -> str:
@@ -207,12 +216,14 @@ def diff(
     store: VectorStore | None,
     only: Collection[str] | None = None,
     failures: Mapping[str, Failure] | None = None,
+    rehash: bool = False,
 ) -> FolderDiff:
-    """Compare sizes and times of the files below ``root`` with those of ``store``.
+    """Compare sizes, times and inodes of the files below ``root`` with those of ``store``.
 
     Raises BadInput for an unusable root, and for one that has lost all its pictures, which is more
     likely a disk that is not there. ``store`` is None where there is no index yet; ``only`` limits
-    the comparison to these paths. Files in ``failures`` that have not changed are not stale.
+    the comparison to these paths. Files in ``failures`` that have not changed are not stale. With
+    ``rehash`` every file is.
     """
     stored_files = store.files() if store else {}
     known = stored_files
@@ -241,22 +252,55 @@ def diff(
     stale = [
         file
         for path, file in files.items()
-        if path not in known
-        or (known[path].size, known[path].mtime_ns) != (file.size, file.mtime_ns)
+        if rehash or path not in known or not _is_same(known[path], file)
     ]
     failed: Failures = {}
     for file in stale:
         failure = failures.get(file.path) if failures else None
-        if failure and failure[:2] == (file.size, file.mtime_ns):
+        if failure and not rehash and _is_same(failure[0], file):
             failed[file.path] = failure
-            unreadable.append(failure[2])
+            unreadable.append(failure[1])
     stale = [file for file in stale if file.path not in failed]
     passed_over = len(failed)
     if only is not None and failures:
         failed = {p: f for p, f in failures.items() if p not in only} | failed
     return FolderDiff(
-        root, len(files), stored_files, stale, removed, unreadable, failed, passed_over, others
+        root,
+        len(files),
+        stored_files,
+        stale,
+        removed,
+        unreadable,
+        failed,
+        failures or {},
+        passed_over,
+        others,
     )
+
+
+def _is_same(before: StoredFile | ImageFile, file: ImageFile) -> bool:
+    """Whether a file is as it was by what its folder says; an inode counts where both have one."""
+    return _times(before) == _times(file) and (
+        before.inode == file.inode or not (before.inode and file.inode)
+    )
+
+
+def _times(file: StoredFile | ImageFile) -> tuple[int, int, int]:
+    return file.size, file.mtime_ns, file.ctime_ns
+
+
+def _without_unstable_inode(file: ImageFile, before: StoredFile | ImageFile | None) -> ImageFile:
+    """Return what to remember of a file that was read again and is as before.
+
+    Where nothing but the inode had changed, the file system gives out new ones by itself (FAT, some
+    network drives): it counts no more, or every run would read everything.
+    """
+    if before is None or not before.ctime_ns:
+        return file
+    is_unstable = not before.inode or (
+        _times(before) == _times(file) and before.inode != file.inode
+    )
+    return replace(file, inode=0) if is_unstable else file
 
 
 def dry_run(
@@ -264,14 +308,15 @@ def dry_run(
     store: VectorStore | None,
     *,
     other_model: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    options: IndexOptions,
 ) -> FolderDiff:
     """Tell what an index run would do, without writing or encoding anything.
 
     Whether a picture can be decoded is not tried. ``other_model``: ``store`` is open in another
     model's space, and has no vector of the one that would be used. Raises BadInput as ``diff``.
     """
-    changes = diff(root, store, failures=load_failures(store, max_pixels) if store else None)
+    failures = load_failures(store, options.max_pixels) if store and not options.retry else None
+    changes = diff(root, store, failures=failures, rehash=options.rehash)
     with ThreadPoolExecutor() as pool:
         for _ in changes.read(store, pool):
             pass

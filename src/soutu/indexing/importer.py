@@ -136,7 +136,9 @@ class _DiskFiles:
         header = read_header(data, path)
         size = header.width, header.height
         content = content_hash(data)
-        return NewImage(path, file.size, file.mtime_ns, content, *size, header.taken), True
+        facts = content, *size, header.taken
+        status = file.ctime_ns, file.inode
+        return NewImage(path, file.size, file.mtime_ns, *facts, *status), True
 
 
 @dataclass
@@ -193,7 +195,9 @@ class _Import:
         ids = self.writer.add_images([image for image, _ in read], vectors)
         for (image, on_disk), image_id in zip(read, ids, strict=True):
             self.added += image.path not in self.known
-            self.known[image.path] = StoredFile(image.path, image.size, image.mtime_ns, image_id)
+            status = image.ctime_ns, image.inode
+            file = StoredFile(image.path, image.size, image.mtime_ns, image_id, *status)
+            self.known[image.path] = file
             self.on_disk[image.path] = on_disk
             self.lacking.discard(image_id)
 

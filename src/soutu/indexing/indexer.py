@@ -106,7 +106,7 @@ def index_folder(
     options = options or IndexOptions()
     before = load_failures(store, options.max_pixels) if not options.retry else None
     with store.writer() as writer, EncodePipeline(encoder, options) as pipeline:
-        changes = diff(root, store, only, before)
+        changes = diff(root, store, only, before, rehash=options.rehash)
         run = _Run(
             writer, progress, len(changes.stale), len(changes.unreadable), changes.unreadable
         )
@@ -122,6 +122,8 @@ def index_folder(
                     picture.width,
                     picture.height,
                     picture.taken,
+                    file.ctime_ns,
+                    file.inode,
                 )
                 for file, picture in batch.pictures
             ]
@@ -241,7 +243,9 @@ class _Run:
                 self.failed.append(BadImage(error.code, **{**error.fields, "path": file.path}))
                 self.bad_copies.append((file, self.failed[-1]))
                 continue
-            stored = StoredFile(file.path, file.size, file.mtime_ns, known[file.content])
+            status = file.ctime_ns, file.inode
+            image_id = known[file.content]
+            stored = StoredFile(file.path, file.size, file.mtime_ns, image_id, *status)
             if file.kind == "renamed":
                 moves.append((file.old_path, stored))
             else:

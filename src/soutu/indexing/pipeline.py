@@ -58,13 +58,14 @@ class IndexOptions:
 
     ``workers`` threads decode, ``batch`` pictures are encoded at once; 0: chosen from the
     machine and the encoder. Pictures of more than ``max_pixels`` are left out. ``retry``: read
-    also those that could not be read before and have not changed.
+    also those that could not be read before and have not changed; ``rehash``: read every file.
     """
 
     workers: int = 0
     batch: int = 0
     max_pixels: int = MAX_PIXELS
     retry: bool = False
+    rehash: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,18 @@ FILTER_DEADLINE: ContextVar[float | None] = ContextVar("filter_deadline", defaul
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A path in the store: relative, POSIX; ``mtime_ns`` as the file system gave it."""
+    """A path in the store: relative, POSIX; times and inode as the file system gave them.
+
+    ``ctime_ns`` and ``inode`` are 0 where they are not known; an inode also where it has proved to
+    change by itself.
+    """
 
     path: str
     size: int
     mtime_ns: int
     image_id: int
+    ctime_ns: int = 0
+    inode: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class NewImage:
     width: int
     height: int
     taken: str = ""
+    ctime_ns: int = 0
+    inode: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 ``NAME_meta``      settings of the gallery, and the published epoch (``epoch.py``)
 ``NAME_images``    pictures by content; a row is never changed and never seen by itself
 ``NAME_files``     paths, each with the picture it points to
+``NAME_status``    their ctime and inode; a gallery of an older Soutu gets it with the next run
 ``NAME_captions``  captions, in the order of their file
 ``NAME_changes``   what each run did
 ``NAME_SPACE_image_1``, ``NAME_SPACE_caption_1``  vectors of one model (``tables.py``)
@@ -65,6 +66,7 @@ FILES = TableSchema(
     ),
     ("image",),
 )  # fmt: skip
+STATUS = TableSchema("status", ((KEY, 64), ("ctime_ns", _INT), ("inode", _INT)))
 CAPTIONS = TableSchema(
     "captions",
     (

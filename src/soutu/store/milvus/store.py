@@ -27,7 +27,7 @@ from soutu.store.milvus.ann import Effort, VectorSearch, effort_of, read_manifes
 from soutu.store.milvus.connection import TIMEOUT, Connection, parse_address
 from soutu.store.milvus.epoch import EpochState, Lease, read_epoch
 from soutu.store.milvus.filters import admitted_paths, matching_images
-from soutu.store.milvus.schema import KEY, SINCE, path_from_hex, visible_at
+from soutu.store.milvus.schema import KEY, SINCE, path_from_hex
 from soutu.store.milvus.tables import CAPTION, IMAGE, KINDS, Tables, caption_rows
 from soutu.store.scoring import validate_query_vector
 from soutu.store.sqlite import text_search
@@ -217,13 +217,7 @@ class MilvusStore(AbstractContextManager["MilvusStore"]):
 
     def files(self) -> dict[str, StoredFile]:
         """Return every known path, in the order of its bytes."""
-        fields = ("path", "size", "mtime_ns", "image")
-        rows = self._tables.files.rows(visible_at(self._state().epoch), fields)
-        files = {}
-        for row in sorted(rows, key=lambda row: str(row["path"])):
-            path = path_from_hex(row["path"])
-            files[path] = StoredFile(path, row["size"], row["mtime_ns"], row["image"])
-        return files
+        return self._tables.all_files(self._state().epoch)
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
         """Return the image ids of those content hashes that are stored."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soutu.errors import ModelMismatch, RemoteUnavailable
-from soutu.store.base import CaptionRow
+from soutu.store.base import CaptionRow, StoredFile
 from soutu.store.milvus import schema
 from soutu.store.milvus.connection import Connection
 from soutu.store.milvus.schema import KEY, SINCE, UNTIL, VECTOR, Row, TableSchema, visible_at
@@ -191,6 +191,7 @@ class Tables:
         self.meta = MetaTable(self._table(schema.META))
         self.images = self._table(schema.IMAGES)
         self.files = self._table(schema.FILES)
+        self.status = self._table(schema.STATUS)
         self.captions = self._table(schema.CAPTIONS)
         self.changes = self._table(schema.CHANGES)
 
@@ -207,7 +208,8 @@ class Tables:
 
     def create(self) -> None:
         """Create what is not there; the one that tells whether there is a gallery comes last."""
-        for table in (self.changes, self.captions, self.files, self.images, self.meta.table):
+        tables = (self.changes, self.captions, self.status, self.files, self.images)
+        for table in (*tables, self.meta.table):
             schema.create_collection(self.connection, table.name, table.schema)
 
     def assign_ids(self, contents: Iterable[bytes]) -> dict[bytes, tuple[int, bool]]:
@@ -252,6 +254,20 @@ class Tables:
         encoded = set(self.vectors(info, CAPTION).visible_keys(state.epoch))
         rows = self.all_captions(state.epoch)
         return [row for row in rows if row.image_id in images and row.id not in encoded]
+
+    def all_files(self, epoch: int) -> dict[str, StoredFile]:
+        """Return every path, in the order of its bytes."""
+        status: dict[str, tuple[int, int]] = {}
+        if self.connection.call("has_collection", self.status.name):
+            rows = self.status.rows(f'{KEY} != ""')
+            status = {row[KEY]: (row["ctime_ns"], row["inode"]) for row in rows}
+        files = {}
+        fields = ("path", "size", "mtime_ns", "image")
+        for row in sorted(self.files.rows(visible_at(epoch), fields), key=lambda r: str(r["path"])):
+            path = schema.path_from_hex(row["path"])
+            numbers = row["size"], row["mtime_ns"], row["image"]
+            files[path] = StoredFile(path, *numbers, *status.get(row[KEY], (0, 0)))
+        return files
 
     def _images_with_path(self, state: EpochState) -> set[int]:
         return {row["image"] for row in self.files.rows(visible_at(state.epoch), ("image",))}

@@ -58,8 +58,9 @@ class MilvusWriter:
             return
         self._publish(replace(self._state, gc_epoch=self._first_epoch))
         if self._tables.connection.address.is_lite:  # whose searches of unflushed rows are slow
-            tables = self._tables.files, self._tables.captions, self._tables.images
-            for table in (*tables, *self._vector_tables()):
+            tables = self._tables
+            rows = tables.files, tables.status, tables.captions, tables.images
+            for table in (*rows, *self._vector_tables()):
                 self._tables.connection.call("flush", table.name)
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
@@ -93,7 +94,7 @@ class MilvusWriter:
                     transaction.images[id_] = row
             self._load_images(transaction, ids)
             files = [
-                StoredFile(image.path, image.size, image.mtime_ns, id_)
+                StoredFile(image.path, image.size, image.mtime_ns, id_, image.ctime_ns, image.inode)
                 for image, id_ in zip(images, ids, strict=True)
             ]
             self._put_files(transaction, files)
@@ -305,10 +306,13 @@ class MilvusWriter:
         )
 
     def _write_files(self, transaction: _Transaction) -> None:
-        ended, added = [], []
+        ended, added, status = [], [], {}
         for path, file in transaction.files.items():
             before = self._cache.files.get(path)
-            row = None if file is None else self._file_row(file, transaction.images[file.image_id])
+            row = None
+            if file is not None:
+                row = self._file_row(file, transaction.images[file.image_id])
+                status[row[KEY]] = int(file.ctime_ns), int(file.inode)
             if (before and before[KEY]) == (row and row[KEY]):
                 continue
             if before is not None:
@@ -316,6 +320,12 @@ class MilvusWriter:
             if row is not None:
                 added.append(row)
             self._cache.put_file(path, row)
+        # Whatever becomes of this epoch: a file of this key and status has this content.
+        self._tables.status.put(
+            {KEY: key, "ctime_ns": ctime, "inode": inode} for key, (ctime, inode) in status.items()
+        )
+        for keys in schema.batches(row[KEY] for row in ended if row[KEY] not in status):
+            self._tables.status.remove(schema.any_of(KEY, keys))
         self._tables.files.put(ended)
         self._tables.files.put(added)
 

@@ -282,10 +282,10 @@ class _Carrying:
             ids = [known[contents[i]] for i in places]
             writer.set_image_vectors(ids, vectors[places])
             new = [
-                (i, _new_image(image, path, size, mtime))
+                (i, _new_image(image, row))
                 for i, owner in enumerate(owners)
                 if contents[i] not in known and (image := self._unfindable(owner))
-                for path, size, mtime, *_ in self._paths[owner]
+                for row in self._paths[owner]
             ]
             rows = [i for i, _ in new]
             writer.add_images([image for _, image in new], vectors[rows])
@@ -364,9 +364,11 @@ class _Carrying:
         return {row[0]: known[row[1]] for row in self._images.values() if row[1] in known}
 
 
-def _new_image(image: Row, path: bytes, size: int, mtime_ns: int) -> NewImage:
+def _new_image(image: Row, path: Row) -> NewImage:
     _, content, width, height, taken, _ = image
-    return NewImage(os.fsdecode(path), size, mtime_ns, content, width, height, as_text(taken))
+    name, size, mtime_ns, _, _, *status, _ = path
+    facts = content, width, height, as_text(taken)
+    return NewImage(os.fsdecode(name), size, mtime_ns, *facts, *status)
 
 
 def _unused_folder(home: Path, name: str) -> Path:

@@ -27,7 +27,7 @@ from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-SCHEMA_VERSION = 3  # a format of another number must also differ in ``CREATE`` (check.py)
+SCHEMA_VERSION = 4  # a format of another number must also differ in ``CREATE`` (check.py)
 
 Field: TypeAlias = "int | str | bytes"
 
@@ -47,7 +47,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "counters": ("name", "value"),
     "spaces": ("id", "space", "folder", "card", "since"),
     "images": ("id", "content", "width", "height", "taken"),
-    "paths": ("path", "size", "mtime_ns", "image_id", "name"),
+    "paths": ("path", "size", "mtime_ns", "image_id", "name", "ctime_ns", "inode"),
     "captions": ("id", "image_id", "text", "tags", "position"),
     "image_vectors": ("space", "owner", "slot"),
     "caption_vectors": ("space", "owner", "slot"),
@@ -68,7 +68,8 @@ CREATE = (
         checksum BLOB NOT NULL)""",
     """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
-        name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID""",
+        name TEXT NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+        checksum BLOB NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX paths_by_image ON paths (image_id)",
     """CREATE TABLE captions (id INTEGER PRIMARY KEY,
         image_id INTEGER NOT NULL REFERENCES images, text TEXT NOT NULL, tags TEXT NOT NULL,
@@ -396,7 +397,8 @@ def caption_row(row: tuple[Any, ...]) -> CaptionRow:
 
 def stored_files(connection: sqlite3.Connection) -> dict[str, StoredFile]:
     """Return every known file by path, in the byte order of the paths."""
-    rows = connection.execute("SELECT path, size, mtime_ns, image_id FROM paths ORDER BY path")
+    columns = "path, size, mtime_ns, image_id, ctime_ns, inode"
+    rows = connection.execute(f"SELECT {columns} FROM paths ORDER BY path")
     files = (StoredFile(os.fsdecode(path), *rest) for path, *rest in rows)
     return {file.path: file for file in files}
 
@@ -450,6 +452,10 @@ _BATCH_ROWS = 10_000
 _PATHS_2 = """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
         name TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID"""
+_PATHS_4 = """CREATE TABLE paths (path BLOB PRIMARY KEY, size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images,
+        name TEXT NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+        checksum BLOB NOT NULL) WITHOUT ROWID"""
 
 
 def migrate(home: Path) -> None:
@@ -480,25 +486,36 @@ def _names(connection: sqlite3.Connection) -> None:
 
     Name patterns then need not go through Python for each of a million paths.
     """
+    _widen_paths(connection, 1, _PATHS_2, lambda path, *_: (_name_of(path),))
+
+
+def _name_of(path: Field) -> str:
+    return casefold_name(os.fsdecode(path)) if isinstance(path, bytes) else ""
+
+
+def _widen_paths(
+    connection: sqlite3.Connection,
+    version: int,
+    definition: str,
+    added: Callable[..., tuple[Field, ...]],
+) -> None:
+    """Add columns to the paths of ``version``; damaged rows stay recognizable."""
     # SQLite keeps the words of a definition, and doctor compares them: the new table is made
     # under its own name.
-    connection.execute("ALTER TABLE paths RENAME TO paths_1")
-    connection.execute(_PATHS_2)
-    rows = connection.execute("SELECT path, size, mtime_ns, image_id, checksum FROM paths_1")
+    old = f"paths_{version}"
+    connection.execute(f"ALTER TABLE paths RENAME TO {old}")
+    connection.execute(definition)
+    rows = connection.execute(f"SELECT * FROM {old}")
     while batch := rows.fetchmany(_BATCH_ROWS):
-        connection.executemany(
-            "INSERT INTO paths VALUES (?, ?, ?, ?, ?, ?)",
-            [(*fields, *_migrate_path(fields, seal)) for *fields, seal in batch],
-        )
-    connection.execute("DROP TABLE paths_1")
+        wider = []
+        for *fields, seal in batch:
+            row = (*fields, *added(*fields))
+            is_intact = checksum("paths", *fields) == seal
+            wider.append((*row, checksum("paths", *row) if is_intact else bytes(8)))
+        marks = ", ".join("?" * len(wider[0]))
+        connection.executemany(f"INSERT INTO paths VALUES ({marks})", wider)
+    connection.execute(f"DROP TABLE {old}")
     connection.execute("CREATE INDEX paths_by_image ON paths (image_id)")
-
-
-def _migrate_path(fields: list[bytes | int], seal: bytes) -> tuple[str, bytes]:
-    """Return the name and the new checksum; a damaged row stays recognizable."""
-    name = casefold_name(os.fsdecode(fields[0])) if isinstance(fields[0], bytes) else ""
-    intact = checksum("paths", *fields) == seal
-    return name, checksum("paths", *fields, name) if intact else bytes(8)
 
 
 def _text(connection: sqlite3.Connection) -> None:
@@ -510,4 +527,12 @@ def _text(connection: sqlite3.Connection) -> None:
     rebuild(connection)  # in today's form: it is derived, and this is the last step to make it
 
 
-_STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _names, 2: _text}
+def _status(connection: sqlite3.Connection) -> None:
+    """Migrate from 3 to 4: remember ctime and inode, which no older version knew.
+
+    The next run reads each file once, and finds what had changed in place before.
+    """
+    _widen_paths(connection, 3, _PATHS_4, lambda *_: (0, 0))
+
+
+_STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _names, 2: _text, 3: _status}

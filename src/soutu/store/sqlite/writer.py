@@ -113,7 +113,7 @@ class LocalWriter:
             )
             ids = [known[image.content] for image in images]
             self._put_files(
-                StoredFile(i.path, i.size, i.mtime_ns, id_)
+                StoredFile(i.path, i.size, i.mtime_ns, id_, i.ctime_ns, i.inode)
                 for i, id_ in zip(images, ids, strict=True)
             )
             stored = slots_of(self._connection, self._space.id, IMAGES, ids)
@@ -289,6 +289,7 @@ class LocalWriter:
                 raise KeyError(id_)
 
 
-def _path_row(file: StoredFile) -> tuple[bytes, int, int, int, str]:
+def _path_row(file: StoredFile) -> tuple[bytes | int | str, ...]:
     numbers = int(file.size), int(file.mtime_ns), int(file.image_id)
-    return os.fsencode(file.path), *numbers, casefold_name(file.path)
+    name = casefold_name(file.path)
+    return os.fsencode(file.path), *numbers, name, int(file.ctime_ns), int(file.inode)
