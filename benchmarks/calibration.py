@@ -35,7 +35,7 @@ from soutu.factory import build_encoder
 from soutu.models.base import Encoder
 from soutu.query.expansion import LexiconExpander, propose_variants
 from soutu.search.calibration import ANY, THIS, Calibration, measure_baseline
-from soutu.search.fusion import pool_variants
+from soutu.search.searcher import pool_variants
 from soutu.types import Floats
 from training.collections import KINDS, ensure, scenes_of
 from training.evaluate import COLLECTIONS

@@ -31,7 +31,8 @@ from soutu.query.lexicon import built_in_lexicon
 from soutu.query.probes import probe_texts
 from soutu.search.calibration import ON, ScoreBaseline, correct_query, correction_alpha
 from soutu.search.calibration import measure_baseline as measure_baseline
-from soutu.search.fusion import RRF_K, pool_by_sense, pool_variants
+from soutu.search.fusion import RRF_K
+from soutu.search.searcher import pool_by_sense, pool_variants
 from soutu.text import EN, language
 from soutu.types import Floats, Variant
 from training.collections import KINDS, SPLITS, ensure, scenes_of

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.calibration import auroc, calibration_error
 from benchmarks.photo_data import PhotoSplit, encode_variants, words
 from soutu.models.base import Encoder
-from soutu.search.calibration import Calibration, measure_baseline, sentence_share
+from soutu.search.calibration import Calibration, measure_baseline
+from soutu.text import sentence_share
 from soutu.types import Floats
 from training.photo import corpus
 from training.photo.concepts import english_words, singular

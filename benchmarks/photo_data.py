@@ -25,7 +25,7 @@ from soutu.query.expansion import (
     Templates,
     propose_variants,
 )
-from soutu.search.fusion import mean_pool, pool_variants
+from soutu.search.searcher import mean_pool, pool_variants
 from soutu.types import Floats, Rgb, Variant
 from training.photo import corpus
 from training.photo.judge import STEP, encode_photos, noun_relevance, read_nouns

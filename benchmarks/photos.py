@@ -38,7 +38,6 @@ from benchmarks.photo_data import (
 from benchmarks.record import save
 from soutu.evaluation.absence import fit_logistic
 from soutu.evaluation.statistics import Figure, intervals, randomisation_test, ratio
-from soutu.factory import load_tuned_params
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.parser import TEXT
 from soutu.query.probes import sample_phrases
@@ -49,6 +48,7 @@ from soutu.search.calibration import (
     THIS,
     correct_query,
     correction_alpha,
+    load_tuned_params,
     measure_baseline,
 )
 from soutu.search.searcher import Searcher, SearchParams

@@ -29,7 +29,7 @@ from soutu.query.expansion import (
     load_rules,
 )
 from soutu.query.lexicon import USER_LEXICON, load_lexicon
-from soutu.search.calibration import TunedParams, default_params, read_tuned
+from soutu.search.calibration import load_tuned_params
 from soutu.settings import Settings, is_loopback_url, user_settings_file
 from soutu.store.sqlite.store import LocalStore
 
@@ -365,7 +365,7 @@ def compare_model(name: str, weights: str | None, folder: Path | None) -> Agreem
     )
 
 
-# --- expanders and tuned parameters ---------------------------------------------------------
+# --- expanders ------------------------------------------------------------------------------
 
 
 def build_expander(
@@ -451,23 +451,3 @@ def validate_words(file: Path) -> int:
     from soutu.query.lexicon import read_words
 
     return len(read_words(file))
-
-
-def load_tuned_params(settings: Settings, encoder: Encoder | None = None) -> TunedParams:
-    """Read the tuned parameters that the settings name, or return untuned ones.
-
-    What they leave out is as the card of the encoder's model says, or the default.
-
-    Raises
-    ------
-    BadConfig
-        Where they were tuned for another model.
-    """
-    default = default_params(getattr(encoder, "confidence", {}))
-    if not settings.tuned:
-        return default
-    tuned = read_tuned(expand_user(settings.tuned), default)
-    space = encoder.info.space if encoder else ""
-    if space and tuned.space and tuned.space != space:
-        raise BadConfig("tuned-space", file=settings.tuned, tuned_for=tuned.space, space=space)
-    return tuned

@@ -25,7 +25,6 @@ from soutu.factory import (
     build_expander,
     is_remembered,
     lexicon_files,
-    load_tuned_params,
     missing_index_error,
     redacted,
     require_local,
@@ -38,12 +37,12 @@ from soutu.fs import DATABASE, HOME, absolute, check_home, expand_user, find_hom
 from soutu.models.bundle import default_model
 from soutu.query.expansion import CHOSEN, INHERITED
 from soutu.query.parser import conditions, parse_query, parse_where
-from soutu.search.calibration import BASELINE_KEY, baseline_from_json
+from soutu.search.calibration import BASELINE_KEY, baseline_from_json, load_tuned_params
 from soutu.search.fusion import reciprocal_rank
 from soutu.search.searcher import SUBTRACT, PreparedQuery, Searcher, SearchParams
 from soutu.searchlog.record import Provenance, SearchLog
 from soutu.settings import Settings, load_settings, merge_settings
-from soutu.text import repair_text
+from soutu.text import normalize, repair_text
 from soutu.types import Hit, Query, Ranking, SearchResult
 
 if TYPE_CHECKING:
@@ -280,7 +279,8 @@ class Gallery:
         store = self.store  # first: without an index there is no need to look for a model
         options = {name: getattr(self.settings, name) for name in SEARCHER_SETTINGS}
         tuned = load_tuned_params(self.settings, self.encoder)
-        expander = build_expander(self.settings, self.home, own=self._own_expanders)
+        own = self._own_expanders
+        expander = build_expander(self.settings, self.home, weights=tuned.weights, own=own)
         confidence = self.settings.min_confidence
         return Searcher(
             self.encoder,
@@ -910,15 +910,14 @@ class Gallery:
 
     def lookup(self, text: str) -> LexiconEntry:
         """Look a text up in the lexicon, with the gallery's own words over it."""
-        from soutu.query.expansion import LexiconExpander
         from soutu.query.gloss import gloss
-        from soutu.query.lexicon import load_lexicon
+        from soutu.query.lexicon import built_in_lexicon, load_lexicon
 
         file = user_lexicon(self.home)
-        expander = LexiconExpander(load_lexicon(file) if file.is_file() else None)
-        word, tokens = expander.segment(repair_text(text))
-        words = tuple(token.text for token in tokens)
-        return LexiconEntry(expander.lexicon.lookup(word), words, gloss(tokens))
+        lexicon = load_lexicon(file) if file.is_file() else built_in_lexicon()
+        tokens = lexicon.segment(normalize(repair_text(text)))
+        senses = tokens[0].senses if len(tokens) == 1 else ()
+        return LexiconEntry(senses, tuple(token.text for token in tokens), gloss(tokens))
 
     def add_word(self, word: str, english: list[str]) -> Path:
         """Teach the gallery a word; return the file it was written to."""

@@ -16,7 +16,6 @@ from soutu.factory import (
     build_encoder,
     describe_model,
     installed_models,
-    load_tuned_params,
     plugin_prefix,
     redacted,
     store_type,
@@ -29,6 +28,7 @@ from soutu.search.calibration import (
     ScoreBaseline,
     baseline_from_json,
     correction_alpha,
+    load_tuned_params,
     query_offset,
 )
 from soutu.settings import Settings

@@ -46,6 +46,14 @@ def length(text: str) -> str:
     return WORD if units <= word else PHRASE if units <= phrase else SENTENCE
 
 
+def sentence_share(text: str) -> float:
+    """Return how much of a sentence a text is: 0 a word, ½ a phrase, 1 a sentence.
+
+    Probe texts are words and phrases; sentences reach higher cosines, right or wrong.
+    """
+    return {WORD: 0.0, PHRASE: 0.5, SENTENCE: 1.0}[length(text)]
+
+
 def pieces(text: str) -> Iterator[Piece]:
     """Cut a text into pieces, normalised and simplified: 紅色car → (红, 色), (car,).
 

@@ -39,6 +39,8 @@ def test_it_tells_what_it_understood(gallery):
     [one] = gallery.explain("雪地里的金毛").understood
     assert (one.language, one.length) == ("zh", "phrase")
     assert ("金毛", "golden retriever") in one.words
+    [one] = gallery.explain("一隻灰貓").understood
+    assert ("灰猫", "gray cat") in one.words
     [one] = gallery.explain("a red car").understood
     assert (one.language, one.length, one.words) == ("en", "phrase", ())
 

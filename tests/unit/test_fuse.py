@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soutu.errors import BadQuery
-from soutu.search.fusion import mean_pool, pool_variants
+from soutu.search.searcher import mean_pool, pool_variants
 from soutu.types import Variant
 
 

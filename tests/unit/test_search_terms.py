@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from soutu.query.expansion import RuleExpander
-from soutu.search.fusion import pool_by_sense
-from soutu.search.searcher import PENALTY_WEIGHT, PENALTY_Z_SCORE, Searcher
+from soutu.search.searcher import PENALTY_WEIGHT, PENALTY_Z_SCORE, Searcher, pool_by_sense
 from soutu.searchlog.reader import LogRecord, parse_record
 from soutu.searchlog.record import Provenance, to_json, to_record
 from soutu.searchlog.replay import ReplayState, replay_record

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soutu.search.searcher import QueryScorer
+from soutu.search.fusion import QueryScorer
 from soutu.types import Penalty, Ranking
 from tests.store_samples import unit
 

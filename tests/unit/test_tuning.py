@@ -17,7 +17,7 @@ from soutu.evaluation.metrics import METRICS
 from soutu.evaluation.statistics import intervals, ratio
 from soutu.evaluation.tuning import ALPHAS, reciprocal_ranks, split_half, tune
 from soutu.evaluation.vectors import EncodeOptions, encode_dataset
-from soutu.factory import build_encoder, load_tuned_params
+from soutu.factory import build_encoder
 from soutu.query.expansion import LexiconExpander, Weights
 from soutu.search.calibration import (
     UNTUNED,
@@ -26,6 +26,7 @@ from soutu.search.calibration import (
     TunedParams,
     correction_alpha,
     default_params,
+    load_tuned_params,
     read_tuned,
     to_yaml,
 )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.options import Flags, device_option, json_option, model_option, progress_bar
+from soutu.cli.main import Flags
+from soutu.cli.options import device_option, json_option, model_option, progress_bar
 from soutu.cli.render import sanitize, show_json, show_table
 from soutu.errors import BadInput
 from soutu.i18n import current_language, tr
@@ -159,9 +160,10 @@ def _evaluate_variants(
     from soutu.evaluation.evaluate import evaluate
     from soutu.evaluation.results import folder_of
     from soutu.evaluation.vectors import EncodeOptions
-    from soutu.factory import build_encoder, build_expander, load_tuned_params
+    from soutu.factory import build_encoder, build_expander
     from soutu.indexing.pipeline import IndexOptions
     from soutu.models.bundle import default_model
+    from soutu.search.calibration import load_tuned_params
     from soutu.settings import load_settings
 
     evaluations: dict[str, Evaluation] = {}

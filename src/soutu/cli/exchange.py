@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
+from soutu.cli.main import open_gallery
 from soutu.cli.options import (
     device_option,
     gallery_option,
     index_option,
     json_option,
     model_option,
-    open_gallery,
     progress_bar,
 )
 from soutu.cli.render import show_json

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from soutu.cli.main import Flags, open_gallery
 from soutu.cli.maintenance import show_places, show_promises
 from soutu.cli.options import (
-    Flags,
     device_option,
     index_option,
     json_option,
     model_option,
-    open_gallery,
     progress_bar,
     store_option,
 )

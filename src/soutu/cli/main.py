@@ -1,22 +1,41 @@
-"""The command ``soutu``: finds the subcommand, and turns errors into messages and exit codes."""
+"""The command ``soutu``: its streams and subcommands, and what its errors come to.
+
+A pipe on Windows has an old code page, a service has no streams at all, and a disk may be full.
+"""
 
 from __future__ import annotations
 
 import atexit
+import codecs
 import errno
+import io
 import os
+import re
 import sys
 import threading
+from contextlib import suppress
+from functools import cached_property
 from importlib import import_module
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from soutu.cli.streams import OutputError, open_streams
+from soutu.cli.render import ErrorStream, OutputError, OutputStream
 from soutu.errors import BadInput, IndexCorrupt, SoutuError
-from soutu.i18n import choose_language, tr
+from soutu.fs import expand_user
+from soutu.i18n import choose_language, prefer_language, tr
 from soutu.images.noise import silence_libraries
 
+if TYPE_CHECKING:
+    from soutu.gallery import Gallery, Mode
+
+Flags = dict[str, Any]
+
 CRASH = 70
+ESCAPE = "soutu_escape"  # an error handler
+ASCII = "soutu_ascii"
+"""ASCII by another name: click takes a stream called ASCII for a misconfigured one in UTF-8."""
 ENVIRONMENT = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ENOTDIR, errno.EISDIR}
     | {errno.ENAMETOOLONG, errno.ELOOP, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -57,6 +76,46 @@ class _LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(f"soutu.cli.{module}"), name)
         return command
+
+
+class QueryCommand(click.Command):
+    """A command whose one argument may begin with a dash, as ``- 水 + 猫`` does.
+
+    What is no known option is the argument, unless it looks like a misspelt option; after ``--``
+    comes the argument, and options may follow it as everywhere.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Set the argument apart from the options, and parse both."""
+        options, texts, rest = [], [], iter(args)
+        for arg in rest:
+            if arg == "--":
+                texts += [*islice(rest, 1)]
+            elif not arg.startswith("-") or arg == "-":
+                texts.append(arg)
+            elif name := self._option(arg):
+                options.append(arg)
+                if name == arg and name in self._valued:
+                    options += islice(rest, 1)
+            else:
+                texts.append(arg)
+        return super().parse_args(ctx, [*options, "--", *texts] if texts else options)
+
+    @cached_property
+    def _valued(self) -> frozenset[str]:
+        options = [each for each in self.params if isinstance(each, click.Option)]
+        return frozenset(name for each in options if not each.is_flag for name in each.opts)
+
+    def _option(self, arg: str) -> str | None:
+        """Return the option that ``arg`` is or looks like."""
+        if re.fullmatch(r"--[a-z][a-z0-9-]*(=.*)?|-[A-Za-z0-9]", arg, re.DOTALL):
+            return arg.partition("=")[0] if arg.startswith("--") and "=" in arg else arg
+        name, value = arg[:2], arg[2:]
+        if name == "-k" and value.isdecimal():
+            return name
+        if name in self._valued and name != "-k" and expand_user(value).exists():
+            return name
+        return None
 
 
 @click.group(
@@ -136,3 +195,61 @@ def _exit_fast(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+def open_gallery(flags: Flags, mode: Mode = "default") -> Gallery:
+    """Open the gallery that ``flags`` names; its other entries overrule the settings."""
+    from soutu.gallery import Gallery
+
+    folder, index = flags.pop("gallery", None), flags.pop("index_dir", None)
+    gallery = Gallery.open(folder, index=index, settings=flags, mode=mode)
+    if gallery.settings.lang:
+        prefer_language(gallery.settings.lang)
+    return gallery
+
+
+def open_streams() -> None:
+    """Give standard output and error what they lack: a file, and letters for every text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else the next file that is opened would be standard output
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)
+    codecs.register_error(ESCAPE, _escape)
+    codecs.register(_find_ascii)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout, sys.stderr = _wrap(sys.stdout, OutputStream), _wrap(sys.stderr, ErrorStream)
+
+
+def _wrap(stream: TextIO, kind: type[io.TextIOWrapper]) -> TextIO:
+    if type(stream) is not io.TextIOWrapper:
+        return stream
+    encoding, by_line = stream.encoding, stream.line_buffering
+    if codecs.lookup(encoding).name == "ascii":
+        encoding = ASCII
+    return kind(stream.detach(), encoding, ESCAPE, line_buffering=by_line)
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    r"""Write the bytes of file names as they came, and other letters as ``\u732b``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    name = "".join(takewhile(lambda letter: "\udc80" <= letter <= "\udcff", wrong))
+    if name and not error.encoding.replace("_", "-").startswith(("utf-16", "utf-32")):
+        return name.encode("ascii", "surrogateescape"), error.start + len(name)
+    name = "".join(takewhile(lambda letter: not "\udc80" <= letter <= "\udcff", wrong)) or wrong
+    text = name.replace("\ufffd", "?").encode("ascii", "backslashreplace").decode()
+    return text, error.start + len(name)
+
+
+def _find_ascii(name: str) -> codecs.CodecInfo | None:
+    if name != ASCII:
+        return None
+    ascii_ = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        ascii_.encode, ascii_.decode, ascii_.streamreader, ascii_.streamwriter,
+        ascii_.incrementalencoder, ascii_.incrementaldecoder, ASCII,
+    )  # fmt: skip

@@ -1,24 +1,14 @@
-"""Options that several commands share, opening the gallery they name, and the progress bar."""
+"""Options that several commands share, and the progress bar."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from soutu.fs import expand_user
-from soutu.i18n import prefer_language, tr
-
-if TYPE_CHECKING:
-    from soutu.gallery import Gallery, Mode
-
-Flags = dict[str, Any]
+from soutu.i18n import tr
 
 gallery_option = click.option(
     "--gallery", "-g", metavar="FOLDER", help="The gallery: its folder, or one inside it."
@@ -39,57 +29,6 @@ paths_option = click.option("--paths-only", is_flag=True, help="Print only paths
 null_option = click.option(
     "--null", "-0", is_flag=True, help="With --paths-only: end each path with NUL, not a new line."
 )
-
-
-class QueryCommand(click.Command):
-    """A command whose one argument may begin with a dash, as ``- 水 + 猫`` does.
-
-    What is no known option is the argument, unless it looks like a misspelt option; after ``--``
-    comes the argument, and options may follow it as everywhere.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Set the argument apart from the options, and parse both."""
-        options, texts, rest = [], [], iter(args)
-        for arg in rest:
-            if arg == "--":
-                texts += [*islice(rest, 1)]
-            elif not arg.startswith("-") or arg == "-":
-                texts.append(arg)
-            elif name := self._option(arg):
-                options.append(arg)
-                if name == arg and name in self._valued:
-                    options += islice(rest, 1)
-            else:
-                texts.append(arg)
-        return super().parse_args(ctx, [*options, "--", *texts] if texts else options)
-
-    @cached_property
-    def _valued(self) -> frozenset[str]:
-        options = [each for each in self.params if isinstance(each, click.Option)]
-        return frozenset(name for each in options if not each.is_flag for name in each.opts)
-
-    def _option(self, arg: str) -> str | None:
-        """Return the option that ``arg`` is or looks like."""
-        if re.fullmatch(r"--[a-z][a-z0-9-]*(=.*)?|-[A-Za-z0-9]", arg, re.DOTALL):
-            return arg.partition("=")[0] if arg.startswith("--") and "=" in arg else arg
-        name, value = arg[:2], arg[2:]
-        if name == "-k" and value.isdecimal():
-            return name
-        if name in self._valued and name != "-k" and expand_user(value).exists():
-            return name
-        return None
-
-
-def open_gallery(flags: Flags, mode: Mode = "default") -> Gallery:
-    """Open the gallery that ``flags`` names; its other entries overrule the settings."""
-    from soutu.gallery import Gallery
-
-    folder, index = flags.pop("gallery", None), flags.pop("index_dir", None)
-    gallery = Gallery.open(folder, index=index, settings=flags, mode=mode)
-    if gallery.settings.lang:
-        prefer_language(gallery.settings.lang)
-    return gallery
 
 
 @contextmanager

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.streams import encode_json, write_paths
+from soutu.fs import path_bytes
 from soutu.i18n import tr
-from soutu.searchlog.record import to_json, to_record
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,6 +34,49 @@ _UNPRINTABLE = re.compile(
 )
 
 
+class OutputError(OSError):
+    """Standard output fails: its disk is full, or its reader (head, less) has left."""
+
+
+class OutputStream(io.TextIOWrapper):
+    """Standard output; raises OutputError where it fails."""
+
+    def write(self, text: str) -> int:
+        """Write ``text``."""
+        with _output_errors():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        with _output_errors():
+            super().flush()
+
+
+class ErrorStream(io.TextIOWrapper):
+    """Standard error; what cannot be written is lost: there is nobody left to tell."""
+
+    def write(self, text: str) -> int:
+        """Write ``text`` if that is possible."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written if that is possible."""
+        with suppress(OSError):
+            super().flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError, ValueError):  # what is left of it goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(error.errno, error.strerror) from error
+
+
 def show_answer(
     result: SearchResult,
     source: str | Path,
@@ -43,13 +91,20 @@ def show_answer(
     ``source`` is the folder or URL that was searched, ``gallery`` the gallery if it is local.
     """
     if as_json:
+        from soutu.searchlog.record import (  # numpy, which --version need not load
+            to_json,
+            to_record,
+        )
+
         record = to_record(result, provenance=gallery.provenance if gallery else None)
         for name in LOG_ONLY:
             del record[name]
         show_json_text(to_json(record))
     elif paths_only:
         root = gallery.root if gallery else None
-        write_paths((_usable_path(hit.path, root) for hit in result.hits), b"\0" if null else b"\n")
+        _write_paths(
+            (_usable_path(hit.path, root) for hit in result.hits), b"\0" if null else b"\n"
+        )
     elif result.hits:
         show_result(result)
     show_expander_errors(result)
@@ -147,12 +202,14 @@ def show_expander_errors(result: SearchResult) -> None:
 
 def show_json(record: object) -> None:
     """Print a dataclass, or a dict with some in it, as one line of JSON; paths become text."""
+    from soutu.searchlog.record import to_json
+
     show_json_text(to_json(_plain_value(record)))
 
 
 def show_json_text(text: str) -> None:
     """Print a line of JSON."""
-    click.echo(encode_json(text))
+    click.echo(_encode_json(text))
 
 
 def _plain_value(value: object) -> object:
@@ -163,6 +220,28 @@ def _plain_value(value: object) -> object:
     if isinstance(value, dict):
         return {name: _plain_value(item) for name, item in value.items()}
     return str(value) if isinstance(value, Path) else value
+
+
+def _encode_json(text: str) -> str:
+    """Return JSON as standard output can carry it: escaped unless that is UTF-8."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if text.isascii() or codecs.lookup(encoding).name == "utf-8":
+        return text
+    return re.sub("[^\x00-\x7f]", _escape_json, text)
+
+
+def _escape_json(letter: re.Match[str]) -> str:
+    units = letter[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def _write_paths(paths: Iterable[str], end: bytes) -> None:
+    """Write paths as the bytes that name the files."""
+    data = b"".join(path_bytes(path) + end for path in paths)
+    sys.stdout.flush()
+    with _output_errors():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def show_table(table: Table, width: int) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.options import device_option, index_option, model_option, open_gallery
+from soutu.cli.main import open_gallery
+from soutu.cli.options import device_option, index_option, model_option
 from soutu.i18n import tr
 
 PORT = 8765

@@ -18,8 +18,8 @@ from typing import ClassVar, Protocol
 
 from soutu.errors import BadConfig, SoutuError
 from soutu.query.gloss import NUMBERS, gloss, keyword_gloss, with_article
-from soutu.query.lexicon import Lexicon, Token, built_in_lexicon
-from soutu.text import CHINESE, EN, WORD, ZH, language, length, normalize, simplify
+from soutu.query.lexicon import Lexicon, built_in_lexicon
+from soutu.text import CHINESE, EN, WORD, ZH, language, length, normalize
 from soutu.types import ExpanderTrace, Variant
 
 # Sources of variants.
@@ -162,38 +162,25 @@ class LexiconExpander:
     weights: Weights = WEIGHTS
     name: ClassVar[str] = LEXICON
 
-    @property
-    def lexicon(self) -> Lexicon:
-        """Return the lexicon that texts are looked up in."""
-        return self.user_lexicon or built_in_lexicon()
-
     def expand(self, text: str) -> list[Variant]:
         """Translate a word sense by sense, the most common first; a phrase as a caption."""
-        if language(text) == EN or len(text) > _MAX_TEXT_LENGTH:
+        if not CHINESE.search(text) or len(text) > _MAX_TEXT_LENGTH:
             return []
-        word, tokens = self.segment(text)
+        text, lexicon = normalize(text), self.user_lexicon or built_in_lexicon()
+        tokens = lexicon.segment(text)
         variants = []
-        if senses := self.lexicon.lookup(word):
+        if len(tokens) == 1 and (senses := tokens[0].senses):
             for rank, sense in enumerate(senses):
                 source = f"{LEXICON}:{sense.label}" if sense.label else LEXICON
                 weight = self.weights.later if rank else 1.0
                 variants += [Variant(e, weight, source) for e in sense.english[:_TEXTS_PER_SENSE]]
             synonyms = (senses[0].word, *senses[0].synonyms)[:_MAX_SYNONYMS]
             weight = self.weights.synonym
-            variants += [Variant(s, weight, LEXICON) for s in synonyms if s != word]
-        elif self.lexicon.coverage(tokens) >= _MIN_COVERAGE and any(t.senses for t in tokens):
+            variants += [Variant(s, weight, LEXICON) for s in synonyms if s != tokens[0].text]
+        elif lexicon.coverage(tokens) >= _MIN_COVERAGE and any(t.senses for t in tokens):
             captions = (gloss(tokens), 1.0), (keyword_gloss(tokens), self.weights.listed)
             variants += [Variant(text, weight, LEXICON) for text, weight in captions if text]
         return variants
-
-    def segment(self, text: str) -> tuple[str, list[Token]]:
-        """Normalise and segment ``text``, in simplified characters unless all is known without."""
-        word = normalize(text)
-        tokens = self.lexicon.segment(word)
-        if self.lexicon.lookup(word) or self.lexicon.coverage(tokens) == 1:
-            return word, tokens
-        word = simplify(word)
-        return word, self.lexicon.segment(word)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from soutu.errors import BadConfig
 from soutu.fs import atomic_write, unwritable
-from soutu.text import CHINESE, EN, is_text, language, normalize
+from soutu.text import CHINESE, EN, is_text, language, normalize, simplify
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -91,10 +91,15 @@ class Lexicon:
         return tuple(map(parse_line, self._lines.get(word, ())))
 
     def segment(self, text: str) -> list[Token]:
-        """Cut ``text`` into the fewest known words, the first ones as long as can be.
+        """Cut a normalised text into words, in simplified characters unless all is known without.
 
-        What is not known stays in tokens of its own. Takes time linear in the length.
+        They are the fewest known words, the first ones as long as can be; what is not known stays
+        in tokens of its own. Takes time linear in the length.
         """
+        tokens = self._cut(text)
+        return tokens if self.coverage(tokens) == 1 else self._cut(simplify(text))
+
+    def _cut(self, text: str) -> list[Token]:
         # best[i]: of text[i:], (letters left unknown, number of words), and the first word's end.
         best: list[tuple[int, int, int]] = [(0, 0, 0)] * (len(text) + 1)
         for start in range(len(text) - 1, -1, -1):

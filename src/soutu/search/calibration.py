@@ -16,13 +16,18 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from soutu.errors import BadConfig
+from soutu.fs import expand_user
 from soutu.query.expansion import WEIGHTS, Weights
-from soutu.text import PHRASE, SENTENCE, WORD, length
 from soutu.types import Floats
+
+if TYPE_CHECKING:
+    from soutu.models.base import Encoder
+    from soutu.settings import Settings
 
 # --- score baseline -------------------------------------------------------------------------
 
@@ -234,7 +239,7 @@ class Calibration:
     """A logistic function from a z-score to a probability (Platt, 1999).
 
     p = 1 / (1 + exp(−(``scale`` · z + ``growth`` · log₁₀ n + ``sentence`` · s + ``offset``)))
-    among n images, with s how much of a sentence the query is (``sentence_share``). Fitted
+    among n images, with s how much of a sentence the query is (``text.sentence_share``). Fitted
     on drawn scenes of which a third were asked for rightly (benchmarks/calibration.py); for a
     gallery that is mostly asked for what it has, it is too careful. A model's card may have
     constants of its own, as ``photo``'s has (benchmarks/photos.py).
@@ -256,14 +261,6 @@ ANY = Calibration(1.527, 0.462, -2.68)
 """That anything asked for is there, from the best image's cosine."""
 THIS = Calibration(1.745, 0.787, -3.79)
 """That this image is one of those asked for, from its own cosine."""
-
-
-def sentence_share(text: str) -> float:
-    """Return how much of a sentence a text is: 0 a word, ½ a phrase, 1 a sentence.
-
-    Probe texts are words and phrases; sentences reach higher cosines, right or wrong.
-    """
-    return {WORD: 0.0, PHRASE: 0.5, SENTENCE: 1.0}[length(text)]
 
 
 def probability_present(
@@ -317,6 +314,26 @@ def default_params(confidence: Mapping[str, Sequence[float]]) -> TunedParams:
     return replace(
         UNTUNED, any=Calibration(*confidence["any"]), this=Calibration(*confidence["this"])
     )
+
+
+def load_tuned_params(settings: Settings, encoder: Encoder | None = None) -> TunedParams:
+    """Read the tuned parameters that the settings name, or return untuned ones.
+
+    What they leave out is as the card of the encoder's model says, or the default.
+
+    Raises
+    ------
+    BadConfig
+        Where they were tuned for another model.
+    """
+    default = default_params(getattr(encoder, "confidence", {}))
+    if not settings.tuned:
+        return default
+    tuned = read_tuned(expand_user(settings.tuned), default)
+    space = encoder.info.space if encoder else ""
+    if space and tuned.space and tuned.space != space:
+        raise BadConfig("tuned-space", file=settings.tuned, tuned_for=tuned.space, space=space)
+    return tuned
 
 
 def to_yaml(tuned: TunedParams) -> str:

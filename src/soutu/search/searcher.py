@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,27 +36,16 @@ from soutu.search.calibration import (
     correct_query,
     correction_alpha,
     probability_present,
-    sentence_share,
 )
-from soutu.search.fusion import (
-    SPREAD,
-    caption_boost,
-    comb_max,
-    mean_pool,
-    pool_by_sense,
-    pool_variants,
-    rank_by_score,
-    weighted_sum,
-)
+from soutu.search.fusion import SPREAD, QueryScorer, fuse_captions
 from soutu.store.base import Searchable
-from soutu.text import is_text
+from soutu.text import EN, is_text, language, sentence_share
 from soutu.types import (
     Compare,
     ExpanderTrace,
     Filter,
     Floats,
     Hit,
-    Ids,
     IndexState,
     Penalty,
     Query,
@@ -81,7 +70,6 @@ PENALTY_Z_SCORE = -2.0
 scenes of their own (benchmarks/negatives.py)."""
 EXACT_MATCH = np.float32(2 / 3)  # above it are the store's scores of captions with the exact words
 MAX_CAPTION_HITS = 1000
-MIN_CANDIDATES, CANDIDATE_FACTOR, MAX_CANDIDATES = 64, 8, 20_000  # of a query with penalties
 
 
 @dataclass(frozen=True)
@@ -126,102 +114,18 @@ class StepTimer:
 
 @dataclass(frozen=True)
 class PreparedQuery:
-    """A query parsed and expanded: all that can be known before anything is encoded."""
+    """A query parsed and expanded: all that can be known before anything is encoded.
+
+    ``texts`` are those that the search will encode: of ``variants`` those that are used.
+    """
 
     query: Query
     params: SearchParams
     where: Filter | None
     variants: tuple[Variant, ...]
+    texts: list[str]
     expanders: tuple[ExpanderTrace, ...]
     timer: StepTimer
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts that the search will encode."""
-        return [variant.text for variant in self.variants if not variant.unused]
-
-
-@dataclass(frozen=True)
-class EncodedQuery:
-    """An encoded query: the pooled ``vector`` and the term vectors (n, dim) it was pooled from.
-
-    ``senses`` (s, dim) where a word's senses are kept apart; ``penalties`` of negative terms where
-    they are known already (a replayed search).
-    """
-
-    query: Query
-    variants: tuple[Variant, ...]
-    vector: Floats
-    agreement: float
-    timer: StepTimer
-    fusion: str
-    expanders: tuple[ExpanderTrace, ...] = ()
-    terms: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    senses: Floats | None = None
-    penalties: tuple[Penalty, ...] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class QueryScorer:
-    """Score and retrieve images of a store for several vectors and penalties.
-
-    s(x) = maxᵢ vᵢ·x − Σⱼ wⱼ max(0, nⱼ·x − θⱼ)
-
-    A word with several senses has a vector v for each. A negative term has a vector n: what an
-    image shows of it beyond the threshold θ counts against it, and what it does not show counts
-    for nothing. Subtracting n from the query instead, as rclip does, finds what lies farthest from
-    it, wanted or not: the mean average precision of ``A - B`` fell from 0.61 (A alone) to 0.29 and
-    rose to 0.64 with penalties (drawn scenes, four runs: benchmarks/negatives.py).
-
-    Parameters
-    ----------
-    store
-        Holds the images.
-    vectors
-        float32 (s, dim), one a sense.
-    penalties
-        Of negative terms.
-    where
-        A filter that retrieved images pass.
-    """
-
-    store: Searchable
-    vectors: Floats
-    penalties: Sequence[Penalty] = ()
-    where: Filter | None = None
-
-    def score(self, ids: Ids) -> Floats:
-        """Score images exactly, float32 (n,)."""
-        images = self.store.image_vectors(ids.tolist()).astype(np.float64)
-        best = (images @ self.vectors.T.astype(np.float64)).max(axis=1)
-        for penalty in self.penalties:
-            excess = images @ penalty.vector.astype(np.float64) - penalty.threshold
-            best -= penalty.weight * np.maximum(0, excess)
-        scores: Floats = best.astype(np.float32)
-        return scores
-
-    def top_k(self, k: int) -> Ranking:
-        """Retrieve the ``k`` best images."""
-        if not self.penalties:
-            return self._nearest(k)
-        count = max(MIN_CANDIDATES, CANDIDATE_FACTOR * k)
-        while True:
-            candidates = self._nearest(count)
-            ranking = rank_by_score(candidates.ids, self.score(candidates.ids))
-            # Penalties only lower: what lies below the last candidate cannot come to the front.
-            exhausted = len(candidates.ids) < count or len(ranking.ids) < k
-            complete = exhausted or ranking.scores[k - 1] >= candidates.scores[-1]
-            if complete or count >= MAX_CANDIDATES:
-                return Ranking(ranking.ids[:k], ranking.scores[:k])
-            count = min(MAX_CANDIDATES, 4 * count)
-
-    def _nearest(self, k: int) -> Ranking:
-        rankings = [self.store.search_images(vector, k, self.where) for vector in self.vectors]
-        if len(rankings) == 1:
-            return rankings[0]
-        # An image outside a sense's first k scores less for it: the union holds the best.
-        fused = comb_max(rankings)
-        return Ranking(fused.ids[:k], fused.scores[:k])
 
 
 @dataclass(frozen=True)
@@ -315,9 +219,9 @@ class Searcher:
                 variants = list(override_variants(variants, params.variants))
             if where:
                 query = replace(query, filters=((params.where or "").strip(),))
-        return PreparedQuery(
-            query, params, where, tuple(variants), tuple(merge_traces(traces)), timer
-        )
+        texts = [variant.text for variant in variants if not variant.unused]
+        expanders = merge_traces(traces)
+        return PreparedQuery(query, params, where, tuple(variants), texts, expanders, timer)
 
     @property
     def expands_locally(self) -> bool:
@@ -339,12 +243,10 @@ class Searcher:
         BadQuery
             If terms cancel out, or an indexed image is not in the store.
         """
-        encoded = self._encode(prepared, vectors)
-        result = self._search_images(encoded, prepared.params, prepared.where)
-        requested = prepared.params.min_confidence
-        return _apply_min_confidence(
-            result, self.min_confidence if requested is None else requested
-        )
+        encoded, terms = self._encode(prepared, vectors)
+        params = prepared.params
+        least = self.min_confidence if params.min_confidence is None else params.min_confidence
+        return self._search_images(encoded, params, prepared.where, terms, min_confidence=least)
 
     def run_batch(self, prepared: Sequence[PreparedQuery]) -> list[SearchResult]:
         """Search for several prepared queries, whose texts are encoded in one batch."""
@@ -365,8 +267,7 @@ class Searcher:
         query = Query(name, (Term("image", name),))
         if where:
             query = replace(query, filters=((params.where or "").strip(),))
-        encoded = EncodedQuery(query, (), vector, 1.0, StepTimer(), self.fusion)
-        return self._search_images(encoded, params, where)
+        return self._search_images(self._new_result(query, vector), params, where)
 
     def search_by_image(self, image: Rgb, name: str, params: SearchParams) -> SearchResult:
         """Find the images nearest to an image, uint8 (h, w, 3); ``name`` is logged."""
@@ -384,7 +285,7 @@ class Searcher:
         with timer.step("encode_ms"):
             vector = self.encoder.encode_images([image])[0]
         query = Query(name, (Term("image", name),))
-        return self._search_captions(EncodedQuery(query, (), vector, 1.0, timer, self.fusion), k)
+        return self._search_captions(self._new_result(query, vector, timer), k)
 
     def captions_of(self, path: str, k: int = 5) -> SearchResult:
         """Find the ``k`` captions nearest to an indexed image.
@@ -395,9 +296,8 @@ class Searcher:
             If the image is not indexed.
         """
         _check_params(SearchParams(k))
-        vector, query = self._indexed_vector(path), Query(path, (Term(INDEXED, path),))
-        encoded = EncodedQuery(query, (), vector, 1.0, StepTimer(), self.fusion)
-        return self._search_captions(encoded, k)
+        query = Query(path, (Term(INDEXED, path),))
+        return self._search_captions(self._new_result(query, self._indexed_vector(path)), k)
 
     def rerun(self, result: SearchResult) -> SearchResult:
         """Repeat the search that gave ``result``, by its vector and with its variants.
@@ -406,21 +306,17 @@ class Searcher:
         """
         params = SearchParams(result.k, where=" ".join(result.query.filters))
         where = _check_params(params)
-        encoded = EncodedQuery(
-            result.query,
-            result.variants,
-            result.vector,
-            result.agreement,
-            StepTimer(),
-            self.fusion,
-            result.expanders,
+        encoded = replace(
+            self._new_result(result.query, result.vector),
+            variants=result.variants,
+            agreement=result.agreement,
+            expanders=result.expanders,
             senses=result.senses,
             penalties=result.penalties,
         )
         if result.target == "captions":
             return self._search_captions(encoded, result.k)
-        again = self._search_images(encoded, params, where)
-        return _apply_min_confidence(again, result.min_confidence)
+        return self._search_images(encoded, params, where, min_confidence=result.min_confidence)
 
     def embed_text(self, text: str) -> tuple[Floats, tuple[Variant, ...]]:
         """Return the vector, float32 (dim,), that ``text`` is searched with, and its variants.
@@ -428,11 +324,32 @@ class Searcher:
         The text stands for itself: no signs, weights or paths in it. Needs nothing of the store.
         """
         terms = (Term(TEXT, text),)
-        encoded = self._encode(self.prepare(Query(format_query(terms), terms), SearchParams()))
+        encoded, _ = self._encode(self.prepare(Query(format_query(terms), terms), SearchParams()))
         return encoded.vector, encoded.variants
 
-    def _encode(self, prepared: PreparedQuery, vectors: Floats | None = None) -> EncodedQuery:
-        """Encode and pool: variants into terms, terms into the query."""
+    def _new_result(
+        self, query: Query, vector: Floats, timer: StepTimer | None = None
+    ) -> SearchResult:
+        """Return what is known of an encoded query before it is searched for: no hits yet."""
+        return SearchResult(
+            query=query,
+            variants=(),
+            hits=(),
+            agreement=1.0,
+            fusion=self.fusion,
+            vector=vector,
+            model=self.encoder.info,
+            index_state=IndexState(0, self.encoder.info.space, 0, 0),
+            timings=timer.timings if timer else {},
+        )
+
+    def _encode(
+        self, prepared: PreparedQuery, vectors: Floats | None = None
+    ) -> tuple[SearchResult, Floats]:
+        """Encode and pool: variants into terms, terms into the query.
+
+        Returns a result without hits, and the vectors of the terms, float32 (n, dim).
+        """
         query, chosen = prepared.query, prepared.params.variants is not None
         used = [variant for variant in prepared.variants if not variant.unused]
         by_language = self.fusion == BALANCED and not chosen
@@ -442,9 +359,9 @@ class Searcher:
             terms, agreement = [], 1.0
             for i, term in enumerate(query.terms):
                 if term.kind == TEXT:
-                    rows = [row for row, variant in enumerate(used) if variant.term == i]
+                    of_term = [row for row, variant in enumerate(used) if variant.term == i]
                     pooled, agrees = pool_variants(
-                        vectors[rows], [used[row] for row in rows], by_language=by_language
+                        vectors[of_term], [used[row] for row in of_term], by_language=by_language
                     )
                     agreement = min(agreement, agrees)
                 elif term.kind == INDEXED:
@@ -462,17 +379,16 @@ class Searcher:
                     pooled = self.encoder.encode_images([image])[0]
                 terms.append(pooled)
         by_sense = self.fusion == SENSES and len(terms) == 1 and not chosen and bool(used)
-        return EncodedQuery(
-            query,
-            prepared.variants,
-            _pool_terms(query.terms, np.stack(terms)),
-            agreement,
-            prepared.timer,
-            CHOSEN if chosen else self.fusion,
-            prepared.expanders,
-            np.stack(terms),
-            pool_by_sense(vectors, used) if by_sense else None,
+        rows = np.stack(terms)
+        encoded = replace(
+            self._new_result(query, _pool_terms(query.terms, rows), prepared.timer),
+            variants=prepared.variants,
+            agreement=agreement,
+            fusion=CHOSEN if chosen else self.fusion,
+            expanders=prepared.expanders,
+            senses=pool_by_sense(vectors, used) if by_sense else None,
         )
+        return encoded, rows
 
     def _indexed_vector(self, path: str) -> Floats:
         """Look up the vector of an indexed image: the only one that the filter admits."""
@@ -487,20 +403,30 @@ class Searcher:
         return vector
 
     def _search_images(
-        self, encoded: EncodedQuery, params: SearchParams, where: Filter | None
+        self,
+        encoded: SearchResult,
+        params: SearchParams,
+        where: Filter | None,
+        term_vectors: Floats | None = None,
+        *,
+        min_confidence: float = 0.0,
     ) -> SearchResult:
-        """Correct → retrieve → fuse → calibrate."""
-        store, page = self.store, slice(params.offset, None)
-        with encoded.timer.step("search_ms"), store.snapshot():
+        """Correct → retrieve → fuse → calibrate.
+
+        Negative terms are split off ``term_vectors``; without these, penalties are known already.
+        """
+        store, page, timer = self.store, slice(params.offset, None), StepTimer()
+        terms = encoded.query.terms
+        texts = [term.value for term in terms if term.kind == TEXT]
+        with timer.step("search_ms"), store.snapshot():
             stored = store.get_meta(BASELINE_KEY + self.encoder.info.space)
             state = store.state()
+            share = sum(map(sentence_share, texts)) / max(len(texts), 1)
             baseline = baseline_from_json(stored) if stored else None
-            vector, penalties = encoded.vector, encoded.penalties or ()
-            terms = encoded.query.terms
+            vector, penalties = encoded.vector, encoded.penalties
             negative = any(term.kind == TEXT and term.weight < 0 for term in terms)
-            penalise = encoded.penalties is None and self.negatives != SUBTRACT
-            if baseline and negative and penalise:
-                vector, penalties = _split_penalties(encoded, baseline, state.images)
+            if baseline and negative and term_vectors is not None and self.negatives != SUBTRACT:
+                vector, penalties = _split_penalties(terms, term_vectors, baseline, state.images)
             if any(term.kind != TEXT for term in terms):
                 baseline = None  # it describes texts alone
             alpha = correction_alpha(baseline, self.correction, self.tuned.hubs)
@@ -510,7 +436,7 @@ class Searcher:
             depth = params.offset + params.k
             if any(len(ranking.ids) for _, rankings in matches for ranking in rankings):
                 ranked_by, nearest = CAPTIONS, scorer.top_k(max(depth, SPREAD))
-                ranking, products = _fuse_captions(scorer, nearest, matches, depth)
+                ranking, products = fuse_captions(scorer, nearest, matches, depth)
             else:
                 ranked_by, nearest = VECTOR, scorer.top_k(depth)
                 ranking, products = nearest, nearest.scores
@@ -523,8 +449,6 @@ class Searcher:
                 plain = QueryScorer(store, vectors)
                 best, cosines = plain.score(nearest.ids[: params.k]), plain.score(ids)
             images = store.count_images(where) if where and baseline else state.images
-        texts = [term.value for term in terms if term.kind == TEXT]
-        share = sum(map(sentence_share, texts)) / max(len(texts), 1)
         hits: list[Hit] = []
         figures = zip(rows, scores.tolist(), cosines.tolist(), boosts.tolist(), strict=True)
         for row, score, cosine, boost in figures:
@@ -535,19 +459,26 @@ class Searcher:
             rank = params.offset + len(hits) + 1
             hits.append(Hit(rank, score, cosine, path, tuple(also), caption, confidence, row.id))
         top = max(best.tolist(), default=-1.0)
+        confidence = probability_present(self.tuned.any, baseline, top, images, share)
+        # What is unsure is dropped, unless a caption contains the text.
+        sure = confidence is None or confidence >= min_confidence or ranked_by != VECTOR
         return replace(
-            self._result(encoded, hits, state, params.k),
+            encoded,
+            hits=tuple(hits) if sure else (),
             vector=vector,
-            confidence=probability_present(self.tuned.any, baseline, top, images, share),
+            index_state=state,
+            confidence=confidence,
+            min_confidence=min_confidence,
             correction=alpha,
+            timings={**encoded.timings, **timer.timings},
             ranked_by=ranked_by,
             penalties=penalties,
-            senses=encoded.senses,
+            k=params.k,
             reference=baseline.name if baseline else "",
         )
 
     def _match_captions(
-        self, encoded: EncodedQuery, where: Filter | None
+        self, encoded: SearchResult, where: Filter | None
     ) -> list[tuple[float, list[Ranking]]]:
         """Find images whose captions contain positive text terms, with scores 0 to 1.
 
@@ -580,8 +511,9 @@ class Searcher:
             matches_by_term.append((term.weight, matches))
         return matches_by_term
 
-    def _search_captions(self, encoded: EncodedQuery, k: int) -> SearchResult:
-        with encoded.timer.step("search_ms"), self.store.snapshot():
+    def _search_captions(self, encoded: SearchResult, k: int) -> SearchResult:
+        timer = StepTimer()
+        with timer.step("search_ms"), self.store.snapshot():
             ranking = self.store.search_captions(encoded.vector, k)
             rows = self.store.captions(ranking.ids.tolist())
             owners = {i.id: i for i in self.store.images([row.image_id for row in rows])}
@@ -590,22 +522,12 @@ class Searcher:
         for rank, (row, score) in enumerate(zip(rows, ranking.scores.tolist(), strict=True), 1):
             path, *also = owners[row.image_id].paths
             hits.append(Hit(rank, score, score, path, tuple(also), row.text, id=row.id))
-        return replace(self._result(encoded, hits, state, k), target="captions")
-
-    def _result(
-        self, encoded: EncodedQuery, hits: list[Hit], state: IndexState, k: int
-    ) -> SearchResult:
-        return SearchResult(
-            query=encoded.query,
-            variants=encoded.variants,
+        return replace(
+            encoded,
             hits=tuple(hits),
-            agreement=encoded.agreement,
-            fusion=encoded.fusion,
-            vector=encoded.vector,
-            model=self.encoder.info,
             index_state=state,
-            timings=encoded.timer.timings,
-            expanders=encoded.expanders,
+            target="captions",
+            timings={**encoded.timings, **timer.timings},
             k=k,
         )
 
@@ -628,6 +550,81 @@ def _check_variants(query: Query, variants: Sequence[Variant]) -> None:
             raise BadQuery("query-variant", text=variant.text, term=variant.term, most=MAX_WEIGHT)
 
 
+def mean_pool(vectors: Floats, weights: Sequence[float]) -> tuple[Floats, float]:
+    """Pool unit vectors into their renormalised weighted mean.
+
+    q = m/‖m‖ with m = Σ wᵢfᵢ / Σ |wᵢ|. Ranks as the weighted mean of the scores would.
+
+    Parameters
+    ----------
+    vectors
+        float32 (n, dim), n ≥ 1, unit rows.
+    weights
+        n weights; a negative one subtracts.
+
+    Returns
+    -------
+    vector : float32 (dim,)
+        Unit length.
+    agreement : float
+        ‖m‖, 0 to 1; ‖m‖² is the weighted mean pairwise cosine of the vectors (each with itself
+        included).
+
+    Raises
+    ------
+    BadQuery
+        If the vectors cancel out.
+    """
+    w = np.asarray(weights, np.float64)
+    mean = w @ vectors.astype(np.float64) / np.abs(w).sum()
+    length = float(np.linalg.norm(mean))
+    if length < 1e-6:
+        raise BadQuery("query-cancels")
+    pooled: Floats = (mean / length).astype(np.float32)
+    return pooled, min(1.0, length)
+
+
+def pool_variants(
+    vectors: Floats, variants: Sequence[Variant], *, by_language: bool = False
+) -> tuple[Floats, float]:
+    """Pool the variants of one term by their weights; returns as ``mean_pool``.
+
+    ``by_language`` pools each language by itself, then the languages with equal weight, so that
+    the one with more variants does not drown the other.
+    """
+    pooled, agreement = mean_pool(vectors, [variant.weight for variant in variants])
+    if not by_language:
+        return pooled, agreement
+    english = [language(variant.text) == EN for variant in variants]
+    sides = []
+    for side in (False, True):
+        rows = [row for row, is_english in enumerate(english) if is_english is side]
+        if rows:
+            sides.append(mean_pool(vectors[rows], [variants[row].weight for row in rows])[0])
+    return mean_pool(np.stack(sides), [1.0] * len(sides))[0], agreement
+
+
+def pool_by_sense(vectors: Floats, variants: Sequence[Variant]) -> Floats:
+    """Pool a word's variants sense by sense.
+
+    Searched for side by side, an image counts by the sense it shows best (max over senses). A
+    sense is pooled from its own variants and those that belong to none.
+
+    Returns
+    -------
+    float32 (senses, dim)
+        Unit rows; a single one, the mean of all, for a word without several senses.
+    """
+    senses = dict.fromkeys(variant.source for variant in variants if ":" in variant.source)
+    groups = [
+        [i for i, v in enumerate(variants) if v.source == sense or ":" not in v.source]
+        for sense in senses
+    ]
+    if len(groups) < 2:
+        groups = [list(range(len(variants)))]
+    return np.stack([mean_pool(vectors[g], [variants[i].weight for i in g])[0] for g in groups])
+
+
 def _pool_terms(terms: Sequence[Term], vectors: Floats) -> Floats:
     """Pool term vectors (n, dim) by the terms' weights, however many variants each has."""
     if len(terms) == 1 and terms[0].weight > 0:
@@ -637,44 +634,13 @@ def _pool_terms(terms: Sequence[Term], vectors: Floats) -> Floats:
 
 
 def _split_penalties(
-    encoded: EncodedQuery, baseline: ScoreBaseline, images: int
+    terms: Sequence[Term], vectors: Floats, baseline: ScoreBaseline, images: int
 ) -> tuple[Floats, tuple[Penalty, ...]]:
     """Return the vector without the negative text terms, and the penalties of these."""
-    terms = encoded.query.terms
     negative = [i for i, term in enumerate(terms) if term.weight < 0 and term.kind == TEXT]
     threshold = baseline.cosine(PENALTY_Z_SCORE, images)
     penalties = [
-        Penalty(encoded.terms[i], -PENALTY_WEIGHT * terms[i].weight, threshold) for i in negative
+        Penalty(vectors[i], -PENALTY_WEIGHT * terms[i].weight, threshold) for i in negative
     ]
     rest = [i for i in range(len(terms)) if i not in negative]
-    return _pool_terms([terms[i] for i in rest], encoded.terms[rest]), tuple(penalties)
-
-
-def _fuse_captions(
-    scorer: QueryScorer, nearest: Ranking, matches: list[tuple[float, list[Ranking]]], k: int
-) -> tuple[Ranking, Floats]:
-    """Return the ``k`` best of what either found, and their scores by the vectors alone.
-
-    Of captions a term counts by its best variant, and the terms by their weights.
-    """
-    matched = {i for _, rankings in matches for ranking in rankings for i in ranking.ids.tolist()}
-    new = np.array(sorted(matched.difference(nearest.ids.tolist())), np.int64)
-    ids, products = nearest.ids, nearest.scores
-    if len(new):
-        ids = np.concatenate([ids, new])
-        products = np.concatenate([products, scorer.score(new)])
-    total = sum(weight for weight, _ in matches)
-    by_captions = weighted_sum(
-        [comb_max(rankings) for _, rankings in matches], [weight / total for weight, _ in matches]
-    )
-    fused = caption_boost(rank_by_score(ids, products), by_captions)
-    best = Ranking(fused.ids[:k], fused.scores[:k])
-    order = np.argsort(ids)
-    return best, products[order[np.searchsorted(ids, best.ids, sorter=order)]]
-
-
-def _apply_min_confidence(result: SearchResult, min_confidence: float) -> SearchResult:
-    """Drop the hits of an unsure result, unless a caption contains the text."""
-    result = replace(result, min_confidence=min_confidence)
-    sure = result.confidence is None or result.confidence >= min_confidence
-    return result if sure or result.ranked_by != VECTOR else replace(result, hits=())
+    return _pool_terms([terms[i] for i in rest], vectors[rest]), tuple(penalties)

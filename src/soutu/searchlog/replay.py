@@ -443,7 +443,8 @@ class ReplayState:
         counts: Counter[str] = Counter()
         paths: dict[str, list[str]] = {}
         same_space = before.space == now.space
-        for change in self.changes(before.generation):
+        newer = before.generation < now.generation
+        for change in self.changes(before.generation) if newer else ():
             if change.kind == "vectors" and not (same_space and change.other == now.space):
                 continue
             counts[change.kind] += 1
@@ -451,7 +452,7 @@ class ReplayState:
         for kind, count in counts.items():
             yield Cause(INDEX, kind, before, now, count, tuple(paths[kind][:MAX_PATHS]))
         same_counts = (before.images, before.captions) == (now.images, now.captions)
-        if same_space and before.generation == now.generation and not same_counts:
+        if same_space and not newer and not same_counts:
             yield Cause(INDEX, "other", before, now)
 
     def word_changes(

@@ -125,7 +125,7 @@ class SearchService:
             if any(term.image_id is not None for term in terms):
                 return
             with suppress(SoutuError):  # the search will raise it again
-                query, params = self._query(request), self._params(request)
+                params, query = self._params(request), self._query(request)
                 searcher, encoder = self.gallery.searcher, self.gallery.encoder
                 if params.expand and not searcher.expands_locally:
                     return
