@@ -1,11 +1,15 @@
 """Installing models: from a hub on loopback with its faults, from a folder; checking; removing."""
 
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from soutu.errors import BadInput, MissingModel, RemoteUnavailable
+from soutu.errors import BadConfig, BadInput, MissingModel, RemoteUnavailable
 from soutu.models.bundle import DEFAULT, fingerprint, models_folder, open_model
 from soutu.models.catalog import load_catalog
 from soutu.models.download import install_folder, list_installed, pull, remove, verify
@@ -13,7 +17,7 @@ from soutu.models.onnx import OnnxEncoder
 from tests.conftest import write_bundle
 from tests.hub import COMMIT, Hub, serve
 
-pytest.importorskip("onnx", reason="needs onnx to make a bundle")
+onnx = pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 REPOSITORY = load_catalog()[DEFAULT].repositories[0]
 
 
@@ -114,6 +118,172 @@ def test_an_incomplete_repository_leaves_nothing_that_looks_installed(hub, expor
     with pytest.raises(MissingModel, match="textual"):
         open_model(DEFAULT)
     assert not (models_folder() / DEFAULT).exists()
+
+
+def split_arrays(folder, graph, *, one_file=True):
+    """Put the arrays of a graph in files beside it, as large exports have them; return these."""
+    path = folder / graph
+    before = {*path.parent.iterdir()}
+    model = onnx.load(path)
+    onnx.save_model(
+        model, path, save_as_external_data=True, all_tensors_to_one_file=one_file,
+        location="model.safetensors" if one_file else None, size_threshold=64,
+    )  # fmt: skip
+    return sorted(p.relative_to(folder).as_posix() for p in {*path.parent.iterdir()} - before)
+
+
+def test_external_data_is_what_the_graph_names(hub, export):
+    arrays = [
+        *split_arrays(export, "visual/model.onnx", one_file=False),
+        *split_arrays(export, "textual/model.onnx"),
+    ]
+    assert arrays == ["visual/w", "textual/model.safetensors"]
+    bundle = pull(DEFAULT)
+    assert OnnxEncoder(bundle, "cpu").encode_texts(["cat"]).shape == (1, bundle.info.dim)
+    assert {*arrays} <= {*verify(DEFAULT).intact}
+    (bundle.folder / arrays[0]).write_bytes(b"other")
+    assert verify(DEFAULT).changed == (arrays[0],)
+    copy = install_folder(export, "copy")
+    assert OnnxEncoder(copy, "cpu").encode_texts(["cat"]).shape == (1, bundle.info.dim)
+    assert {*arrays} <= {*verify("copy").intact}
+
+
+def test_external_data_stays_in_the_folder(export, tmp_path):
+    split_arrays(export, "visual/model.onnx")
+    model = onnx.load(export / "visual/model.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../../secret"
+    (tmp_path / "secret").write_bytes(b"mine")
+    (export / "visual/model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BadConfig, match="secret"):
+        install_folder(export, "mine")
+    assert list_installed() == ()
+
+
+def no_graph(folder):
+    (folder / "textual" / "model.onnx").write_bytes(b"\xff" * 100)
+
+
+def no_array(folder):
+    for name in split_arrays(folder, "visual/model.onnx"):
+        (folder / name).unlink()
+
+
+def other_dim(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "embed_dim": 5}))
+
+
+def other_size(folder):
+    path = folder / "visual" / "preprocess_cfg.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "size": [48, 48]}))
+
+
+@pytest.mark.parametrize("damage", [no_graph, no_array, other_dim, other_size])
+def test_what_cannot_be_run_is_not_installed(export, tmp_path, damage, monkeypatch):
+    """The next repository is tried then."""
+    whole = shutil.copytree(export, tmp_path / "whole")
+    damage(export)
+    first, second = (Hub(name, folder) for name, folder in zip(
+        load_catalog()[DEFAULT].repositories, (export, whole), strict=True))  # fmt: skip
+    with serve(first) as endpoint, serve(second) as next_endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises((MissingModel, BadConfig)):
+            pull(DEFAULT)
+        with pytest.raises((MissingModel, BadConfig)):
+            install_folder(export, "mine")
+        assert list_installed() == ()
+        monkeypatch.setenv("MODELSCOPE_DOMAIN", next_endpoint)
+        bundle = pull(DEFAULT)
+    assert verify(bundle.info.name).passed
+    card = json.loads((bundle.folder / "soutu.json").read_text())
+    assert card["repository"] == second.repository
+    assert {p.name for p in bundle.folder.rglob("*") if p.is_file()} == {
+        "config.json", "soutu.json", "preprocess_cfg.json", "tokenizer.json", "model.onnx"
+    }, "nothing of the other repository"  # fmt: skip
+
+
+def test_what_is_left_of_a_download_is_removed_with_the_model(hub):
+    hub.wrong_hash = "textual/model.onnx"
+    with pytest.raises(RemoteUnavailable):
+        pull(DEFAULT)
+    assert remove(DEFAULT) > 0
+    assert list(models_folder().iterdir()) == []
+
+
+def test_files_put_in_by_hand_are_what_the_catalog_says(bundle_folder, soutu):
+    models_folder().mkdir(parents=True)
+    shutil.copytree(bundle_folder, models_folder() / "xlm-roberta-base-ViT-B-32")
+    by_hand = open_model("xlm-roberta-base-ViT-B-32").info
+    installed = install_folder(bundle_folder, "ViT-B-16").info
+    entries = load_catalog()
+    for info in (by_hand, installed):
+        assert info.languages == entries[info.name].languages
+        assert info.license == entries[info.name].license
+        assert info.space.startswith("sha256:"), "a name proves no weights"
+    assert list_installed() == ("ViT-B-16", "xlm-roberta-base-ViT-B-32")
+    assert install_folder(bundle_folder, "mine").info.languages == ()
+
+
+def test_half_a_copy_is_not_installed(bundle_folder):
+    models_folder().mkdir(parents=True)
+    copy = shutil.copytree(bundle_folder, models_folder() / DEFAULT)
+    (copy / "visual" / "model.onnx").unlink()
+    assert list_installed() == ()
+
+
+def start_pull():
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", "from soutu.cli import main; main()", "models", "pull"]
+    return subprocess.Popen(
+        [*command, DEFAULT], env={**os.environ, **paths}, text=True, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_two_processes_fetch_a_model_once(hub):
+    hub.hold_file = "visual/model.onnx"
+    with start_pull() as first:
+        assert hub.held.wait(300)
+        with start_pull() as second:
+            line = second.stderr.readline()
+            assert "another process" in line
+            assert not (models_folder() / DEFAULT).exists()
+            hub.released.set()
+            assert second.communicate(timeout=300)[0]
+            assert first.communicate(timeout=300)[0]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert verify(DEFAULT).passed
+    assert len(hub.fetched("visual/model.onnx")) == 1
+    assert [p.name for p in models_folder().iterdir()] == [DEFAULT]
+
+
+def test_a_process_goes_on_where_another_was_killed(hub):
+    hub.hold_file = "visual/model.onnx"
+    with start_pull() as first:
+        assert hub.held.wait(300)
+        with start_pull() as second:
+            assert "another process" in second.stderr.readline()
+            hub.hold_file = None
+            first.kill()
+            assert second.communicate(timeout=300)[0]
+    assert second.returncode == 0
+    assert verify(DEFAULT).passed
+
+
+@pytest.mark.parametrize("arguments", [("index",), ("models", "pull")])
+def test_a_folder_that_holds_no_models_is_told_with_the_cure(
+    soutu, photos, tmp_path, arguments, hub, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SOUTU_MODELS", str(tmp_path / "file" / "models"))
+    last = (photos, "--model", DEFAULT) if arguments == ("index",) else (DEFAULT,)
+    code, _, err = soutu(*arguments, *last)
+    assert code == 2
+    assert "SOUTU_MODELS" in err
+    assert "bug" not in err
 
 
 def test_no_network_names_the_cure(monkeypatch):

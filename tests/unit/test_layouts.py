@@ -112,6 +112,22 @@ def test_resizing_follows_the_preprocessor(both, size, crop, mode):
     assert (card.image_size, card.resize_mode, card.interpolation) == (32, mode, "bilinear")
 
 
+def test_a_crop_that_is_not_done_has_no_size(both):
+    """As the transformers library writes it: a crop's size beside the crop that is left out."""
+    told = {**PREPROCESSOR, "do_center_crop": False, "crop_size": {"height": 24, "width": 24}}
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    card = read_bundle(both[1]).info
+    assert (card.image_size, card.resize_mode) == (SIDE, "squash")
+
+
+def test_a_crop_of_a_larger_picture_is_refused(both):
+    """Vectors of other pictures than the model's would be the result."""
+    told = {**PREPROCESSOR, "crop_size": {"height": 24, "width": 24}}
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    with pytest.raises(BadConfig, match="cropped to 24"):
+        read_bundle(both[1])
+
+
 @pytest.mark.parametrize("change", [{"size": {"height": 32, "width": 48}}, {"resample": 0}])
 def test_an_unusable_preprocessor_is_named(both, change):
     told = {**PREPROCESSOR, **change}

@@ -382,16 +382,19 @@ def _read_transformers(
     siglip, masked = kind.startswith("siglip"), kind == "chinese_clip"
     context = text.get("max_position_embeddings", 64 if siglip else 512 if masked else 77)
     resample = preprocess.get("resample", 3)
+    side, crops = _side(preprocess["size"]), preprocess.get("do_center_crop", not siglip)
+    if crops and (crop := _side(preprocess.get("crop_size") or side)) != side:
+        raise ValueError(f"pictures resized to {side} and cropped to {crop}")
     dim = config.get("projection_dim", text.get("projection_dim", 512))
     if siglip:
         dim = text.get("projection_size", text.get("hidden_size", 768))
     fields = {
         "dim": int(dim),
-        "image_size": _side(preprocess.get("crop_size") or preprocess["size"]),
+        "image_size": side,
         "mean": _three(preprocess["image_mean"]),
         "std": _three(preprocess["image_std"]),
         "interpolation": _PILLOW_FILTERS.get(resample, f"resample {resample}"),
-        "resize_mode": "shortest" if preprocess.get("do_center_crop", not siglip) else "squash",
+        "resize_mode": "shortest" if crops else "squash",
     }
     pad, clean = pad if masked or siglip else None, "canonicalize" if siglip else ""
     return fields, TextConfig(int(context), pad, siglip, clean)

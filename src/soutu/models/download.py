@@ -136,6 +136,7 @@ def _pull_export(entry: CatalogEntry, downloader: Downloader, revision: str | No
             if error.code == "model-unreachable":
                 errors += error.fields["errors"]  # type: ignore[arg-type]
             elif error.code.startswith("bundle-"):
+                downloader.progress.note(error)
                 errors.append(error)
             else:
                 raise

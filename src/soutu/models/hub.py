@@ -38,6 +38,7 @@ HUGGING_FACE, MODELSCOPE = "https://huggingface.co", "https://modelscope.cn"
 USER_AGENT = f"soutu/{VERSION}"
 CONNECT_TIMEOUT, READ_TIMEOUT = 6.0, 15.0  # seconds, for each address and each read
 RETRIES = 4  # in a row without a further byte
+BACKOFF = 1.0  # seconds before the first of them; twice as many before each further one
 MAX_RETRY_AFTER = 60.0  # seconds that a hub may ask for; beyond them the next source is better
 MAX_LISTING = 64 << 20  # bytes
 PART = ".part"
@@ -471,7 +472,8 @@ class Downloader:
                 return action()
             except _BrokenTransfer as error:
                 failures = 1 if self._furthest > before else failures + 1
-                wait = 2.0 ** (failures - 1) if error.retry_after is None else error.retry_after
+                backoff = BACKOFF * 2 ** (failures - 1)
+                wait = backoff if error.retry_after is None else error.retry_after
                 # A hub or its storage may be unreachable from here: do not insist then.
                 blocked = error.host is not None and error.host not in self._answering
                 if failures > (1 if blocked else RETRIES) or wait > MAX_RETRY_AFTER:
@@ -658,11 +660,11 @@ def _find_proxy(url: httpx.URL) -> str | None:
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(url.netloc.decode()) or proxy_bypass(url.host):
         return None
-    with suppress(ValueError):  # where the host is a name
-        address = ip_address(url.host)
-        for entry in proxies.get("no", "").split(","):
-            with suppress(ValueError):  # where the entry is a name
-                if address in ip_network(entry.strip().strip("[]"), strict=False):
-                    return None
+    for entry in map(str.strip, proxies.get("no", "").split(",")):
+        if entry == "*":
+            return None
+        with suppress(ValueError):  # where the host or the entry is a name
+            if ip_address(url.host) in ip_network(entry.strip("[]"), strict=False):
+                return None
     scheme, _, rest = proxy.rpartition("://")
     return f"{_PROXY_SCHEMES.get(scheme, scheme)}://{rest}"
