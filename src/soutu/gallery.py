@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from soutu.exchange.export import ExportReport
     from soutu.factory import StoreLocation, StoreType
+    from soutu.images.exclude import Excludes
     from soutu.indexing.diff import FolderDiff
     from soutu.indexing.importer import ImportReport
     from soutu.indexing.indexer import IndexReport
@@ -630,6 +631,7 @@ class Gallery:
         encoding: str | None = None,
         retry: bool = False,
         rehash: bool = False,
+        exclude: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
         engine: Engine | None = None,
     ) -> IndexReport:
@@ -645,6 +647,10 @@ class Gallery:
             Read also files that could not be read before and have not changed since.
         rehash
             Read every file, and not only those that look changed; what is encoded is the same.
+        exclude
+            Patterns, in the form of ``.gitignore``, of what this run leaves out, beside what the
+            settings and ``.soutuignore`` files exclude. What is indexed already leaves the index;
+            a run without them brings it back without encoding it.
         progress
             Called with the pictures done and in all.
         engine
@@ -656,11 +662,11 @@ class Gallery:
         self._check_root()
         given = absolute(expand_user(captions)) if captions else None
         known = {name: self._get_meta(name) for name in ("captions_file", "captions_encoding")}
+        options = self._index_options(retry=retry or rehash, rehash=rehash, exclude=exclude)
         # All that can be wrong with the captions is raised before anything is written.
         loaded = load_captions(self.root, given, encoding, known)
         store = self._create_store(self.encoder.info)
         self._save_settings(loaded.file, loaded.encoding)
-        options = self._index_options(retry=retry or rehash, rehash=rehash)
         embedded = engine.embed_folder(self, store, options, progress) if engine else 0
         report = index_folder(
             self.root, store, self.encoder, captions=loaded.rows, options=options, progress=progress
@@ -700,10 +706,12 @@ class Gallery:
         from soutu.maintenance import refresh_derived
 
         self._check_root()
-        only = self._relative_paths(paths)
-        pictures = {entry.path for entry in walk(self.root) if isinstance(entry, ImageFile)}
+        only, excludes = self._relative_paths(paths), self._excludes()
+        entries = walk(self.root, excludes=excludes)
+        pictures = {entry.path for entry in entries if isinstance(entry, ImageFile)}
         if missing := next((path for path in only if path not in pictures), None):
-            raise BadInput("add-no-picture", path=missing, folder=self.root)
+            code = "add-excluded" if excludes.covers(missing) else "add-no-picture"
+            raise BadInput(code, path=missing, folder=self.root)
         store, settings = self._create_store(self.encoder.info), self.settings
         self._save_settings(None, None)
         options = self._index_options(retry=True)
@@ -712,7 +720,14 @@ class Gallery:
         )
         return replace(report, built=refresh_derived(store, self.encoder, settings))
 
-    def _index_options(self, *, retry: bool, rehash: bool = False) -> IndexOptions:
+    def _excludes(self, run: Sequence[str] = ()) -> Excludes:
+        from soutu.images.exclude import Excludes
+
+        return Excludes(self.settings.exclude, run, self.root)
+
+    def _index_options(
+        self, *, retry: bool, rehash: bool = False, exclude: Sequence[str] = ()
+    ) -> IndexOptions:
         from soutu.indexing.pipeline import IndexOptions
 
         settings = self.settings
@@ -722,6 +737,7 @@ class Gallery:
             settings.max_pixels,
             retry=retry,
             rehash=rehash,
+            excludes=self._excludes(exclude),
         )
 
     def remove(self, paths: Sequence[str | Path]) -> int:
@@ -741,6 +757,7 @@ class Gallery:
         captions: str | Path | None = None,
         *,
         encoding: str | None = None,
+        exclude: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
         stop: Event | None = None,
     ) -> Iterator[IndexReport | SoutuError]:
@@ -766,7 +783,7 @@ class Gallery:
             if not (due or changed):
                 continue
             try:
-                report = self.index(captions, encoding=encoding, progress=progress)
+                report = self.index(captions, encoding=encoding, exclude=exclude, progress=progress)
             except SoutuError as error:
                 due = error.code == "index-locked"
                 if error.code != last_error:
@@ -777,12 +794,14 @@ class Gallery:
                 captions = encoding = None  # which are remembered now
                 yield report
 
-    def plan(self, *, retry: bool = False, rehash: bool = False) -> FolderDiff:
+    def plan(
+        self, *, retry: bool = False, rehash: bool = False, exclude: Sequence[str] = ()
+    ) -> FolderDiff:
         """Return what ``index`` would do now. Nothing is written, and no index is made."""
         from soutu.indexing.diff import dry_run
 
         self._check_root()
-        options = self._index_options(retry=retry or rehash, rehash=rehash)
+        options = self._index_options(retry=retry or rehash, rehash=rehash, exclude=exclude)
         if self._get_meta("root") is None:
             return dry_run(self.root, None, options=options)
         try:
@@ -817,9 +836,14 @@ class Gallery:
         self.model = source.model
         store = self._create_store(source.info)
         self._save_settings(None, None)
-        workers = self.settings.workers or 0
         report = import_embeddings(
-            self.root, store, embeddings, dim, workers=workers, progress=progress
+            self.root,
+            store,
+            embeddings,
+            dim,
+            workers=self.settings.workers or 0,
+            excludes=self._excludes(),
+            progress=progress,
         )
         with suppress(Missing):  # without the model, codes are built by a run that has it
             refresh_derived(store, self.encoder, self.settings)
@@ -967,6 +991,7 @@ class Gallery:
         captions: str | Path | None = None,
         *,
         encoding: str | None = None,
+        exclude: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> RebuildReport:
         """Make the index again from the pictures, whatever state it is in.
@@ -982,7 +1007,13 @@ class Gallery:
             self.__dict__.pop(name, None)
         file = absolute(expand_user(captions)) if captions else None
         report = rebuild_gallery(
-            self.root, home, self.settings, captions=file, encoding=encoding, progress=progress
+            self.root,
+            home,
+            self.settings,
+            captions=file,
+            encoding=encoding,
+            exclude=exclude,
+            progress=progress,
         )
         self.model = report.model
         return report

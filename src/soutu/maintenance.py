@@ -239,6 +239,7 @@ def rebuild_gallery(
     *,
     captions: Path | None = None,
     encoding: str | None = None,
+    exclude: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> RebuildReport:
     """Make the index at ``home`` anew from the pictures in ``root``.
@@ -257,6 +258,7 @@ def rebuild_gallery(
     IndexCorrupt
         Another process is writing, the folder cannot be written, or a newer Soutu made the index.
     """
+    from soutu.images.exclude import Excludes
     from soutu.images.scan import check_root
     from soutu.indexing.indexer import encode_captions, index_folder
     from soutu.indexing.pipeline import IndexOptions
@@ -268,6 +270,7 @@ def rebuild_gallery(
     )
 
     check_root(root)
+    excludes = Excludes(config.exclude, exclude, root)
     make_private_folder(home)
     with suppress(SoutuError):
         migrate(home)
@@ -302,13 +305,19 @@ def rebuild_gallery(
                         encoder,
                         captions=loaded.rows,
                         options=IndexOptions(
-                            config.workers or 0, config.batch or 0, config.max_pixels, retry=True
+                            config.workers or 0,
+                            config.batch or 0,
+                            config.max_pixels,
+                            retry=True,
+                            excludes=excludes,
                         ),
                         progress=progress,
                     )
                     count = sum(row[1] > 0 for row in old.rows["paths"])
                     if not report.files and (count or old.damaged):
-                        raise BadInput("index-empty", folder=root, count=count)
+                        excluded = report.excluded_files or report.excluded_folders
+                        code = "exclude-all" if excluded else "index-empty"
+                        raise BadInput(code, folder=root, count=count)
                 carried = carry_over(
                     old,
                     folder,

@@ -38,6 +38,8 @@ class Settings:
     """A file of expansion rules, laid over the built-in ones."""
     max_pixels: int = 178_000_000
     """Larger pictures are not decoded."""
+    exclude: tuple[str, ...] = ()
+    """Patterns, in the form of ``.gitignore``, of what is not indexed."""
     workers: int | None = None
     """Threads that decode; None: as many as suit the machine."""
     batch: int | None = None
@@ -194,6 +196,7 @@ _EXPECTED = {
     **{name: " / ".join(choices) for name, choices in _CHOICES.items()},
     **{name: f"{low:g} … {high:g}" for name, (low, high) in _RANGES.items()},
     "bool": "true / false",
+    "tuple[str, ...]": '["*.png", drafts/]',
     "str | None": "text",
     "str": "text",
     "recall": "0.5 … 0.999",
@@ -209,6 +212,10 @@ def _parse(name: str, value: object, kind: str, source: str) -> object:
     if kind == "bool":
         if isinstance(value, bool) or text.lower() in {"true", "false", "1", "0", "yes", "no"}:
             return value if isinstance(value, bool) else text.lower() in {"true", "1", "yes"}
+    elif kind == "tuple[str, ...]":  # in text, a pattern on each line
+        values = value.splitlines() if isinstance(value, str) else value
+        if isinstance(values, (list, tuple)) and all(type(item) in (str, int) for item in values):
+            return tuple(str(item) for item in values if str(item).strip())
     elif kind in ("int", "int | None"):
         if not isinstance(value, bool) and text.isascii() and text.isdigit() and int(text) > 0:
             return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from soutu.fs import DATABASE
 from soutu.i18n import prefer_language, tr
 from soutu.models.bundle import PHOTO
 
-MAX_ENDINGS = 8  # are named
+MAX_NAMES = 8  # of endings and folders that were passed over
 MAX_LISTED = 20  # caption lines that were skipped
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
 @click.option("--rebuild", is_flag=True, help="Rebuild the index, even if it is damaged.")
 @click.option("--retry", is_flag=True, help="Read again what could not be read before.")
 @click.option("--rehash", is_flag=True, help="Read every file, also what looks unchanged.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out what matches, as in .gitignore, in this run (several times).",
+)
 @click.option("--watch", is_flag=True, help="Keep running and index whenever something changes.")
 @click.option(
     "--max-pixels", type=int, metavar="N", help="Skip pictures of which more would be decoded."
@@ -70,6 +77,7 @@ def index(
     rebuild: bool,
     retry: bool,
     rehash: bool,
+    exclude: tuple[str, ...],
     watch: bool,
     engine: str,
     address: str | None,
@@ -92,19 +100,21 @@ def index(
             address or None, workers if isinstance(workers, int) else None, shards or None
         )
         if folder is not None and is_records(folder):
-            _index_records(folder, ray, flags, as_json=as_json)
+            _index_records(folder, ray, flags, exclude, as_json=as_json)
             return
     flags["gallery"] = folder
     if dry_run:
-        _show_changes(open_gallery(flags).plan(retry=retry, rehash=rehash), as_json=as_json)
+        _show_changes(
+            open_gallery(flags).plan(retry=retry, rehash=rehash, exclude=exclude), as_json=as_json
+        )
         return
     with open_gallery(flags) as gallery:
         if watch:
             _tell_model(gallery)
-            _watch(gallery, captions, encoding, as_json=as_json)
+            _watch(gallery, captions, encoding, exclude, as_json=as_json)
             return
         if rebuild:
-            _rebuild(gallery, captions, encoding, as_json=as_json)
+            _rebuild(gallery, captions, encoding, exclude, as_json=as_json)
             return
         _tell_model(gallery)
         with progress_bar("embedding" if ray else "indexing") as progress:
@@ -113,6 +123,7 @@ def index(
                 encoding=encoding,
                 retry=retry,
                 rehash=rehash,
+                exclude=exclude,
                 progress=progress,
                 engine=ray,
             )
@@ -121,7 +132,9 @@ def index(
     _show_report(report, gallery, as_json=as_json)
 
 
-def _index_records(source: str, ray: RayEngine, flags: Flags, *, as_json: bool) -> None:
+def _index_records(
+    source: str, ray: RayEngine, flags: Flags, exclude: tuple[str, ...], *, as_json: bool
+) -> None:
     """Index tars, Parquet files or a remote folder."""
     from soutu.settings import load_settings
 
@@ -130,7 +143,9 @@ def _index_records(source: str, ray: RayEngine, flags: Flags, *, as_json: bool) 
         raise click.UsageError(tr("ray-nowhere"))
     prefer_language(load_settings(None, flags).lang)
     with progress_bar("embedding") as progress:
-        filled = ray.embed_records(source, index=index, settings=flags, progress=progress)
+        filled = ray.embed_records(
+            source, index=index, settings=flags, exclude=exclude, progress=progress
+        )
     _show_job(ray, source)
     record = _job_counts(ray)
     if filled is not None:
@@ -165,10 +180,17 @@ def _job_counts(ray: RayEngine) -> Flags:
     }
 
 
-def _watch(gallery: Gallery, captions: str | None, encoding: str | None, *, as_json: bool) -> None:
+def _watch(
+    gallery: Gallery,
+    captions: str | None,
+    encoding: str | None,
+    exclude: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
     click.echo(tr("watching", folder=gallery.root), err=True)
     with suppress(KeyboardInterrupt):
-        for report in gallery.watch(captions, encoding=encoding):
+        for report in gallery.watch(captions, encoding=encoding, exclude=exclude):
             if isinstance(report, SoutuError):
                 click.echo(tr("error", message=report), err=True)
             else:
@@ -177,10 +199,15 @@ def _watch(gallery: Gallery, captions: str | None, encoding: str | None, *, as_j
 
 
 def _rebuild(
-    gallery: Gallery, captions: str | None, encoding: str | None, *, as_json: bool
+    gallery: Gallery,
+    captions: str | None,
+    encoding: str | None,
+    exclude: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
     with progress_bar("indexing") as progress:
-        report = gallery.rebuild(captions, encoding=encoding, progress=progress)
+        report = gallery.rebuild(captions, encoding=encoding, exclude=exclude, progress=progress)
     carried = report.carried
     counts = {"images": carried.images, "captions": carried.captions, "vectors": carried.vectors}
     record: Flags = {}
@@ -253,18 +280,31 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False
     }
     click.echo(tr("indexed", folder=gallery.root, model=gallery.model, **counts), err=True)
     if report.other_files:
-        most = sorted(report.other_files.items(), key=lambda item: (-item[1], item[0]))
-        endings = ", ".join(f"{sanitize(f'.{e}' if e else '-')} {n}" for e, n in most[:MAX_ENDINGS])
-        more = ", …" if len(most) > MAX_ENDINGS else ""
-        total = sum(report.other_files.values())
-        click.echo(tr("index-other-files", count=total, endings=endings + more), err=True)
+        endings = {f".{ending}" if ending else "-": n for ending, n in report.other_files.items()}
+        total, names = sum(endings.values()), _most(endings)
+        click.echo(tr("index-other-files", count=total, endings=names), err=True)
+    if report.skipped_folders:
+        total, names = sum(report.skipped_folders.values()), _most(report.skipped_folders)
+        click.echo(tr("index-skipped-folders", count=total, names=names), err=True)
+    excluded = {"pictures": report.excluded_files, "folders": report.excluded_folders}
+    if any(excluded.values()):
+        click.echo(tr("index-excluded", **excluded), err=True)
     if report.built:
         show_promises(gallery.info(), err=True)
     record: Flags = {**counts, "generation": report.generation}
     record |= {"previews": len(report.previews), "other_files": dict(report.other_files)}
+    record |= {"skipped_folders": dict(report.skipped_folders)}
+    record |= {"excluded_files": excluded["pictures"], "excluded_folders": excluded["folders"]}
     if as_json:
         show_json(record)
     return record
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    """List names with their counts, the most frequent first."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    names = ", ".join(f"{sanitize(name)} {count}" for name, count in most[:MAX_NAMES])
+    return names + ", …" * (len(most) > MAX_NAMES)
 
 
 @click.command()

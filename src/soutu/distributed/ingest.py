@@ -22,6 +22,7 @@ from soutu.errors import MissingExtra
 from soutu.factory import build_encoder
 from soutu.fs import absolute
 from soutu.gallery import RECORDS, Gallery
+from soutu.images.exclude import Excludes
 from soutu.images.scan import ImageFile
 from soutu.indexing.diff import diff, first_files, load_failures
 from soutu.indexing.indexer import encode_captions
@@ -111,7 +112,8 @@ class RayEngine:
         if len(missing) <= MIN_PICTURES and not self.shards:
             return 0
         # Shards that are kept are of all that there is; others only of what is missing.
-        source = FolderSource(root, None if self.shards else missing)
+        files = None if self.shards else missing
+        source = FolderSource(root, files, excludes=options.excludes)
         with self._shard_folder(gallery, root) as folder:
             report = self._embed(source, folder, gallery.model, gallery.settings, progress)
             return add_new_pictures(store, ShardFolder(folder), report.shards, missing)
@@ -122,16 +124,20 @@ class RayEngine:
         *,
         index: str | None,
         settings: Mapping[str, object],
+        exclude: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> IngestReport | None:
-        """Embed tars, Parquet files or a remote folder, and add them to the ``index`` if any."""
+        """Embed tars, Parquet files or a remote folder, and add them to the ``index`` if any.
+
+        ``exclude`` are patterns of what to leave out of a folder.
+        """
         from soutu.distributed.filesystem import is_remote
         from soutu.distributed.shards import ShardFolder
         from soutu.distributed.sources import open_source
 
-        source = open_source(path)
         home = absolute(Path(index)) if index else None
         config = load_settings(home, settings)
+        source = open_source(path, Excludes(config.exclude, exclude))
         if home is None:
             assert self.shards is not None, "shards or an index, or nothing would be left"
             self._embed(source, self.shards, config.model or default_model(), config, progress)
@@ -207,7 +213,7 @@ def missing_files(
     """
     options = options or IndexOptions()
     failures = None if options.retry else load_failures(store, options.max_pixels)
-    changes = diff(root, store, failures=failures, rehash=options.rehash)
+    changes = diff(root, store, failures=failures, rehash=options.rehash, excludes=options.excludes)
     doubtful = [f for f in changes.stale if f.path in changes.known
                 and changes.known[f.path].size == f.size]  # fmt: skip
     with ThreadPoolExecutor() as pool:

@@ -32,7 +32,8 @@ from soutu.distributed.planning import shard_size
 from soutu.distributed.shards import Item, Shard, Source, shard_name
 from soutu.errors import BadImage, BadInput
 from soutu.images.decode import MAX_BYTES
-from soutu.images.scan import ImageFile, has_image_suffix, walk
+from soutu.images.exclude import Excludes
+from soutu.images.scan import IGNORE_FILE, ImageFile, has_image_suffix, walk
 
 TAR_SUFFIXES, PARQUET_SUFFIXES = (".tar", ".tar.gz", ".tgz"), (".parquet",)
 BYTES, PATH, CAPTION = "bytes", "image_path", "caption"  # columns
@@ -42,15 +43,16 @@ _READ_ROWS = 64  # of Parquet at once: with bytes in them they are large
 _Member = tuple[tarfile.TarInfo, bytes]
 
 
-def open_source(path: str) -> Source:
+def open_source(path: str, excludes: Excludes | None = None) -> Source:
     """Open a file, a pattern of files (``s3://bucket/*.tar``) or a folder.
 
-    A folder of records (``record_files``) is taken for these.
+    A folder of records (``record_files``) is taken for these; of another one, what ``excludes``
+    says is left out.
 
     Raises
     ------
     BadInput
-        There is nothing.
+        There is nothing, or it is no folder and a run is to leave something out.
     """
     path = absolute(path)
     if not path.endswith((*TAR_SUFFIXES, *PARQUET_SUFFIXES)):
@@ -58,7 +60,7 @@ def open_source(path: str) -> Source:
             raise BadInput("source-missing", path=path)
         files = record_files(path)
         if not files:
-            return FolderSource(path)
+            return FolderSource(path, excludes=excludes)
     elif "*" in path:
         fs, pattern = url_to_fs(path)
         files = sorted(fs.glob(pattern))
@@ -68,6 +70,8 @@ def open_source(path: str) -> Source:
         files = [path]
     if not files or not exists(files[0]):
         raise BadInput("source-missing", path=path)
+    if excludes and excludes.flags:
+        raise BadInput("exclude-records", path=path)
     is_parquet = files[0].endswith(PARQUET_SUFFIXES)
     return FileSource(path, files, parquet_shards if is_parquet else tar_shards)
 
@@ -107,11 +111,15 @@ class FileSource:
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder of pictures: ``files``, or every picture below it, about ``size`` in a shard."""
+    """A folder of pictures: ``files``, or every picture below it, about ``size`` in a shard.
+
+    Without ``files``, what ``excludes`` says is left out.
+    """
 
     path: str
     files: Sequence[ImageFile | BadImage] | None = None
     size: int = 0  # 0: as ``shard_size`` says
+    excludes: Excludes | None = None
 
     def shards(self) -> list[Shard]:
         """Return shards of at most twice the size.
@@ -132,12 +140,20 @@ class FolderSource:
         return shards
 
     def _scan(self) -> Iterator[ImageFile | BadImage]:
+        excludes = self.excludes or Excludes()
         if not is_remote(self.path):
-            yield from walk(Path(self.path))
+            yield from walk(Path(self.path), excludes=excludes)
             return
-        for path, details in list_files(self.path, deep=True).items():
+        files = list_files(self.path, deep=True)
+        excludes.clear()
+        for path in files:
+            folder, _, name = path.rpartition("/")
+            if name == IGNORE_FILE:
+                with open_file(join(self.path, path)) as stream:
+                    excludes.add_file(stream.read(), f"{folder}/" if folder else "")
+        for path, details in files.items():
             is_hidden = any(part.startswith(".") for part in path.split("/"))
-            if has_image_suffix(path) and not is_hidden:
+            if has_image_suffix(path) and not is_hidden and not excludes.covers(path):
                 yield ImageFile(path, int(details.get("size") or 0), _mtime_ns(details))
 
 

@@ -13,10 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soutu.errors import BadImage, BadInput, Missing
 from soutu.fs import changed_ns, inode_of, modified_ns
 
+if TYPE_CHECKING:
+    from soutu.images.exclude import Excludes
+
+IGNORE_FILE = ".soutuignore"
 RAW_SUFFIXES = frozenset(
     {"dng", "arw", "cr2", "cr3", "crw", "nef", "nrw", "orf", "raf", "rw2", "rwl", "pef", "srw"}
     | {"3fr", "fff", "iiq", "x3f", "gpr", "erf", "mef", "mos", "mrw", "kdc", "dcr", "sr2", "srf"}
@@ -59,6 +64,21 @@ class ImageFile:
     inode: int = field(default=0, compare=False)
 
 
+@dataclass
+class Omissions:
+    """What a walk passed over.
+
+    ``other_files`` counts the visible files that are no pictures by the ending of their names,
+    ``skipped_folders`` bins, snapshots and the like by name; ``excluded_files`` and
+    ``excluded_folders`` are pictures and folders that a person's patterns exclude.
+    """
+
+    other_files: Counter[str] = field(default_factory=Counter)
+    skipped_folders: Counter[str] = field(default_factory=Counter)
+    excluded_files: int = 0
+    excluded_folders: int = 0
+
+
 def has_image_suffix(name: str) -> bool:
     """Whether the file name ends like an image's, in upper or lower case."""
     return suffix_of(name) in SUFFIXES
@@ -90,17 +110,21 @@ def check_root(root: Path) -> None:
         raise BadInput("folder-unreadable", path=str(root), reason=_reason(error)) from error
 
 
-def walk(root: Path, others: Counter[str] | None = None) -> Iterator[ImageFile | BadImage]:
+def walk(
+    root: Path, omissions: Omissions | None = None, excludes: Excludes | None = None
+) -> Iterator[ImageFile | BadImage]:
     """Yield every image file below ``root``, or in its place the error if it cannot be one.
 
     Names are sorted within each folder, a folder's content stands where its name
-    sorts. Hidden files and folders and those that ``is_skipped`` are passed over. Links to
-    files are followed inside the root; links to folders never, but are named. ``others``
-    counts the visible files that are no pictures by the ending of their names. Only a root
-    that is no readable folder raises, BadInput, at the call.
+    sorts. Hidden files and folders, those that ``is_skipped`` and what ``excludes`` says are
+    passed over, and counted in ``omissions``. Links to files are followed inside the root; links
+    to folders never, but are named. Only a root that is no readable folder raises, BadInput, at
+    the call, or one whose ignore file cannot be read.
     """
     check_root(root)
-    return _walk_folders(os.fspath(root), os.path.realpath(root), others)
+    if excludes:
+        excludes.clear()
+    return _walk_folders(os.fspath(root), os.path.realpath(root), omissions, excludes)
 
 
 def demo_data() -> Path:
@@ -120,10 +144,11 @@ def sample_queries() -> list[tuple[str, frozenset[str]]]:
 
 
 def _walk_folders(
-    root: str, real_root: str, others: Counter[str] | None
+    root: str, real_root: str, omissions: Omissions | None, excludes: Excludes | None
 ) -> Iterator[ImageFile | BadImage]:
+    omissions = omissions or Omissions()
     # An own stack of folders: nesting is bounded by the file system, not by Python's.
-    pending = [iter(_list_folder(root, ""))]
+    pending = [iter(_list_folder(root, "", excludes))]
     while pending:
         item = next(pending[-1], None)
         if item is None:
@@ -132,28 +157,53 @@ def _walk_folders(
             yield item
         else:
             entry, path = item
-            if _is_folder(entry):
+            is_folder = _is_folder(entry)
+            verdict = excludes.verdict(path, is_folder=is_folder) if excludes else None
+            if verdict:
+                omissions.excluded_folders += is_folder
+                omissions.excluded_files += not is_folder and has_image_suffix(entry.name)
+            elif is_folder:
                 if has_image_suffix(entry.name):
                     yield BadImage("image-is-folder", path=path)
                 if _is_junction(entry):
                     yield BadImage("folder-is-link", path=path, target=_link_target(entry.path))
-                elif not is_skipped(path):
-                    pending.append(iter(_list_folder(entry.path, path + "/")))
+                elif verdict is None and is_skipped(path):
+                    omissions.skipped_folders[entry.name] += 1
+                else:
+                    pending.append(iter(_list_folder(entry.path, path + "/", excludes)))
             elif _is_folder_link(entry) and not has_image_suffix(entry.name):
                 yield BadImage("folder-is-link", path=path, target=_link_target(entry.path))
             elif has_image_suffix(entry.name):
                 image = _image_file(entry, path, real_root)
                 if image is not None:
                     yield image
-            elif others is not None:
-                others[suffix_of(entry.name)] += 1
+            else:
+                omissions.other_files[suffix_of(entry.name)] += 1
 
 
-def _list_folder(folder: str, prefix: str) -> list[tuple[os.DirEntry[str], str] | BadImage]:
-    """Return the visible entries of a folder with their paths, sorted by name."""
+def _list_folder(
+    folder: str, prefix: str, excludes: Excludes | None
+) -> list[tuple[os.DirEntry[str], str] | BadImage]:
+    """Return the visible entries of a folder with their paths, sorted by name.
+
+    Where its ignore file cannot be read, nothing of it may be shown.
+    """
+    visible = []
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    visible.append(entry)
+                elif excludes and entry.name == IGNORE_FILE and not entry.is_dir():
+                    try:
+                        excludes.read_file(Path(entry.path), prefix)
+                    except OSError as error:
+                        reason = _reason(error)
+                        if not prefix:
+                            raise BadInput(
+                                "ignore-unreadable", path=folder, reason=reason
+                            ) from error
+                        return [BadImage("ignore-unreadable", path=prefix[:-1], reason=reason)]
     except FileNotFoundError:  # removed since its parent was listed
         return []
     except OSError as error:

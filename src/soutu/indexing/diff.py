@@ -7,7 +7,7 @@ tells what each is. An index run and ``--dry-run`` both do this.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
@@ -18,7 +18,8 @@ from PIL import __version__ as Pillow
 
 from soutu.errors import BadImage, BadInput
 from soutu.images.decode import content_hash, read_file
-from soutu.images.scan import ImageFile, walk
+from soutu.images.exclude import Excludes
+from soutu.images.scan import ImageFile, Omissions, walk
 from soutu.indexing.pipeline import IndexOptions, map_ahead
 from soutu.store.base import ContentLookup, StoredFile, VectorStore
 from soutu.version import VERSION
@@ -33,6 +34,7 @@ _LASTING = frozenset(
     | {"image-file-too-large", "image-rare"}
 )
 """Errors that come of a file's content alone."""
+_UNLISTED = ("folder-unreadable", "ignore-unreadable")
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class FolderDiff:
         Those of earlier runs.
     passed_over
         How many of these an earlier run has tried.
-    other_files
-        How many files there are that are no pictures by the ending of their names.
+    omissions, excludes
+        What the walk passed over, and what a person has excluded.
     encode, same, renamed, returned, duplicates
         Filled by ``read``: paths of new content; of the same content as before; (before, now); of
         images that had no path any more; further paths of one content.
@@ -91,7 +93,8 @@ class FolderDiff:
     failures: Failures = field(default_factory=dict)
     earlier_failures: Mapping[str, Failure] = field(default_factory=dict)
     passed_over: int = 0
-    other_files: Mapping[str, int] = field(default_factory=dict)
+    omissions: Omissions = field(default_factory=Omissions)
+    excludes: Excludes = field(default_factory=Excludes)
     encode: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
@@ -217,20 +220,22 @@ def diff(
     only: Collection[str] | None = None,
     failures: Mapping[str, Failure] | None = None,
     rehash: bool = False,
+    excludes: Excludes | None = None,
 ) -> FolderDiff:
     """Compare sizes, times and inodes of the files below ``root`` with those of ``store``.
 
     Raises BadInput for an unusable root, and for one that has lost all its pictures, which is more
     likely a disk that is not there. ``store`` is None where there is no index yet; ``only`` limits
     the comparison to these paths. Files in ``failures`` that have not changed are not stale. With
-    ``rehash`` every file is.
+    ``rehash`` every file is. What ``excludes`` says is as if it were not there; BadInput where that
+    would be every picture of an index.
     """
     stored_files = store.files() if store else {}
     known = stored_files
     files: dict[str, ImageFile] = {}
     unreadable: list[BadImage] = []
-    others: Counter[str] = Counter()
-    for entry in walk(root, others):
+    omissions, excludes = Omissions(), excludes or Excludes()
+    for entry in walk(root, omissions, excludes):
         if isinstance(entry, ImageFile):
             files[entry.path] = entry
         else:
@@ -239,11 +244,13 @@ def diff(
         known = {path: stored for path, stored in known.items() if path in only}
         files = {path: file for path, file in files.items() if path in only}
     elif known and not files:
+        if omissions.excluded_files or omissions.excluded_folders:
+            raise BadInput("exclude-all", folder=root, count=len(known))
         raise BadInput("index-empty", folder=root, count=len(known))
     # What lies in a folder that could not be listed, or at a path that is there but unusable, is
     # not removed.
     bad_paths = {str(e.fields["path"]) for e in unreadable if e.code != "image-is-folder"}
-    bad_folders = tuple(f"{e.fields['path']}/" for e in unreadable if e.code == "folder-unreadable")
+    bad_folders = tuple(f"{e.fields['path']}/" for e in unreadable if e.code in _UNLISTED)
     removed = {
         path: stored.image_id
         for path, stored in known.items()
@@ -274,7 +281,8 @@ def diff(
         failed,
         failures or {},
         passed_over,
-        others,
+        omissions,
+        excludes,
     )
 
 
@@ -316,7 +324,7 @@ def dry_run(
     model's space, and has no vector of the one that would be used. Raises BadInput as ``diff``.
     """
     failures = load_failures(store, options.max_pixels) if store and not options.retry else None
-    changes = diff(root, store, failures=failures, rehash=options.rehash)
+    changes = diff(root, store, failures=failures, rehash=options.rehash, excludes=options.excludes)
     with ThreadPoolExecutor() as pool:
         for _ in changes.read(store, pool):
             pass

@@ -18,6 +18,7 @@ from soutu.errors import BadImage, BadInput
 from soutu.exchange.embeddings import Embeddings, Rows, validate_batch
 from soutu.images.captions import OutsideRoot, PathResolver
 from soutu.images.decode import content_hash, read_file, read_header
+from soutu.images.exclude import Excludes
 from soutu.images.scan import ImageFile, walk
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore, Writer
 
@@ -65,6 +66,7 @@ def import_embeddings(
     dim: int,
     *,
     workers: int = 0,
+    excludes: Excludes | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
     """Store the rows of ``source``, which ``check_embeddings`` has read, for a gallery.
@@ -85,7 +87,11 @@ def import_embeddings(
     """
     with store.writer() as writer, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         run = _Import(
-            writer, _DiskFiles(root), pool, store.files(), {*writer.images_without_vector()}
+            writer,
+            _DiskFiles(root, excludes),
+            pool,
+            store.files(),
+            {*writer.images_without_vector()},
         )
         count = 0
         for rows in source.batches(BATCH_ROWS):
@@ -104,9 +110,10 @@ def import_embeddings(
 class _DiskFiles:
     """The pictures below a root, by the names that other programs wrote for them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, excludes: Excludes | None = None) -> None:
         self.root = root
-        self._files = {file.path: file for file in walk(root) if isinstance(file, ImageFile)}
+        entries = walk(root, excludes=excludes)
+        self._files = {file.path: file for file in entries if isinstance(file, ImageFile)}
         self._resolver = PathResolver(root, base=root)
 
     def find(self, name: str) -> tuple[str, ImageFile | None]:

@@ -18,7 +18,7 @@ from soutu.errors import BadCaptions, BadImage, BadInput, MissingExtra, SoutuErr
 from soutu.images.captions import CaptionFile
 from soutu.images.decode import read_file
 from soutu.images.scan import has_image_suffix
-from soutu.indexing.diff import ReadFile, diff, load_failures, save_failures
+from soutu.indexing.diff import FolderDiff, ReadFile, diff, load_failures, save_failures
 from soutu.indexing.pipeline import Batch, EncodePipeline, IndexOptions, coalesce
 from soutu.models.base import Encoder
 from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore, Writer
@@ -53,6 +53,10 @@ class IndexReport:
         The raw files that could not be developed, and were read as the preview inside them.
     other_files
         How many files were passed over by the ending of their names, lower case, without the dot.
+    skipped_folders
+        How many bins, snapshots and the like were passed over, by name.
+    excluded_files, excluded_folders
+        How many pictures and folders a person's patterns exclude.
     notes
         What else a person should know.
     """
@@ -71,6 +75,9 @@ class IndexReport:
     built: tuple[str, ...] = ()
     previews: tuple[str, ...] = ()
     other_files: Mapping[str, int] = field(default_factory=dict)
+    skipped_folders: Mapping[str, int] = field(default_factory=dict)
+    excluded_files: int = 0
+    excluded_folders: int = 0
     notes: tuple[SoutuError, ...] = ()
 
 
@@ -106,7 +113,7 @@ def index_folder(
     options = options or IndexOptions()
     before = load_failures(store, options.max_pixels) if not options.retry else None
     with store.writer() as writer, EncodePipeline(encoder, options) as pipeline:
-        changes = diff(root, store, only, before, rehash=options.rehash)
+        changes = diff(root, store, only, before, rehash=options.rehash, excludes=options.excludes)
         run = _Run(
             writer, progress, len(changes.stale), len(changes.unreadable), changes.unreadable
         )
@@ -153,16 +160,21 @@ def index_folder(
             run.count(refill)
 
         problems: list[BadCaptions] = []
+        notes: list[SoutuError] = _notes(changes) if only is None else []
         if captions is not None:
             problems += captions.problems
-            files, rows = store.files(), []
+            files, rows, excluded = store.files(), [], 0
             for row in captions.rows:
                 if row.path in files:
                     rows.append(NewCaption(files[row.path].image_id, row.text, row.tags))
+                elif changes.excludes.covers(row.path):
+                    excluded += 1
                 else:
                     where = {"path": row.path, "line": row.line}
                     problems.append(BadCaptions("caption-not-indexed", **where))
             writer.replace_captions(rows)
+            if excluded:
+                notes.append(BadCaptions("captions-excluded", count=excluded))
         encode_captions(writer, encoder)
     for copy, error in run.bad_copies:
         changes.add_failure(copy, error)
@@ -180,8 +192,19 @@ def index_folder(
         caption_problems=tuple(problems),
         generation=store.state().generation,
         previews=tuple(previews),
-        other_files=changes.other_files,
+        notes=tuple(notes),
+        **vars(changes.omissions),
     )
+
+
+def _notes(changes: FolderDiff) -> list[SoutuError]:
+    """Return what is odd about the patterns of what is excluded."""
+    excludes, omissions = changes.excludes, changes.omissions
+    notes: list[SoutuError] = [*excludes.notes]
+    notes += [BadInput("exclude-unused", pattern=pattern) for pattern in excludes.unused]
+    if not changes.files and (omissions.excluded_files or omissions.excluded_folders):
+        notes.append(BadInput("exclude-all-new", folder=changes.root))
+    return notes
 
 
 @dataclass

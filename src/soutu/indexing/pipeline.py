@@ -19,6 +19,7 @@ import numpy as np
 
 from soutu.errors import BadImage
 from soutu.images.decode import MAX_PIXELS, DecodedImage, PixelBudget, decode
+from soutu.images.exclude import Excludes
 from soutu.models.base import Encoder
 from soutu.models.preprocess import fit_picture
 from soutu.types import Floats
@@ -59,6 +60,7 @@ class IndexOptions:
     ``workers`` threads decode, ``batch`` pictures are encoded at once; 0: chosen from the
     machine and the encoder. Pictures of more than ``max_pixels`` are left out. ``retry``: read
     also those that could not be read before and have not changed; ``rehash``: read every file.
+    What ``excludes`` says is left out.
     """
 
     workers: int = 0
@@ -66,6 +68,7 @@ class IndexOptions:
     max_pixels: int = MAX_PIXELS
     retry: bool = False
     rehash: bool = False
+    excludes: Excludes | None = None
 
 
 @dataclass(frozen=True)
