@@ -11,8 +11,7 @@ from pathlib import Path
 import onnx
 
 from soutu.models.graph import image_graph, text_graph
-from soutu.models.open_clip import LoadedModel
-from soutu.models.weights import image_tower, text_tower
+from soutu.models.open_clip import LoadedModel, model_source
 
 MODEL = "ViT-B-32-256-datacomp_s34b_b86k"  # where rclip looks for its model
 VOCABULARY = "tokenizer/bpe_simple_vocab_16e6.txt.gz"
@@ -23,8 +22,9 @@ def prepare(home: Path, loaded: LoadedModel) -> Path:
     import open_clip.tokenizer
 
     card = loaded.info("rclip")
-    visual = image_graph(image_tower(loaded.model), mean=card.mean, std=card.std).model
-    textual = text_graph(text_tower(loaded.model)).model
+    source = model_source(loaded)
+    visual = image_graph(source.images, mean=card.mean, std=card.std).model
+    textual = text_graph(source.texts).model
     (home / MODEL).mkdir(parents=True, exist_ok=True)
     for model, name in ((visual, "visual.onnx"), (textual, "textual.onnx")):
         onnx.save(_rename(model), str(home / MODEL / name))

@@ -91,6 +91,9 @@ def siglip(folder: Path) -> str:
             kwargs = {k: v for k, v in kwargs.items() if k in ("num_classes", "global_pool")}
             return VisionTransformer(**{**given, **kwargs})
 
+    from soutu.models.weights import SIGLIP_TOWERS
+
+    SIGLIP_TOWERS["soutu_test_siglip"] = (4, "gelu")
     text = {"context_length": 16, "vocab_size": 60, "width": 48, "heads": 4, "layers": 2,
             "hf_tokenizer_name": str(word_tokenizer(folder / "sig")), "no_causal_mask": True,
             "tokenizer_kwargs": {"clean": "canonicalize"}, "proj_bias": True, "pool_type": "last",

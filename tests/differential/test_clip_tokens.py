@@ -10,7 +10,7 @@ from soutu.models.onnx import TextTokenizer
 
 open_clip = pytest.importorskip("open_clip", reason="needs open_clip")
 
-from soutu.models.weights import clip_tokenizer
+from soutu.models.checkpoint import clip_tokenizer
 
 POOLS = [
     "abcdefghijklmnopqrstuvwxyz  ABC'",
@@ -37,7 +37,8 @@ def reference():
 @pytest.fixture(scope="module")
 def ours(reference, tmp_path_factory):
     file = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
-    clip_tokenizer(reference).save(str(file))
+    merges = sorted(reference.bpe_ranks, key=reference.bpe_ranks.__getitem__)
+    file.write_text(clip_tokenizer(reference.encoder, merges), encoding="utf-8")
     return TextTokenizer(file, TextConfig(77, clean="lower"))
 
 

@@ -18,8 +18,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 
 from soutu.models.export import export
 from soutu.models.graph import text_graph
-from soutu.models.open_clip import OpenClipEncoder
-from soutu.models.weights import image_tower, text_tower
+from soutu.models.open_clip import Checkpoint, OpenClipEncoder, load, model_source
 from tests.small_models import KINDS, load_small
 
 IMAGES = [picture(i, 40 + i, 50) for i in range(12)]
@@ -97,7 +96,7 @@ def plain_int8(loaded, folder):
 
     card = loaded.info("x")
     built = image_graph(
-        image_tower(loaded.model), mean=card.mean, std=card.std, keep_float=frozenset()
+        model_source(loaded).images, mean=card.mean, std=card.std, keep_float=frozenset()
     )
     save(built.model, folder / "visual" / "model.onnx")
 
@@ -140,7 +139,7 @@ def test_a_bundle_that_disagrees_with_pytorch_is_not_installed(tmp_path, monkeyp
     """The last check looks at the finished bundle: here its text tower is another model's."""
     from soutu.models import export as module
 
-    other = text_tower(load_small("clip", tmp_path, seed=5).model)
+    other = model_source(load_small("clip", tmp_path, seed=5)).texts
     monkeypatch.setattr(module, "text_graph", lambda tower, **options: text_graph(other, **options))
     with pytest.raises(BadInput, match="disagrees with PyTorch"):
         export(load_small("clip", tmp_path), "wrong", SAMPLES, "float32")
@@ -155,9 +154,10 @@ def test_a_tower_of_another_kind_is_named(tmp_path):
     text = {"context_length": 8, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
     file.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     open_clip.add_model_config(file)
-    model = open_clip.create_model("soutu-test-resnet")
-    with pytest.raises(BadInput, match=r"ModifiedResNet.*torch:NAME"):
-        image_tower(model)
+    loaded = load(Checkpoint("soutu-test-resnet", "random:0"))
+    with pytest.raises(BadInput, match=r"layers \[1, 1, 1, 1\].*torch:NAME"):
+        export(loaded, "resnet", SAMPLES)
+    assert list_installed() == ()
 
 
 def test_an_unknown_precision_is_refused(tmp_path):

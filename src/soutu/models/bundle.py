@@ -39,7 +39,7 @@ EMBEDDED = (PHOTO, DEMO)
 """The models inside the package: for photographs, and for the drawn scenes of demo and tests."""
 CONFIG = "config.json"
 CARD_FILE = "soutu.json"
-_CLIP_VOCABULARY = 49408  # of CLIP's own byte pairs, which come with a text cleaning of their own
+CLIP_VOCABULARY = 49408  # of CLIP's own byte pairs, which come with a text cleaning of their own
 _DISK_MARGIN = 64 << 20  # bytes that an installation leaves free
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _PILLOW_FILTERS = {2: "bilinear", 3: "bicubic"}
@@ -201,7 +201,7 @@ def read_bundle(folder: Path) -> Bundle:
     tokenizer = folder / layout.tokenizer_config
     pad = (read_json(tokenizer) if tokenizer.is_file() else {}).get("pad_token")
     pad = pad.get("content") if isinstance(pad, dict) else pad
-    read_config = _read_transformers if layout is TRANSFORMERS else _read_open_clip
+    read_config = read_transformers if layout is TRANSFORMERS else _read_open_clip
     try:
         fields, text = read_config(config, preprocess, None if pad is None else str(pad))
         info = ModelInfo(
@@ -357,7 +357,7 @@ def _read_open_clip(
     if clean is None and (masked or pad_to_context or text.get("hf_tokenizer_name")):
         clean = "whitespace"
     elif clean is None:
-        clean = "lower" if text.get("vocab_size") == _CLIP_VOCABULARY else ""
+        clean = "lower" if text.get("vocab_size") == CLIP_VOCABULARY else ""
     fields = {
         "dim": int(config["embed_dim"]),
         "image_size": _side(preprocess["size"]),
@@ -370,10 +370,10 @@ def _read_open_clip(
     return fields, TextConfig(int(text.get("context_length", 77)), pad, pad_to_context, clean)
 
 
-def _read_transformers(
+def read_transformers(
     config: dict[str, Any], preprocess: dict[str, Any], pad: str | None
 ) -> tuple[dict[str, Any], TextConfig]:
-    """Read the configs of the transformers library into fields of ModelInfo.
+    """Read configurations of the transformers library into fields of ModelInfo.
 
     They leave out defaults: a context of 77 for CLIP, 64 for SigLIP; and SigLIP's tower has no
     projection.

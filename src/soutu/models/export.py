@@ -1,8 +1,7 @@
-"""Export an open_clip model to a bundle: float32 or, where measuring allows it, int8 towers."""
+"""Build a bundle from a model's weights: float32 or, where measuring allows it, int8 towers."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ import numpy as np
 
 from soutu.errors import BadInput
 from soutu.models.base import Encoder
-from soutu.models.bundle import CONFIG, OPEN_CLIP, Bundle, read_bundle
+from soutu.models.bundle import OPEN_CLIP, Bundle, read_bundle
+from soutu.models.checkpoint import ModelSource
 from soutu.models.download import install, staging_folder
 from soutu.models.graph import ImageTower, TextTower, TowerGraph, image_graph, save, text_graph
 from soutu.models.onnx import OnnxEncoder, TextTokenizer
-from soutu.models.open_clip import ChineseClip, LoadedModel, OpenClipEncoder
+from soutu.models.open_clip import LoadedModel, OpenClipEncoder, model_source
 from soutu.models.preprocess import preprocess
 from soutu.models.quantize import Feed, collect_inputs, smooth
-from soutu.models.weights import chinese_clip_towers, clip_tokenizer, image_tower, text_tower
 from soutu.types import Floats, Rgb
 
 PRECISIONS = ("auto", "float32", "int8")
@@ -82,6 +81,19 @@ class TowerReport:
 
 
 @dataclass(frozen=True)
+class TowerReports:
+    """What became of both towers."""
+
+    images: TowerReport
+    texts: TowerReport
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """That of "images" and "texts", as a bundle's card has it."""
+        return {"images": self.images.precision, "texts": self.texts.precision}
+
+
+@dataclass(frozen=True)
 class ExportResult:
     """The installed bundle, its towers, and its agreement with PyTorch."""
 
@@ -94,14 +106,44 @@ class ExportResult:
 def export(
     loaded: LoadedModel, name: str, samples: Samples, precision: str = "auto"
 ) -> ExportResult:
-    """Write a model as ONNX, check it against PyTorch, and install it.
+    """Write a model as ONNX, check it against PyTorch, and install it as ``name``.
+
+    ``samples`` and ``precision`` as in ``build``.
+
+    Raises
+    ------
+    BadInput
+        As ``build`` does, and where the bundle disagrees with PyTorch: nothing is installed then.
+    """
+    folder, info = staging_folder(name), loaded.info(name)
+    towers = build(model_source(loaded), folder, samples, precision)
+    reference = OpenClipEncoder(loaded, name, "cpu")
+    agreement = compare(OnnxEncoder(read_bundle(folder), "cpu"), reference, samples)
+    if not agreement.suffices(towers.precision):
+        cosine = min(agreement.images.lowest, agreement.texts.lowest)
+        raise BadInput("export-differs", name=name, cosine=f"{cosine:.6f}")
+    bundle = install(
+        folder,
+        name,
+        space=info.space,
+        languages=list(info.languages),
+        license=info.license,
+        precision=towers.precision,
+    )
+    return ExportResult(bundle, towers.images, towers.texts, agreement)
+
+
+def build(
+    source: ModelSource, folder: Path, samples: Samples, precision: str = "auto"
+) -> TowerReports:
+    """Write the bundle of a model into ``folder``, which is not installed yet.
 
     Parameters
     ----------
-    loaded
+    source
         The model.
-    name
-        What it is installed as.
+    folder
+        Where to write.
     samples
         What precision is measured with.
     precision
@@ -111,32 +153,15 @@ def export(
     Raises
     ------
     BadInput
-        Where a tower is of an unknown kind, where int8 was demanded and is too far off, or
-        where the bundle disagrees with PyTorch: nothing is installed then.
+        Where int8 was demanded and is too far off.
     """
     if precision not in PRECISIONS:
         raise BadInput("export-precision", precision=precision, known=", ".join(PRECISIONS))
-    folder, info = staging_folder(name), loaded.info(name)
-    towers = _prepare_towers(loaded, folder, samples)
-    _write_descriptions(loaded, folder)
+    source.write_descriptions(folder)
+    towers = _prepare_towers(source, folder, samples)
     for tower in towers:
         save(tower.build(tower.weights).model, tower.path)
-    images, texts = (_choose_precision(tower, precision) for tower in towers)
-    reference = OpenClipEncoder(loaded, name, "cpu")
-    agreement = compare(OnnxEncoder(read_bundle(folder), "cpu"), reference, samples)
-    precisions = {"images": images.precision, "texts": texts.precision}
-    if not agreement.suffices(precisions):
-        cosine = min(agreement.images.lowest, agreement.texts.lowest)
-        raise BadInput("export-differs", name=name, cosine=f"{cosine:.6f}")
-    bundle = install(
-        folder,
-        name,
-        space=info.space,
-        languages=list(info.languages),
-        license=info.license,
-        precision=precisions,
-    )
-    return ExportResult(bundle, images, texts, agreement)
+    return TowerReports(*(_choose_precision(tower, precision) for tower in towers))
 
 
 def compare(encoder: Encoder, reference: Encoder, samples: Samples) -> Agreement:
@@ -173,16 +198,12 @@ class _Tower:
     feeds: Callable[[], Iterator[Feed]]
 
 
-def _prepare_towers(loaded: LoadedModel, folder: Path, samples: Samples) -> tuple[_Tower, _Tower]:
-    if isinstance(loaded.model, ChineseClip):
-        visual, textual = chinese_clip_towers(loaded.model.model)
-    else:
-        visual, textual = image_tower(loaded.model), text_tower(loaded.model)
-    info = loaded.info(folder.name)
+def _prepare_towers(source: ModelSource, folder: Path, samples: Samples) -> tuple[_Tower, _Tower]:
+    mean, std = (tuple(map(float, source.preprocess[name])) for name in ("mean", "std"))
 
     def feed_images() -> Iterator[Feed]:
         for start in range(0, len(samples.images), BATCH):
-            yield {"image": preprocess(samples.images[start : start + BATCH], info)}
+            yield {"image": preprocess(samples.images[start : start + BATCH], encoder().info)}
 
     def feed_texts() -> Iterator[Feed]:
         bundle = read_bundle(folder)
@@ -193,45 +214,13 @@ def _prepare_towers(loaded: LoadedModel, folder: Path, samples: Samples) -> tupl
     def encoder() -> OnnxEncoder:
         return OnnxEncoder(read_bundle(folder), "cpu")
 
-    build = partial(image_graph, mean=info.mean, std=info.std)
+    write_images = partial(image_graph, mean=mean, std=std)
     return (
-        _Tower(folder / OPEN_CLIP.visual, build, visual,
+        _Tower(folder / OPEN_CLIP.visual, write_images, source.images,
                lambda: encoder().encode_images(samples.images), feed_images),
-        _Tower(folder / OPEN_CLIP.textual, text_graph, textual,
+        _Tower(folder / OPEN_CLIP.textual, text_graph, source.texts,
                lambda: encoder().encode_texts(samples.texts), feed_texts),
     )  # fmt: skip
-
-
-def _write_descriptions(loaded: LoadedModel, folder: Path) -> None:
-    """Write the files beside the towers, as open_clip's public exports have them."""
-    text = {"context_length": int(loaded.tokenizer.context_length), **loaded.config["text_cfg"]}
-    files: dict[str, object] = {
-        CONFIG: {**loaded.config, "text_cfg": text},
-        OPEN_CLIP.preprocess: {
-            **loaded.preprocess, "size": [loaded.info(folder.name).image_size] * 2
-        },
-    }  # fmt: skip
-    for name, config in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    hf_tokenizer = getattr(loaded.tokenizer, "tokenizer", None)
-    tokenizer = hf_tokenizer.backend_tokenizer if hf_tokenizer else clip_tokenizer(loaded.tokenizer)
-    path = folder / OPEN_CLIP.tokenizer
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_compact(tokenizer.to_str()), encoding="utf-8")
-    if hf_tokenizer:
-        padding = json.dumps({"pad_token": hf_tokenizer.pad_token}) + "\n"
-        (folder / OPEN_CLIP.tokenizer_config).write_text(padding, encoding="utf-8")
-
-
-def _compact(tokenizer: str) -> str:
-    """Write merges in fewer bytes: a tokenizer of CLIP's is read in 43 ms instead of 60."""
-    config = json.loads(tokenizer)
-    merges = config["model"].get("merges")
-    if merges and not any(" " in part for pair in merges for part in pair):
-        config["model"]["merges"] = [" ".join(pair) for pair in merges]
-    return json.dumps(config, ensure_ascii=False, separators=(",", ":"))
 
 
 def _choose_precision(tower: _Tower, precision: str) -> TowerReport:

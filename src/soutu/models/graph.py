@@ -109,8 +109,8 @@ class TextTower:
 
     ``tokens`` (vocabulary, d), ``positions`` (context, d). ``pool`` says which token is the
     embedding: "end" (the highest id), "first", "last", or the "mean" of those that are no
-    padding. ``pad_id`` is what no token attends to, None where there is none. Several
-    projections have a GELU between them.
+    padding. ``pad_id`` is what no token attends to, None where there is none. Between two
+    projections stands ``between``, "gelu" or "tanh".
     """
 
     tokens: Floats
@@ -122,6 +122,7 @@ class TextTower:
     pool: str
     causal: bool
     pad_id: int | None = None
+    between: str = "gelu"
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ def image_graph(
         x = _write_attention_pool(graph, x, tower.head, tower.stack)
     x = graph.op("Squeeze", x, graph.constant([1]))
     image = ("uint8", ["n", size, size, 3]) if graph.int8 else ("float32", ["n", 3, size, size])
-    return _finish(graph, x, tower.projections, width, ("image", *image), expose_inputs)
+    x, width = _write_projections(graph, x, tower.projections, "gelu", width)
+    return _finish(graph, x, width, ("image", *image), expose_inputs)
 
 
 def text_graph(
@@ -211,7 +213,9 @@ def text_graph(
     else:
         x = _write_mean(graph, x, tower.pad_id)
     text = ("text", "int64", ["n", "length"])
-    return _finish(graph, x, tower.projections, tower.tokens.shape[1], text, expose_inputs)
+    width = tower.tokens.shape[1]
+    x, width = _write_projections(graph, x, tower.projections, tower.between, width)
+    return _finish(graph, x, width, text, expose_inputs)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -386,6 +390,8 @@ def _write_attention(
 
 
 def _write_activation(graph: _GraphWriter, x: str, kind: str) -> str:
+    if kind == "tanh":
+        return graph.op("Tanh", x)
     if kind == "quick_gelu":
         if graph.int8:
             return graph.op("QuickGelu", x, domain=_MICROSOFT, alpha=1.702)
@@ -436,19 +442,25 @@ def _write_mean(graph: _GraphWriter, x: str, pad_id: int | None) -> str:
     return graph.op("Div", total, graph.op("ReduceSum", real, graph.constant([1]), keepdims=1))
 
 
+def _write_projections(
+    graph: _GraphWriter, x: str, projections: tuple[Linear, ...], between: str, width: int
+) -> tuple[str, int]:
+    """[n, width] → [n, D]; return D as well."""
+    for number, layer in enumerate(projections):
+        x = _write_activation(graph, x, between) if number else x
+        x = graph.linear(x, layer, f"project.{number}")
+        width = int(layer.weight.shape[1])
+    return x, width
+
+
 def _finish(
     graph: _GraphWriter,
     x: str,
-    projections: tuple[Linear, ...],
     width: int,
     input_: tuple[str, str, Sequence[Any]],
     expose: bool,
 ) -> TowerGraph:
-    """Project to ``embedding``; ``input_`` is the input's name, dtype and shape."""
-    for number, layer in enumerate(projections):
-        x = _write_activation(graph, x, "gelu") if number else x
-        x = graph.linear(x, layer, f"project.{number}")
-        width = int(layer.weight.shape[1])
+    """Call the result ``embedding``; ``input_`` is the input's name, dtype and shape."""
     graph.nodes.append(helper.make_node("Identity", [x], ["embedding"]))
     name, dtype, shape = input_
     inputs = [helper.make_tensor_value_info(name, _DTYPES[dtype], list(shape))]

@@ -20,7 +20,9 @@ import numpy as np
 from soutu.errors import BadInput, MissingExtra, MissingModel, SoutuError
 from soutu.models.bundle import sha256
 from soutu.models.catalog import load_catalog
+from soutu.models.checkpoint import CHINESE_CLIP_CONTEXT, ModelSource, clip_tokenizer
 from soutu.models.preprocess import fit
+from soutu.models.weights import open_clip_towers, transformers_towers
 from soutu.text import replace_surrogates
 from soutu.types import Floats, ModelInfo, Rgb
 
@@ -33,7 +35,6 @@ CPU_BATCH = 32
 GPU_BYTES_PER_PIXEL = 256
 MAX_GPU_BATCH = 1024
 CHINESE_CLIP = "chinese-clip"  # what the architecture's name begins with
-CHINESE_CLIP_CONTEXT = 52  # tokens, as in the model's training
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,35 @@ def load(
         )
         tokenizer = open_clip.get_tokenizer(architecture)
     preprocess = dict(model.visual.preprocess_cfg)
+    config["quick_gelu"] = quick or bool(config.get("quick_gelu"))
     return LoadedModel(checkpoint, model.eval(), tokenizer, config, preprocess)
+
+
+def model_source(loaded: LoadedModel) -> ModelSource:
+    """Return the weights of a loaded model, and what a bundle has beside them.
+
+    Raises BadInput for an architecture that has no graph here.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    is_chinese_clip = isinstance(model, ChineseClip)
+    state = (model.model if is_chinese_clip else model).state_dict()
+    tensors = {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
+    if is_chinese_clip:
+        images, texts = transformers_towers(tensors, model.model.config.to_dict())
+    else:
+        text_model = getattr(getattr(model, "text", None), "config", None)
+        described = text_model.to_dict() if text_model else None
+        images, texts = open_clip_towers(tensors, loaded.config, described)
+    hf_tokenizer = getattr(tokenizer, "tokenizer", None)
+    if hf_tokenizer:
+        text, pad = hf_tokenizer.backend_tokenizer.to_str(), hf_tokenizer.pad_token
+    else:
+        merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
+        text, pad = clip_tokenizer(tokenizer.encoder, merges), None
+    context = {"context_length": int(tokenizer.context_length)}
+    config = {**loaded.config, "text_cfg": {**context, **loaded.config["text_cfg"]}}
+    preprocess = {**loaded.preprocess}
+    return ModelSource(images, texts, config, preprocess, text, pad)
 
 
 @contextmanager
