@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -158,10 +158,15 @@ def build(
     if precision not in PRECISIONS:
         raise BadInput("export-precision", precision=precision, known=", ".join(PRECISIONS))
     source.write_descriptions(folder)
-    towers = _prepare_towers(source, folder, samples)
-    for tower in towers:
-        save(tower.build(tower.weights).model, tower.path)
-    return TowerReports(*(_choose_precision(tower, precision) for tower in towers))
+    towers, measured = _prepare_towers(source, folder, samples), precision != "float32"
+    layers = [tower.write(tower.weights, expose_inputs=measured) for tower in towers]
+    if not measured:
+        return TowerReports(*(TowerReport("float32", (), None) for _ in towers))
+    reports = (
+        _choose_precision(tower, layer_inputs, precision)
+        for tower, layer_inputs in zip(towers, layers, strict=True)
+    )
+    return TowerReports(*reports)
 
 
 def compare(encoder: Encoder, reference: Encoder, samples: Samples) -> Agreement:
@@ -189,13 +194,19 @@ def closeness(vectors: Floats, reference: Floats) -> Closeness:
 
 @dataclass(frozen=True)
 class _Tower:
-    """The file that ``build`` makes of ``weights``, and the samples' vectors and inputs by it."""
+    """The file that ``graph`` makes of ``weights``, and the samples' vectors and inputs by it."""
 
     path: Path
-    build: Callable[..., TowerGraph]
+    graph: Callable[..., TowerGraph]
     weights: ImageTower | TextTower
     encode: Callable[[], Floats]
     feeds: Callable[[], Iterator[Feed]]
+
+    def write(self, weights: ImageTower | TextTower, **options: Any) -> dict[str, str]:
+        """Write the file; return the inputs of its layers by name."""
+        graph = self.graph(weights, **options)
+        save(graph.model, self.path)
+        return graph.layer_inputs
 
 
 def _prepare_towers(source: ModelSource, folder: Path, samples: Samples) -> tuple[_Tower, _Tower]:
@@ -223,24 +234,22 @@ def _prepare_towers(source: ModelSource, folder: Path, samples: Samples) -> tupl
     )  # fmt: skip
 
 
-def _choose_precision(tower: _Tower, precision: str) -> TowerReport:
-    """Reduce the tower, whose file is float32, to int8 with as few layers left out as will do."""
-    if precision == "float32":
-        return TowerReport("float32", (), None)
+def _choose_precision(
+    tower: _Tower, layer_inputs: Mapping[str, str], precision: str
+) -> TowerReport:
+    """Reduce a tower to int8, with as few layers left out as will do.
+
+    Its file is float32 and has the inputs of its layers as outputs.
+    """
     exact, best = tower.encode(), None
-    with tempfile.TemporaryDirectory() as scratch:  # one float32 pass sees each layer's input
-        graph = tower.build(tower.weights, expose_inputs=True)
-        file = Path(scratch) / "exposed.onnx"
-        save(graph.model, file)
-        inputs = collect_inputs(file, graph.layer_inputs, tower.feeds())
-    weights, noise = smooth(tower.weights, inputs)
+    weights, noise = smooth(tower.weights, collect_inputs(tower.path, layer_inputs, tower.feeds()))
     for share in FLOAT_SHARES:
         layers = noise.layers_to_keep(int(share * len(noise.damage)))
-        save(tower.build(weights, keep_float=layers).model, tower.path)
+        tower.write(weights, keep_float=layers)
         best = closeness(tower.encode(), exact)
         if best.suffices("int8"):
             return TowerReport("int8", tuple(sorted(layers)), best)
     if precision == "int8":
         raise BadInput("export-int8", cosine=f"{best.lowest if best else 0:.4f}")
-    save(tower.build(tower.weights).model, tower.path)
+    tower.write(tower.weights)
     return TowerReport("float32", (), best)

@@ -250,8 +250,11 @@ class _GraphWriter:
         self._keep_float = keep_float
         self.int8 = keep_float is not None
         self.layer_inputs: dict[str, str] = {}
-        self.nodes: list[onnx.NodeProto] = []
-        self.arrays: list[onnx.TensorProto] = []
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        empty = helper.make_graph([], "tower", [], [])
+        self.model = helper.make_model(empty, opset_imports=opsets, ir_version=_IR)
+        # Written in place: a message that is put into another is copied, and arrays are large.
+        self.nodes, self.arrays = self.model.graph.node, self.model.graph.initializer
 
     def constant(self, value: NDArray[Any] | float | Sequence[int]) -> str:
         """Floats become float32 and lists of integers int64."""
@@ -468,7 +471,6 @@ def _finish(
     if expose:
         inner = dict.fromkeys(t for t in graph.layer_inputs.values() if t != name)
         outputs += [helper.make_tensor_value_info(t, TensorProto.FLOAT, None) for t in inner]
-    proto = helper.make_graph(graph.nodes, "tower", inputs, outputs, graph.arrays)
-    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
-    model = helper.make_model(proto, opset_imports=opsets, ir_version=_IR)
-    return TowerGraph(model, graph.layer_inputs)
+    graph.model.graph.input.extend(inputs)
+    graph.model.graph.output.extend(outputs)
+    return TowerGraph(graph.model, graph.layer_inputs)

@@ -62,6 +62,7 @@ def collect_inputs(
     """Run the float32 graph in ``path``, which exposes its layers' inputs, over batches."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of all weights
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     outputs = {output.name for output in session.get_outputs()}
     layers = {layer: tensor for layer, tensor in layer_inputs.items() if tensor in outputs}

@@ -1,8 +1,8 @@
 """Read the tensors of a checkpoint without PyTorch: safetensors, and PyTorch's own archives.
 
-Both are a list of tensors and a region of bytes for each, so a file is memory-mapped and a tensor
-is read when it is needed. The list in PyTorch's archives is a pickle; it is read by an unpickler
-that knows tensors and dictionaries and refuses all else, so that no file can run code.
+Both are a list of tensors and a region of bytes for each, so a tensor is read when it is needed.
+The list in PyTorch's archives is a pickle; it is read by an unpickler that knows tensors and
+dictionaries and refuses all else, so that no file can run code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +63,12 @@ class TensorFile(Mapping[str, Floats]):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
-            is_zip = self._bytes[:4].tobytes() == b"PK\x03\x04"
-            self._regions = _read_archive(path) if is_zip else _read_safetensors(self._bytes)
+            self._size = path.stat().st_size
+            with path.open("rb") as file:
+                is_zip = file.read(4) == b"PK\x03\x04"
+                file.seek(0)
+                read = _read_archive if is_zip else _read_safetensors
+                self._regions = read(file, self._size)
             for name, region in self._regions.items():
                 self._check(name, region)
         except Exception as error:  # damaged bytes draw nearly every class of exception
@@ -77,7 +80,7 @@ class TensorFile(Mapping[str, Floats]):
         region = self._regions[name]
         dtype = np.dtype(_DTYPES[region.dtype])
         count = math.prod(region.shape) and _span(region)
-        flat = self._bytes[region.start : region.start + count * dtype.itemsize].view(dtype)
+        flat: NDArray[Any] = np.fromfile(self.path, dtype, count, offset=region.start)
         if region.dtype == "BF16":
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
         strides = [step * flat.dtype.itemsize for step in region.strides]
@@ -97,9 +100,9 @@ class TensorFile(Mapping[str, Floats]):
         if len(region.shape) != len(region.strides) or min(numbers) < 0:
             raise ValueError(f"tensor {name}: shape {region.shape}, strides {region.strides}")
         size = np.dtype(_DTYPES[region.dtype]).itemsize
-        if math.prod(region.shape) > len(self._bytes):  # a stride of 0 would repeat its bytes
+        if math.prod(region.shape) > self._size:  # a stride of 0 would repeat its bytes
             raise ValueError(f"tensor {name}: shape {region.shape}")
-        if math.prod(region.shape) and region.start + _span(region) * size > len(self._bytes):
+        if math.prod(region.shape) and region.start + _span(region) * size > self._size:
             raise ValueError(f"tensor {name} ends beyond the file, which is cut")
 
 
@@ -112,13 +115,13 @@ def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def _read_safetensors(data: NDArray[np.uint8]) -> dict[str, _Region]:
+def _read_safetensors(file: BinaryIO, size: int) -> dict[str, _Region]:
     """Read the header: its length in eight bytes, then JSON."""
-    length = int.from_bytes(data[:8].tobytes(), "little")
-    if len(data) < 8 or length > min(len(data) - 8, MAX_LIST_BYTES):
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(size - 8, MAX_LIST_BYTES):
         raise ValueError("neither safetensors nor an archive of PyTorch 1.6 or later")
     regions = {}
-    for name, row in json.loads(data[8 : 8 + length].tobytes()).items():
+    for name, row in json.loads(file.read(length)).items():
         if name == "__metadata__":
             continue
         start, end = row["data_offsets"]
@@ -131,8 +134,8 @@ def _read_safetensors(data: NDArray[np.uint8]) -> dict[str, _Region]:
     return regions
 
 
-def _read_archive(path: Path) -> dict[str, _Region]:
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+def _read_archive(file: BinaryIO, _: int) -> dict[str, _Region]:
+    with zipfile.ZipFile(file) as archive:
         listing = next((i for i in archive.infolist() if i.filename.endswith("data.pkl")), None)
         if listing is None:
             raise ValueError("an archive without data.pkl")
