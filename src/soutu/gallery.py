@@ -972,19 +972,31 @@ class Gallery:
         self.close()
         return compact_gallery(home, self.encode_texts, self.settings)
 
-    def doctor(self) -> HealthReport:
+    def doctor(self, *, deep: bool = False) -> HealthReport:
         """Check the index for damage. Needs no model.
+
+        Parameters
+        ----------
+        deep
+            Read the pictures too, and compare each with what was indexed.
 
         Raises
         ------
         MissingIndex
             If there is none.
+        BadInput
+            With ``deep``, where the folder cannot be read or holds no pictures any more.
         """
-        from soutu.maintenance import check_gallery
+        from soutu.maintenance import HealthReport, check_gallery, check_pictures
 
         home = require_local(self.location, "doctor")
         self.close()
-        return check_gallery(home)
+        report = check_gallery(home)
+        if not deep or not report.healthy:
+            return report
+        pictures = check_pictures(self.root, home)
+        checked = {**report.checked, **pictures.checked}
+        return HealthReport((*report.found, *pictures.found), checked)
 
     def rebuild(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,6 +190,33 @@ def check_gallery(home: Path) -> HealthReport:
     return HealthReport((*issues, *_check_model(home)), checked)
 
 
+def check_pictures(root: Path, home: Path) -> HealthReport:
+    """Read every picture of the index at ``home`` again, and compare it with what was indexed."""
+    from soutu.indexing.diff import diff
+
+    issues: list[IntegrityIssue] = []
+    with LocalStore.open(home) as store:
+        if store.get_meta("records"):
+            return HealthReport((), {})
+        changes = diff(root, store, rehash=True)
+        changes.stale = [file for file in changes.stale if file.path in changes.known]
+        with ThreadPoolExecutor() as pool:
+            for file in changes.read(store, pool):
+                if file.kind != "same":
+                    issues.append(IntegrityIssue("doctor-picture-changed", "pictures", file.path))
+    for error in changes.unreadable:
+        path = str(error.fields["path"])
+        if path in changes.known:
+            issue = IntegrityIssue("doctor-picture-unreadable", "pictures", path, harm=False)
+            issues.append(issue)
+    # Pictures that were imported without their file have no size.
+    for path in changes.removed.keys() | {old for old, _ in changes.renamed}:
+        if path not in changes.known or changes.known[path].size:
+            issues.append(IntegrityIssue("doctor-picture-missing", "pictures", path, harm=False))
+    issues.sort(key=lambda issue: (issue.code, issue.key))
+    return HealthReport(tuple(issues), {"pictures": len(changes.stale)})
+
+
 def _check_model(home: Path) -> Iterator[IntegrityIssue]:
     """Check that the gallery's model is here, whole and still the same.
 
@@ -304,6 +332,7 @@ def rebuild_gallery(
                         store,
                         encoder,
                         captions=loaded.rows,
+                        history=old.changes,
                         options=IndexOptions(
                             config.workers or 0,
                             config.batch or 0,

@@ -224,6 +224,49 @@ def test_rehash_on_the_command_line(root, blind, soutu):
     assert (code, json.loads(out)["encoded"]) == (0, 1)
 
 
+def test_a_deep_doctor_names_it(root, blind, soutu):
+    assert soutu("doctor", "-g", root)[0] == 0
+    code, out, err = soutu("doctor", "--deep", "-g", root)
+    assert code == 5
+    assert "a.png" in out
+    assert "--rehash" in out
+    assert "--rebuild" not in out + err
+    index(root, rehash=True)
+    assert soutu("doctor", "--deep", "-g", root)[0] == 0
+
+
+def test_a_deep_doctor_tells_more(root, soutu):
+    index(root)
+    (root / "a.png").unlink()
+    (root / "b.png").rename(root / "moved.png")
+    (root / "sub" / "c.png").write_bytes(b"")
+    pictures(root, "d.png", "e.png")
+    (root / "d.png").unlink()
+    code, out, _ = soutu("doctor", "--deep", "-g", root, "--json")
+    found = {(issue["code"], issue["key"]) for issue in json.loads(out)["findings"]}
+    assert (code, found) == (0, {
+        ("doctor-picture-missing", "a.png"), ("doctor-picture-missing", "b.png"),
+        ("doctor-picture-unreadable", "sub/c.png"),
+    })  # fmt: skip
+    shutil.rmtree(root / "sub")
+    for file in root.glob("*.png"):
+        file.unlink()
+    code, _, err = soutu("doctor", "--deep", "-g", root)
+    assert code == 2
+    assert "not mounted" in err
+
+
+def test_a_deep_doctor_of_imported_vectors_misses_nothing(root, soutu, tmp_path):
+    index(root)
+    assert soutu("export", tmp_path / "out", "-g", root)[0] == 0
+    (root / "a.png").unlink()
+    shutil.rmtree(root / ".soutu")
+    assert soutu("import", tmp_path / "out", "-g", root)[0] == 0
+    code, out, _ = soutu("doctor", "--deep", "-g", root, "--json")
+    assert (code, json.loads(out)["findings"]) == (0, [])
+    assert json.loads(out)["checked"]["pictures"] == 2
+
+
 def test_rehash_tries_what_could_not_be_read(root, reads):
     (root / "bad.png").write_bytes(b"no picture")
     index(root)

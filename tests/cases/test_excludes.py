@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import unicodedata
 from threading import Event
 
@@ -256,6 +257,16 @@ def test_a_caption_of_an_excluded_picture_is_no_mistake(root, soutu):
     assert "2 captions are of pictures that are excluded" in err
     (root / IGNORE_FILE).unlink()
     assert json.loads(soutu("index", root, "--json")[1])["captions"] == 6
+
+
+def test_a_caption_stays_with_the_copy_that_is_not_excluded(root, soutu):
+    shutil.copy(root / "a.png", root / "drafts" / "copy.png")
+    (root / "captions.csv").write_text("image_path,caption\ndrafts/copy.png,grey\n")
+    captions = ("--captions", root / "captions.csv")
+    for more in ([], ["--exclude", "drafts/"], []):
+        code, out, err = soutu("index", root, "--model", "tiny", *captions, *more, "--json")
+        assert (code, json.loads(out)["captions"]) == (0, 1)
+        assert "left out" not in err
 
 
 def test_an_ignore_file_in_another_encoding_is_named(tmp_path, soutu):

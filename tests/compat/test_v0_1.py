@@ -192,10 +192,11 @@ def test_what_changes_is_followed(gallery, soutu):
     (gallery / "002.jpg").unlink()
     shutil.copyfile(gallery / "004.jpg", gallery / "006.jpg")
     [report] = soutu("index", gallery)
-    counts = {"encoded": 0, "renamed": 1, "removed": 1, "duplicates": 1, "captions": 39}
+    counts = {"encoded": 0, "renamed": 1, "removed": 1, "duplicates": 1, "captions": 40}
     assert report | counts == report
     [answer] = soutu("search", "--image", gallery / "moved.jpg", "-g", gallery)
-    assert (answer["hits"][0]["path"], answer["hits"][0]["caption"]) == ("moved.jpg", "")
+    hit = answer["hits"][0]
+    assert (hit["path"], hit["caption"]) == ("moved.jpg", "一只金毛在草地上奔跑")
 
 
 def test_own_words_are_kept_and_added_to(gallery, soutu):

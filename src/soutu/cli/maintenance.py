@@ -101,14 +101,15 @@ def compact(as_json: bool, **flags: object) -> None:
 @click.command()
 @gallery_option
 @index_option
+@click.option("--deep", is_flag=True, help="Read all pictures, and compare them with the index.")
 @click.option("--repair", is_flag=True, hidden=True, help="Gone: see index --rebuild.")
 @json_option
-def doctor(repair: bool, as_json: bool, **flags: object) -> int:
+def doctor(deep: bool, repair: bool, as_json: bool, **flags: object) -> int:
     """Check the gallery's index for damage · 检查索引是否损坏"""
     if repair:
         raise click.UsageError(tr("doctor-repair"))
     opened = open_gallery(flags)
-    health = opened.doctor()
+    health = opened.doctor(deep=deep)
     if as_json:
         issues = [{**asdict(issue), "message": tr(issue.code)} for issue in health.found]
         show_json({"healthy": health.healthy, "findings": issues, "checked": dict(health.checked)})
@@ -128,6 +129,8 @@ def _show_health(health: HealthReport, gallery: Gallery) -> None:
     if health.healthy:
         rows = sum(health.checked.values())
         click.echo(tr("doctor-healthy", home=gallery.home, rows=rows))
+        return
+    if all(issue.code == "doctor-picture-changed" for issue in health.found if issue.harm):
         return
     folder = str(gallery.root)
     if gallery.home != gallery.root / HOME:

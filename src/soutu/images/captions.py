@@ -44,12 +44,14 @@ class Caption:
 class CaptionFile:
     """The captions in file order, and the rows that were skipped, each with its reason.
 
-    ``encoding`` is None for UTF-8.
+    ``encoding`` is None for UTF-8. ``unmatched`` are the rows that were skipped because there is no
+    such picture, each with the path or the two paths that it may mean.
     """
 
     rows: tuple[Caption, ...]
     problems: tuple[BadCaptions, ...]
     encoding: str | None = None
+    unmatched: tuple[tuple[Caption, tuple[str, ...]], ...] = ()
 
 
 def read_captions(
@@ -84,6 +86,7 @@ def read_captions(
     rows: list[Caption] = []
     problems: list[BadCaptions] = []
     errors: list[BadCaptions] = []
+    unmatched: list[tuple[Caption, tuple[str, ...]]] = []
     count = 0
     first_lines: dict[tuple[str, str, tuple[str, ...]], int] = {}
     for row in _read_rows(text, str(file)):
@@ -107,6 +110,8 @@ def read_captions(
             near = resolver.nearest(name) if len(problems) < MAX_NEAR else None
             code = "captions-no-image-near" if near else "captions-no-image"
             problems.append(BadCaptions(code, near=near, **where))
+            if caption.strip():
+                unmatched.append((Caption(name, caption, line, tags), resolver.normalize(name)))
         elif not has_image_suffix(path):
             problems.append(BadCaptions("captions-not-image", **where))
         elif not caption.strip():
@@ -119,7 +124,7 @@ def read_captions(
         raise errors[0]
     if count:
         raise BadCaptions("captions-errors", file=str(file), count=count, errors=errors)
-    return CaptionFile(tuple(rows), tuple(problems), encoding)
+    return CaptionFile(tuple(rows), tuple(problems), encoding, tuple(unmatched))
 
 
 # From the file's bytes to text
@@ -344,8 +349,7 @@ class PathResolver:
         from difflib import get_close_matches  # which only mistakes need
 
         spelling = name.replace("\\", "/")
-        paths = [path for base in self._bases if (path := self._relative(base, spelling))]
-        folders = [path.rpartition("/")[0] for path in paths]
+        folders = [path.rpartition("/")[0] for path in self.normalize(spelling)]
         leaf = nfc(spelling.rpartition("/")[2]).casefold()
         for folder in map(self._folder, dict.fromkeys((*folders, ""))):
             names = {nfc(image).casefold(): image for image in folder.images()} if folder else {}
@@ -353,15 +357,15 @@ class PathResolver:
                 return folder.prefix + names[near[0]]
         return None
 
-    def normalize(self, name: str) -> str | None:
-        """Return the path below the root that ``name`` spells, POSIX, file or no file.
+    def normalize(self, name: str) -> tuple[str, ...]:
+        """Return the paths below the root that ``name`` may mean, POSIX, file or no file.
 
-        None where it leads outside.
+        There are none where it leads outside.
         """
         if "://" in name:
-            return None
+            return ()
         paths = (self._relative(base, name) for base in self._bases)
-        return next((path for path in paths if path), None)
+        return tuple(path for path in paths if path)
 
     def _relative(self, base: str, name: str) -> str | None:
         path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118

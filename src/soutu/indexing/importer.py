@@ -129,7 +129,7 @@ class _DiskFiles:
             return path, self._files[path]
         if "\\" in name and "/" not in name:
             name = name.replace("\\", "/")
-        return path or self._resolver.normalize(name) or name, None
+        return path or next(iter(self._resolver.normalize(name)), name), None
 
     def read_row(self, path: str, file: ImageFile | None) -> tuple[NewImage, bool]:
         """Return what an index run would store of the file, and whether it could be read."""

@@ -7,8 +7,8 @@ one goes on; nothing is forgotten before what replaces it is safe.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -17,11 +17,12 @@ from typing import Any
 from soutu.errors import BadCaptions, BadImage, BadInput, MissingExtra, SoutuError
 from soutu.images.captions import CaptionFile
 from soutu.images.decode import read_file
-from soutu.images.scan import has_image_suffix
+from soutu.images.exclude import Excludes
+from soutu.images.scan import has_image_suffix, nfc
 from soutu.indexing.diff import FolderDiff, ReadFile, diff, load_failures, save_failures
 from soutu.indexing.pipeline import Batch, EncodePipeline, IndexOptions, coalesce
 from soutu.models.base import Encoder
-from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore, Writer
+from soutu.store.base import Change, NewCaption, NewImage, StoredFile, VectorStore, Writer
 
 ATTACH_COUNT = 1000  # files that are attached to known content at once
 TEXT_BATCH = 1024
@@ -87,6 +88,7 @@ def index_folder(
     encoder: Encoder,
     *,
     captions: CaptionFile | None = None,
+    history: Sequence[Change] = (),
     options: IndexOptions | None = None,
     only: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -97,6 +99,9 @@ def index_folder(
     ----------
     captions
         All captions there are to be; None leaves those of the store as they are.
+    history
+        What tells the present names of pictures that ``captions`` names by earlier ones; empty: the
+        changes in the store.
     only
         Look at these paths alone; None: at the whole folder.
     progress
@@ -162,23 +167,14 @@ def index_folder(
         problems: list[BadCaptions] = []
         notes: list[SoutuError] = _notes(changes) if only is None else []
         if captions is not None:
-            problems += captions.problems
-            files, rows, excluded = store.files(), [], 0
-            for row in captions.rows:
-                if row.path in files:
-                    rows.append(NewCaption(files[row.path].image_id, row.text, row.tags))
-                elif changes.excludes.covers(row.path):
-                    excluded += 1
-                else:
-                    where = {"path": row.path, "line": row.line}
-                    problems.append(BadCaptions("caption-not-indexed", **where))
-            writer.replace_captions(rows)
-            if excluded:
-                notes.append(BadCaptions("captions-excluded", count=excluded))
+            matched = _match_captions(captions, store, changes.excludes, history)
+            writer.replace_captions(matched.captions)
+            problems, notes = matched.problems, [*notes, *matched.notes]
         encode_captions(writer, encoder)
     for copy, error in run.bad_copies:
         changes.add_failure(copy, error)
     save_failures(store, options.max_pixels, changes.failures)
+    state = store.state()
     return IndexReport(
         files=changes.files,
         encoded=run.encoded,
@@ -187,10 +183,10 @@ def index_folder(
         returned=run.attached["returned"],
         removed=len(changes.removed),
         duplicates=run.attached["duplicate"] + run.attached["copy"],
-        captions=len(store.all_captions()),
+        captions=state.captions,
         failed=tuple(run.failed),
         caption_problems=tuple(problems),
-        generation=store.state().generation,
+        generation=state.generation,
         previews=tuple(previews),
         notes=tuple(notes),
         **vars(changes.omissions),
@@ -205,6 +201,78 @@ def _notes(changes: FolderDiff) -> list[SoutuError]:
     if not changes.files and (omissions.excluded_files or omissions.excluded_folders):
         notes.append(BadInput("exclude-all-new", folder=changes.root))
     return notes
+
+
+@dataclass
+class _MatchedCaptions:
+    captions: list[NewCaption]
+    problems: list[BadCaptions]
+    notes: list[SoutuError]
+
+
+def _match_captions(
+    file: CaptionFile, store: VectorStore, excludes: Excludes, history: Sequence[Change]
+) -> _MatchedCaptions:
+    """Find the picture of each row.
+
+    That is the one at the row's path, or that had this name before it was renamed. Else a caption
+    of that text which is stored, and which no other row accounts for, is this row's: its picture
+    may lie elsewhere by now, or be away.
+    """
+    files = store.files()
+    found = {row.line: NewCaption(files[row.path].image_id, row.text, row.tags)
+             for row in file.rows if row.path in files}  # fmt: skip
+    renamed: dict[int, tuple[str, str]] = {}  # by line: before, now
+    names = current_names(history or store.changes()) if file.unmatched else {}
+    for row, paths in file.unmatched:
+        now = next((names[path] for path in map(nfc, paths) if names.get(path) in files), None)
+        if now:
+            found[row.line] = NewCaption(files[now].image_id, row.text, row.tags)
+            renamed[row.line] = row.path, now
+    rest = [row for row in (*file.rows, *(row for row, _ in file.unmatched))
+            if row.line not in found]  # fmt: skip
+    if rest:
+        paths_by_image = {stored.image_id: path for path, stored in files.items()}
+        claimed = {(caption.image_id, caption.text) for caption in found.values()}
+        free: defaultdict[str, list[int]] = defaultdict(list)
+        # Those without a path come first: a picture that is there is more likely named by its row.
+        for stored in sorted(store.all_captions(), key=lambda row: row.image_id in paths_by_image):
+            if (stored.image_id, stored.text) not in claimed:
+                free[stored.text].append(stored.image_id)
+        for row in rest:
+            if free[row.text]:
+                image = free[row.text].pop(0)
+                found[row.line] = NewCaption(image, row.text, row.tags)
+                if image in paths_by_image and not excludes.covers(row.path):
+                    renamed[row.line] = row.path, paths_by_image[image]
+    problems = [p for p in file.problems if p.fields.get("line") not in renamed]
+    with_path = {stored.image_id for stored in files.values()}
+    excluded = 0
+    for row in file.rows:
+        if row.path not in files and row.line not in renamed:
+            if excludes.covers(row.path):
+                excluded += row.line not in found or found[row.line].image_id not in with_path
+            else:
+                where = {"path": row.path, "line": row.line}
+                problems.append(BadCaptions("caption-not-indexed", **where))
+    notes: list[SoutuError] = []
+    if excluded:
+        notes.append(BadCaptions("captions-excluded", count=excluded))
+    if renamed:
+        before, now = renamed[min(renamed)]
+        notes.append(BadCaptions("captions-renamed", count=len(renamed), before=before, now=now))
+    return _MatchedCaptions([found[line] for line in sorted(found)], problems, notes)
+
+
+def current_names(changes: Iterable[Change]) -> dict[str, str]:
+    """Map names that files had before, composed (NFC), to those that they have now."""
+    earlier: dict[str, list[str]] = {}  # names, by the present one
+    for change in changes:
+        if change.kind == "renamed":
+            earlier[change.other] = [*earlier.pop(change.path, []), nfc(change.path)]
+        elif change.kind in ("added", "removed"):
+            earlier.pop(change.path, None)
+    return {name: now for now, names in earlier.items() for name in names}
 
 
 @dataclass
@@ -302,11 +370,11 @@ def watch_changes(
     without watchfiles.
     """
     try:
-        from watchfiles import Change, watch
+        from watchfiles import watch
     except ImportError as error:
         raise MissingExtra("extra-watch", error=error) from error
 
-    def counts(_: Change, name: str) -> bool:
+    def counts(_: object, name: str) -> bool:
         path = Path(name)
         if path.is_relative_to(ignored):
             return False

@@ -23,7 +23,7 @@ import numpy as np
 
 from soutu.errors import IndexCorrupt
 from soutu.fs import DATABASE, REBUILD, make_private_file, make_private_folder, sync_folder
-from soutu.store.base import NewCaption, NewImage
+from soutu.store.base import Change, NewCaption, NewImage
 from soutu.store.sqlite.check import (
     SPACE_FOLDER,
     RawIndex,
@@ -90,6 +90,14 @@ class OldIndex:
     def models(self) -> dict[int, ModelInfo]:
         """Return the model of each space, by the space's number."""
         return {row[0]: card_from_json(row[3]) for row in self.rows["spaces"]}
+
+    @property
+    def changes(self) -> list[Change]:
+        """Return the history, oldest first."""
+        return [
+            Change(generation, as_text(kind), os.fsdecode(path), os.fsdecode(other), as_text(time))
+            for _, generation, kind, path, other, time, _ in sorted(self.rows["changes"])
+        ]
 
     def close(self) -> None:
         """Close the database if it is open."""
