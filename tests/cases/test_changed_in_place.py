@@ -243,8 +243,8 @@ def test_a_deep_doctor_tells_more(root, soutu):
     pictures(root, "d.png", "e.png")
     (root / "d.png").unlink()
     code, out, _ = soutu("doctor", "--deep", "-g", root, "--json")
-    found = {(issue["code"], issue["key"]) for issue in json.loads(out)["findings"]}
-    assert (code, found) == (0, {
+    issues = {(issue["code"], issue["key"]) for issue in json.loads(out)["findings"]}
+    assert (code, issues) == (0, {
         ("doctor-picture-missing", "a.png"), ("doctor-picture-missing", "b.png"),
         ("doctor-picture-unreadable", "sub/c.png"),
     })  # fmt: skip

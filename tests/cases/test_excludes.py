@@ -29,11 +29,11 @@ def ignore(folder, text):
 
 def left(root, *flags, settings=()):
     excludes = Excludes(settings, flags, root)
-    walked = [entry.path for entry in walk(root, excludes=excludes)]
+    paths = [entry.path for entry in walk(root, excludes=excludes)]
     files = (file.relative_to(root).as_posix() for file in root.rglob("*.png"))
-    shown = [path for path in files if not any(part[0] == "." for part in path.split("/"))]
-    assert sorted(walked) == sorted(path for path in shown if not excludes.covers(path))
-    return walked
+    visible = [path for path in files if not any(part[0] == "." for part in path.split("/"))]
+    assert sorted(paths) == sorted(path for path in visible if not excludes.covers(path))
+    return paths
 
 
 def index(root, **options):
@@ -227,6 +227,17 @@ def test_a_pattern_that_matches_nothing_is_said(root, soutu):
     assert "draft/" in err
 
 
+def test_a_dry_run_shows_what_patterns_do(root, soutu):
+    pictures(root, "@eaDir/x.png")
+    arguments = ("index", root, "--model", "tiny", "--dry-run", "--exclude", "drafts/")
+    _, out, err = soutu(*arguments, "--exclude", "draft", "--exclude", "a.png")
+    assert out.splitlines() == ["+ 2024/f.png", "+ 2024/raw/e.png", "+ b.jpg.png"]
+    assert "Excluded by patterns: 1 pictures, 2 folders." in err
+    assert "1 folders passed over" in err
+    assert "draft matches nothing" in err
+    assert json.loads(soutu(*arguments, "--json")[1])["excluded_folders"] == 2
+
+
 def test_a_dry_run_a_rebuild_and_an_addition_agree(root, soutu):
     assert soutu("index", root, "--model", "tiny")[0] == 0
     ignore(root / "2024", "raw\n")
@@ -307,6 +318,14 @@ def test_an_ignore_file_that_cannot_be_read_shows_nothing_below_it(root, soutu, 
     assert code == 2
     assert ".soutuignore cannot be read" in err
     assert indexed(root) == sorted(NAMES)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own")
+def test_a_link_to_nothing_is_no_ignore_file(root):
+    (root / IGNORE_FILE).symlink_to("nothing")
+    assert len(left(root)) == len(NAMES)
+    (root / "nothing").write_text("a.png\n")
+    assert len(left(root)) == len(NAMES) - 1
 
 
 def test_a_folder_of_that_name_is_none(root):

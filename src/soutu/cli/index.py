@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from soutu.distributed.ingest import RayEngine
     from soutu.distributed.planning import Plan
     from soutu.gallery import Gallery
+    from soutu.images.scan import Omissions
     from soutu.indexing.diff import FolderDiff
     from soutu.indexing.indexer import IndexReport
 
@@ -231,8 +232,11 @@ def _show_changes(plan: FolderDiff, *, as_json: bool) -> None:
         show_json({"encode": plan.encode, "renamed": plan.renamed, "returned": plan.returned,
                    "removed": [*plan.removed], "duplicates": plan.duplicates,
                    "found": plan.files, "unchanged": plan.unchanged,
-                   "unreadable": len(plan.unreadable)})  # fmt: skip
+                   "unreadable": len(plan.unreadable),
+                   **_omissions_json(plan.omissions)})  # fmt: skip
         return
+    for note in plan.notes:
+        click.echo(sanitize(tr("note", message=note)), err=True)
     for path in plan.encode:
         click.echo(f"+ {sanitize(path)}")
     for old, new in plan.renamed:
@@ -246,6 +250,7 @@ def _show_changes(plan: FolderDiff, *, as_json: bool) -> None:
     names = ("encode", "renamed", "returned", "removed", "duplicates", "unreadable")
     counts = {name: len(getattr(plan, name)) for name in names}
     counts |= {"found": plan.files, "unchanged": plan.unchanged}
+    _show_omissions(plan.omissions)
     click.echo(tr("index-plan", folder=plan.root, **counts), err=True)
 
 
@@ -279,6 +284,17 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False
         "caption_problems": len(report.caption_problems),
     }
     click.echo(tr("indexed", folder=gallery.root, model=gallery.model, **counts), err=True)
+    _show_omissions(report)
+    if report.built:
+        show_promises(gallery.info(), err=True)
+    record: Flags = {**counts, "generation": report.generation}
+    record |= {"previews": len(report.previews), **_omissions_json(report)}
+    if as_json:
+        show_json(record)
+    return record
+
+
+def _show_omissions(report: IndexReport | Omissions) -> None:
     if report.other_files:
         endings = {f".{ending}" if ending else "-": n for ending, n in report.other_files.items()}
         total, names = sum(endings.values()), _most(endings)
@@ -286,18 +302,18 @@ def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False
     if report.skipped_folders:
         total, names = sum(report.skipped_folders.values()), _most(report.skipped_folders)
         click.echo(tr("index-skipped-folders", count=total, names=names), err=True)
-    excluded = {"pictures": report.excluded_files, "folders": report.excluded_folders}
-    if any(excluded.values()):
-        click.echo(tr("index-excluded", **excluded), err=True)
-    if report.built:
-        show_promises(gallery.info(), err=True)
-    record: Flags = {**counts, "generation": report.generation}
-    record |= {"previews": len(report.previews), "other_files": dict(report.other_files)}
-    record |= {"skipped_folders": dict(report.skipped_folders)}
-    record |= {"excluded_files": excluded["pictures"], "excluded_folders": excluded["folders"]}
-    if as_json:
-        show_json(record)
-    return record
+    if report.excluded_files or report.excluded_folders:
+        counts = {"pictures": report.excluded_files, "folders": report.excluded_folders}
+        click.echo(tr("index-excluded", **counts), err=True)
+
+
+def _omissions_json(report: IndexReport | Omissions) -> Flags:
+    return {
+        "other_files": dict(report.other_files),
+        "skipped_folders": dict(report.skipped_folders),
+        "excluded_files": report.excluded_files,
+        "excluded_folders": report.excluded_folders,
+    }
 
 
 def _most(counts: Mapping[str, int]) -> str:

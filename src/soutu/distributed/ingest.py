@@ -235,7 +235,7 @@ def add_new_pictures(
     pictures were stored.
     """
     added = 0
-    listed = {(file.path, file.size, file.mtime_ns): file for file in files}
+    in_folder = {(file.path, file.size, file.mtime_ns): file for file in files}
     with store.writer() as writer:
         without_vector = {*writer.images_without_vector()}
         for name in names:
@@ -248,15 +248,15 @@ def add_new_pictures(
                         first.setdefault(image.content, index)
                 rows = [*first.values()]
                 if rows:
-                    new = [_with_status(images[row], listed) for row in rows]
+                    new = [_with_status(images[row], in_folder) for row in rows]
                     ids = writer.add_images(new, vectors[rows])
                     without_vector -= {*ids}
                     added += len(rows)
     return added
 
 
-def _with_status(image: NewImage, listed: Mapping[tuple[str, int, int], ImageFile]) -> NewImage:
-    file = listed.get((image.path, image.size, image.mtime_ns))
+def _with_status(image: NewImage, files: Mapping[tuple[str, int, int], ImageFile]) -> NewImage:
+    file = files.get((image.path, image.size, image.mtime_ns))
     return replace(image, ctime_ns=file.ctime_ns, inode=file.inode) if file else image
 
 

@@ -27,20 +27,24 @@ class Patterns:
     """The patterns of one place; ``unused`` are those that have excluded nothing."""
 
     def __init__(self) -> None:
-        self._compiled: list[tuple[str, re.Pattern[str], bool]] = []
+        self._rules: list[tuple[str, re.Pattern[str], bool]] = []
         self.unused: set[str] = set()
 
     def add(self, pattern: str) -> None:
         """Add a pattern; ValueError where it cannot match anything."""
         try:
-            [compiled] = GitIgnoreSpec.from_lines([nfc(pattern)]).patterns
+            [rule] = GitIgnoreSpec.from_lines([nfc(pattern)]).patterns
         except (ValueError, re.error) as error:
             raise ValueError(pattern) from error
-        if not isinstance(compiled, RegexPattern) or compiled.regex is None:
+        if not isinstance(rule, RegexPattern) or rule.regex is None:
             raise ValueError(pattern)
-        self._compiled.append((pattern, compiled.regex, bool(compiled.include)))
-        if compiled.include:
+        self._rules.append((pattern, rule.regex, bool(rule.include)))
+        if rule.include:
             self.unused.add(pattern)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._rules)
 
     def verdict(self, path: str) -> bool | None:
         """Whether the last pattern that matches excludes ``path``; None where none does.
@@ -48,7 +52,7 @@ class Patterns:
         A folder ends with a slash. Only matches of the path itself count, as those of the folders
         above it have been judged before.
         """
-        for pattern, regex, excludes in reversed(self._compiled):
+        for pattern, regex, excludes in reversed(self._rules):
             if _matches(regex, path):
                 if excludes:
                     self.unused.discard(pattern)
@@ -92,13 +96,13 @@ class Excludes:
         self.notes: list[BadInput] = []
         self.flags = tuple(flags)
 
-    def _compile(self, given: Sequence[str]) -> Patterns:
+    def _compile(self, lines: Sequence[str]) -> Patterns:
         patterns = Patterns()
-        for pattern in given:
+        for line in lines:
             try:
-                patterns.add(self._anchored(pattern))
+                patterns.add(self._anchored(line))
             except ValueError:
-                raise BadInput("exclude-pattern", pattern=pattern) from None
+                raise BadInput("exclude-pattern", pattern=line) from None
         return patterns
 
     def _anchored(self, pattern: str) -> str:
@@ -143,6 +147,8 @@ class Excludes:
 
     def verdict(self, path: str, *, is_folder: bool) -> bool | None:
         """Whether ``path`` is excluded, the folders above it aside; None where nothing says so."""
+        if not (self._flags or self._files or self._settings):
+            return None
         for prefix, patterns in self._places(path):
             relative = nfc(path[len(prefix) :]).replace("\n", " ") + "/" * is_folder
             verdict = patterns.verdict(relative)

@@ -197,6 +197,8 @@ def _list_folder(
                 elif excludes and entry.name == IGNORE_FILE and not entry.is_dir():
                     try:
                         excludes.read_file(Path(entry.path), prefix)
+                    except FileNotFoundError:  # gone again, or a link to nothing
+                        pass
                     except OSError as error:
                         reason = _reason(error)
                         if not prefix:

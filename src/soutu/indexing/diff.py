@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from PIL import __version__ as Pillow
 
-from soutu.errors import BadImage, BadInput
+from soutu.errors import BadImage, BadInput, SoutuError
 from soutu.images.decode import content_hash, read_file
 from soutu.images.exclude import Excludes
 from soutu.images.scan import ImageFile, Omissions, walk
@@ -27,6 +27,7 @@ from soutu.version import VERSION
 Failure: TypeAlias = tuple[ImageFile, BadImage]
 """A file that could not be read, and why."""
 Failures: TypeAlias = dict[str, Failure]
+AnyFile = TypeVar("AnyFile", bound=ImageFile)
 _FAILURES = "unreadable"  # the key in the store
 _FAILURE_FIELDS = 7
 _LASTING = frozenset(
@@ -108,6 +109,15 @@ class FolderDiff:
         encode = {*self.encode} - changed  # for another model
         return self.files - self.passed_over - len(changed) - len(encode)
 
+    @property
+    def notes(self) -> list[SoutuError]:
+        """What is odd about the patterns of what is excluded."""
+        notes: list[SoutuError] = [*self.excludes.notes]
+        notes += [BadInput("exclude-unused", pattern=pattern) for pattern in self.excludes.unused]
+        if not self.files and (self.omissions.excluded_files or self.omissions.excluded_folders):
+            notes.append(BadInput("exclude-all-new", folder=self.root))
+        return notes
+
     def read(self, known: ContentLookup | None, pool: ThreadPoolExecutor) -> Iterator[ReadFile]:
         """Read the stale files in the threads of ``pool`` and tell what each of them is."""
         vanished: defaultdict[int, list[str]] = defaultdict(list)
@@ -128,13 +138,12 @@ class FolderDiff:
             content, data = read
             stored = known.known_content([content]) if known and content not in seen else {}
             image_id = stored.get(content)
-            is_same = before is not None and before.image_id == image_id
-            listed = _without_unstable_inode(file, before) if is_same else file
-            status = listed.size, listed.mtime_ns, listed.ctime_ns, listed.inode
-            entry = ReadFile(file.path, *status, content)
-            if is_same:
+            entry = ReadFile(
+                file.path, file.size, file.mtime_ns, file.ctime_ns, file.inode, content
+            )
+            if before and before.image_id == image_id:
                 self.same.append(file.path)
-                yield replace(entry, kind="same")
+                yield replace(_without_unstable_inode(entry, before), kind="same")
                 continue
             if before:
                 overwritten[before.image_id].append(file.path)
@@ -173,8 +182,8 @@ class FolderDiff:
         if error.code in _LASTING:
             status = file.size, file.mtime_ns, file.ctime_ns, file.inode
             before, _ = self.earlier_failures.get(file.path, (None, None))
-            listed = _without_unstable_inode(ImageFile(file.path, *status), before)
-            self.failures[file.path] = listed, error
+            file = _without_unstable_inode(ImageFile(file.path, *status), before)
+            self.failures[file.path] = file, error
 
     def _read(self, file: ImageFile) -> tuple[bytes, bytes] | BadImage:
         try:
@@ -297,7 +306,7 @@ def _times(file: StoredFile | ImageFile) -> tuple[int, int, int]:
     return file.size, file.mtime_ns, file.ctime_ns
 
 
-def _without_unstable_inode(file: ImageFile, before: StoredFile | ImageFile | None) -> ImageFile:
+def _without_unstable_inode(file: AnyFile, before: StoredFile | ImageFile | None) -> AnyFile:
     """Return what to remember of a file that was read again and is as before.
 
     Where nothing but the inode had changed, the file system gives out new ones by itself (FAT, some

@@ -19,7 +19,7 @@ from soutu.images.captions import CaptionFile
 from soutu.images.decode import read_file
 from soutu.images.exclude import Excludes
 from soutu.images.scan import has_image_suffix, nfc
-from soutu.indexing.diff import FolderDiff, ReadFile, diff, load_failures, save_failures
+from soutu.indexing.diff import ReadFile, diff, load_failures, save_failures
 from soutu.indexing.pipeline import Batch, EncodePipeline, IndexOptions, coalesce
 from soutu.models.base import Encoder
 from soutu.store.base import Change, NewCaption, NewImage, StoredFile, VectorStore, Writer
@@ -165,7 +165,7 @@ def index_folder(
             run.count(refill)
 
         problems: list[BadCaptions] = []
-        notes: list[SoutuError] = _notes(changes) if only is None else []
+        notes = changes.notes if only is None else []
         if captions is not None:
             matched = _match_captions(captions, store, changes.excludes, history)
             writer.replace_captions(matched.captions)
@@ -193,16 +193,6 @@ def index_folder(
     )
 
 
-def _notes(changes: FolderDiff) -> list[SoutuError]:
-    """Return what is odd about the patterns of what is excluded."""
-    excludes, omissions = changes.excludes, changes.omissions
-    notes: list[SoutuError] = [*excludes.notes]
-    notes += [BadInput("exclude-unused", pattern=pattern) for pattern in excludes.unused]
-    if not changes.files and (omissions.excluded_files or omissions.excluded_folders):
-        notes.append(BadInput("exclude-all-new", folder=changes.root))
-    return notes
-
-
 @dataclass
 class _MatchedCaptions:
     captions: list[NewCaption]
@@ -220,38 +210,38 @@ def _match_captions(
     may lie elsewhere by now, or be away.
     """
     files = store.files()
-    found = {row.line: NewCaption(files[row.path].image_id, row.text, row.tags)
-             for row in file.rows if row.path in files}  # fmt: skip
+    by_line = {row.line: NewCaption(files[row.path].image_id, row.text, row.tags)
+               for row in file.rows if row.path in files}  # fmt: skip
     renamed: dict[int, tuple[str, str]] = {}  # by line: before, now
     names = current_names(history or store.changes()) if file.unmatched else {}
     for row, paths in file.unmatched:
         now = next((names[path] for path in map(nfc, paths) if names.get(path) in files), None)
         if now:
-            found[row.line] = NewCaption(files[now].image_id, row.text, row.tags)
+            by_line[row.line] = NewCaption(files[now].image_id, row.text, row.tags)
             renamed[row.line] = row.path, now
     rest = [row for row in (*file.rows, *(row for row, _ in file.unmatched))
-            if row.line not in found]  # fmt: skip
+            if row.line not in by_line]  # fmt: skip
+    paths_by_image = {stored.image_id: path for path, stored in files.items()} if rest else {}
     if rest:
-        paths_by_image = {stored.image_id: path for path, stored in files.items()}
-        claimed = {(caption.image_id, caption.text) for caption in found.values()}
-        free: defaultdict[str, list[int]] = defaultdict(list)
+        accounted = {(caption.image_id, caption.text) for caption in by_line.values()}
+        images_by_text: defaultdict[str, list[int]] = defaultdict(list)
         # Those without a path come first: a picture that is there is more likely named by its row.
         for stored in sorted(store.all_captions(), key=lambda row: row.image_id in paths_by_image):
-            if (stored.image_id, stored.text) not in claimed:
-                free[stored.text].append(stored.image_id)
+            if (stored.image_id, stored.text) not in accounted:
+                images_by_text[stored.text].append(stored.image_id)
         for row in rest:
-            if free[row.text]:
-                image = free[row.text].pop(0)
-                found[row.line] = NewCaption(image, row.text, row.tags)
+            if images_by_text[row.text]:
+                image = images_by_text[row.text].pop(0)
+                by_line[row.line] = NewCaption(image, row.text, row.tags)
                 if image in paths_by_image and not excludes.covers(row.path):
                     renamed[row.line] = row.path, paths_by_image[image]
     problems = [p for p in file.problems if p.fields.get("line") not in renamed]
-    with_path = {stored.image_id for stored in files.values()}
     excluded = 0
     for row in file.rows:
         if row.path not in files and row.line not in renamed:
             if excludes.covers(row.path):
-                excluded += row.line not in found or found[row.line].image_id not in with_path
+                caption = by_line.get(row.line)
+                excluded += caption is None or caption.image_id not in paths_by_image
             else:
                 where = {"path": row.path, "line": row.line}
                 problems.append(BadCaptions("caption-not-indexed", **where))
@@ -261,7 +251,7 @@ def _match_captions(
     if renamed:
         before, now = renamed[min(renamed)]
         notes.append(BadCaptions("captions-renamed", count=len(renamed), before=before, now=now))
-    return _MatchedCaptions([found[line] for line in sorted(found)], problems, notes)
+    return _MatchedCaptions([by_line[line] for line in sorted(by_line)], problems, notes)
 
 
 def current_names(changes: Iterable[Change]) -> dict[str, str]:
