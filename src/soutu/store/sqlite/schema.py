@@ -13,7 +13,6 @@ import shutil
 import sqlite3
 import sys
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from soutu.errors import IndexCorrupt
 from soutu.fs import DATABASE, missing_index, write_lock
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile
+from soutu.store.base import CaptionRow
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -345,62 +344,13 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 # --- rows as the values that callers see
 
-
-def image_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[ImageRow]:
-    """Return the images ``ids``, in that order; raises KeyError for an unknown id."""
-    image_ids = [int(id_) for id_ in ids]
-    paths: defaultdict[int, list[str]] = defaultdict(list)
-    sql = "SELECT image_id, path FROM paths WHERE image_id IN ({marks})"
-    for image_id, path in select_in(connection, sql, image_ids):
-        paths[image_id].append(os.fsdecode(path))
-    texts: defaultdict[int, list[str]] = defaultdict(list)
-    sql = """SELECT image_id, text FROM captions WHERE image_id IN ({marks})
-        ORDER BY image_id, position"""
-    for image_id, text in select_in(connection, sql, list(dict.fromkeys(image_ids))):
-        texts[image_id].append(text)
-    sql = "SELECT id, width, height, taken FROM images WHERE id IN ({marks})"
-    rows = {
-        id_: ImageRow(id_, tuple(sorted(set(paths[id_]))), tuple(texts[id_]), *size_and_time)
-        for id_, *size_and_time in select_in(connection, sql, image_ids)
-    }
-    return [rows[id_] for id_ in image_ids]
-
-
-def caption_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> list[CaptionRow]:
-    """Return the captions ``ids``, in that order; raises KeyError for an unknown id."""
-    caption_ids = [int(id_) for id_ in ids]
-    sql = "SELECT id, image_id, text, tags FROM captions WHERE id IN ({marks})"
-    rows = {row[0]: caption_row(row) for row in select_in(connection, sql, caption_ids)}
-    return [rows[id_] for id_ in caption_ids]
-
-
-def captions_of_image(connection: sqlite3.Connection, image_id: int) -> list[CaptionRow]:
-    """Return the captions of one image, in file order."""
-    rows = connection.execute(
-        "SELECT id, image_id, text, tags FROM captions WHERE image_id = ? ORDER BY position, id",
-        (image_id,),
-    )
-    return [caption_row(row) for row in rows]
-
-
-def all_caption_rows(connection: sqlite3.Connection) -> list[CaptionRow]:
-    """Return every caption, in file order."""
-    rows = connection.execute("SELECT id, image_id, text, tags FROM captions ORDER BY position, id")
-    return [caption_row(row) for row in rows]
+CAPTION_COLUMNS = "id, image_id, text, tags"
 
 
 def caption_row(row: tuple[Any, ...]) -> CaptionRow:
-    """Convert a row of (id, image_id, text, tags)."""
+    """Convert a row of ``CAPTION_COLUMNS``."""
     id_, image_id, text, tags = row
     return CaptionRow(id_, image_id, text, json.loads(tags))
-
-
-def stored_files(connection: sqlite3.Connection) -> dict[str, StoredFile]:
-    """Return every known file by path, in the byte order of the paths."""
-    columns = "path, size, mtime_ns, image_id, ctime_ns, inode"
-    rows = connection.execute(f"SELECT {columns} FROM paths ORDER BY path")
-    files = (StoredFile(os.fsdecode(path), *rest) for path, *rest in rows)
-    return {file.path: file for file in files}
 
 
 def ids_by_content(connection: sqlite3.Connection, contents: Sequence[bytes]) -> dict[bytes, int]:
@@ -422,25 +372,13 @@ def without_vector(connection: sqlite3.Connection, space: int) -> list[int]:
 def captions_without_vector(connection: sqlite3.Connection, space: int) -> list[CaptionRow]:
     """Return captions of images with a path that lack a vector, in file order."""
     rows = connection.execute(
-        """SELECT id, image_id, text, tags FROM captions WHERE id NOT IN
+        f"""SELECT {CAPTION_COLUMNS} FROM captions WHERE id NOT IN
             (SELECT owner FROM caption_vectors WHERE space = ?)
             AND EXISTS (SELECT 1 FROM paths WHERE paths.image_id = captions.image_id)
             ORDER BY position, id""",
         (space,),
     )
     return [caption_row(row) for row in rows]
-
-
-def change_rows(connection: sqlite3.Connection, after: int) -> list[Change]:
-    """Return the changes of generations above ``after``, oldest first."""
-    rows = connection.execute(
-        "SELECT generation, kind, path, other, time FROM changes WHERE generation > ? ORDER BY id",
-        (after,),
-    )
-    return [
-        Change(generation, kind, os.fsdecode(path), os.fsdecode(other), time)
-        for generation, kind, path, other, time in rows
-    ]
 
 
 # --- migrations

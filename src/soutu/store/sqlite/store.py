@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,24 +32,21 @@ from soutu.store.ann import EXACT_BELOW, Manifest, read_manifest
 from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, only_admitted
 from soutu.store.scoring import validate_query_vector
 from soutu.store.sqlite.schema import (
+    CAPTION_COLUMNS,
     SCHEMA_VERSION,
-    all_caption_rows,
-    caption_rows,
-    captions_of_image,
+    caption_row,
     captions_without_vector,
-    change_rows,
     check_version,
     connect,
     create_tables,
     get_counter,
     get_meta,
     ids_by_content,
-    image_rows,
     migrate,
     open_connection,
     refuse_network_storage,
+    select_in,
     set_meta,
-    stored_files,
     transaction,
     translate_sqlite_errors,
     without_vector,
@@ -56,6 +55,7 @@ from soutu.store.sqlite.vectors import (
     CAPTIONS,
     IMAGES,
     KINDS,
+    REVISION,
     IndexViews,
     VectorKind,
     add_space,
@@ -188,9 +188,15 @@ class LocalStore:
 
     def state(self) -> IndexState:
         """Return the generation, the space and the number of images and captions."""
+        sql = "SELECT kind, length(pairs) / 16 FROM packed WHERE space = ? AND revision = ?"
         with self.snapshot():
             connection = self._connection()
-            images, captions = (self._views(kind).count(connection) for kind in KINDS)
+            revision = get_counter(connection, REVISION)
+            packed: dict[str, int] = dict(connection.execute(sql, (self._space.id, revision)))
+            images, captions = (
+                packed[kind.name] if kind.name in packed else self._views(kind).count(connection)
+                for kind in KINDS
+            )
             generation = get_counter(connection, "generation")
             return IndexState(generation, self.info.space, images, captions)
 
@@ -216,24 +222,48 @@ class LocalStore:
             return text_search.rank_captions(connection, words, k, admitted, exact=exact)
 
     def images(self, ids: Sequence[int], where: Filter | None = None) -> list[ImageRow]:
-        """Return the images ``ids``, in that order, with the paths that ``where`` admits."""
+        """Return the images ``ids``, in that order, with the paths that ``where`` admits.
+
+        Raises KeyError for an unknown id.
+        """
+        image_ids = [int(id_) for id_ in ids]
+        paths: defaultdict[int, list[str]] = defaultdict(list)
+        texts: defaultdict[int, list[str]] = defaultdict(list)
         with self.snapshot():
-            rows = image_rows(self._connection(), ids)
+            connection = self._connection()
+            sql = "SELECT image_id, path FROM paths WHERE image_id IN ({marks})"
+            for image_id, path in select_in(connection, sql, image_ids):
+                paths[image_id].append(os.fsdecode(path))
+            sql = """SELECT image_id, text FROM captions WHERE image_id IN ({marks})
+                ORDER BY image_id, position"""
+            for image_id, text in select_in(connection, sql, list(dict.fromkeys(image_ids))):
+                texts[image_id].append(text)
+            sql = "SELECT id, width, height, taken FROM images WHERE id IN ({marks})"
+            by_id = {
+                id_: ImageRow(id_, tuple(sorted(set(paths[id_]))), tuple(texts[id_]), *rest)
+                for id_, *rest in select_in(connection, sql, image_ids)
+            }
+            rows = [by_id[id_] for id_ in image_ids]
             if where is None:
                 return rows
             from soutu.store.sqlite.filters import admitted_paths
 
-            return only_admitted(rows, admitted_paths(self._connection(), list(ids), where))
+            return only_admitted(rows, admitted_paths(connection, image_ids, where))
 
     def captions(self, ids: Sequence[int]) -> list[CaptionRow]:
-        """Return the captions ``ids``, in that order."""
+        """Return the captions ``ids``, in that order; raises KeyError for an unknown id."""
+        caption_ids = [int(id_) for id_ in ids]
+        sql = f"SELECT {CAPTION_COLUMNS} FROM captions WHERE id IN ({{marks}})"
         with self.snapshot():
-            return caption_rows(self._connection(), ids)
+            rows = {row[0]: row for row in select_in(self._connection(), sql, caption_ids)}
+        return [caption_row(rows[id_]) for id_ in caption_ids]
 
     def captions_of(self, image_id: int) -> list[CaptionRow]:
         """Return the captions of one image, in file order."""
+        where = "WHERE image_id = ? ORDER BY position, id"
+        sql = f"SELECT {CAPTION_COLUMNS} FROM captions {where}"
         with self.snapshot():
-            return captions_of_image(self._connection(), image_id)
+            return [caption_row(row) for row in self._connection().execute(sql, (image_id,))]
 
     def image_vectors(self, ids: Sequence[int]) -> Floats:
         """Return the vectors of the images ``ids``, float32 (n, dim)."""
@@ -258,9 +288,12 @@ class LocalStore:
             return view.slab.take(view.live.slots[order])
 
     def files(self) -> dict[str, StoredFile]:
-        """Return every known file, by path."""
+        """Return every known file, by path, in the byte order of the paths."""
+        columns = "path, size, mtime_ns, image_id, ctime_ns, inode"
         with self.snapshot():
-            return stored_files(self._connection())
+            rows = self._connection().execute(f"SELECT {columns} FROM paths ORDER BY path")
+            files = (StoredFile(os.fsdecode(path), *rest) for path, *rest in rows)
+            return {file.path: file for file in files}
 
     def known_content(self, contents: Sequence[bytes]) -> dict[bytes, int]:
         """Return the image ids of those content hashes that are stored."""
@@ -279,13 +312,19 @@ class LocalStore:
 
     def all_captions(self) -> list[CaptionRow]:
         """Return every caption, in file order."""
+        sql = f"SELECT {CAPTION_COLUMNS} FROM captions ORDER BY position, id"
         with self.snapshot():
-            return all_caption_rows(self._connection())
+            return [caption_row(row) for row in self._connection().execute(sql)]
 
     def changes(self, after: int = 0) -> list[Change]:
         """Return the changes of the runs after generation ``after``, oldest first."""
+        sql = """SELECT generation, kind, path, other, time FROM changes
+            WHERE generation > ? ORDER BY id"""
         with self.snapshot():
-            return change_rows(self._connection(), after)
+            return [
+                Change(generation, kind, os.fsdecode(path), os.fsdecode(other), time)
+                for generation, kind, path, other, time in self._connection().execute(sql, (after,))
+            ]
 
     def spaces(self) -> list[ModelInfo]:
         """Return the models that have vectors here, in the order of first use."""

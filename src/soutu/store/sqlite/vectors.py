@@ -373,18 +373,12 @@ class IndexViews:
         return admitted
 
     def count(self, connection: sqlite3.Connection) -> int:
-        """Count the visible rows."""
-        live, revision = self._view.live, get_counter(connection, REVISION)
-        if live.revision == revision:
+        """Count the visible rows where they are not packed, as during an index run."""
+        live = self._view.live
+        if live.revision == get_counter(connection, REVISION):
             return len(live.ids)
-        row = connection.execute(
-            "SELECT length(pairs) / 16 FROM packed WHERE space = ? AND kind = ? AND revision = ?",
-            (self._space.id, self._kind.name, revision),
-        ).fetchone()
-        if row is None:
-            sql = f"SELECT count(*) FROM ({self._kind.live})"
-            row = connection.execute(sql, (self._space.id,)).fetchone()
-        return int(row[0])
+        sql = f"SELECT count(*) FROM ({self._kind.live})"
+        return int(connection.execute(sql, (self._space.id,)).fetchone()[0])
 
     def vectors(self, connection: sqlite3.Connection, ids: Sequence[int]) -> Floats:
         """Return the vectors of the rows ``ids``, float32 (n, dim); KeyError where one has none."""
