@@ -20,6 +20,7 @@ from benchmarks.queries import everyday_words, handwritten
 from benchmarks.record import save
 from soutu.factory import build_encoder
 from soutu.images.decode import decode
+from soutu.indexing.baseline import probe_texts
 from soutu.models.base import Encoder
 from soutu.query.expansion import (
     ExpanderPipeline,
@@ -28,7 +29,6 @@ from soutu.query.expansion import (
     propose_variants,
 )
 from soutu.query.lexicon import built_in_lexicon
-from soutu.query.probes import probe_texts
 from soutu.search.calibration import ON, ScoreBaseline, correct_query, correction_alpha
 from soutu.search.calibration import measure_baseline as measure_baseline
 from soutu.search.fusion import RRF_K

@@ -31,8 +31,8 @@ from pathlib import Path
 from benchmarks.cold_start import fill_gallery
 from benchmarks.record import save
 from benchmarks.synthetic_vectors import cone_around
-from soutu import maintenance
 from soutu.gallery import Gallery
+from soutu.indexing.baseline import refresh_derived
 
 PICTURES = 100_000
 CONNECTIONS = 32
@@ -231,7 +231,7 @@ def prepare_gallery(home: Path) -> Path:
         fill_gallery(home / "gallery", PICTURES, "ViT-B-32", cone_around(vectors, PICTURES))
     with Gallery.open(home / "gallery") as gallery:
         # Also where an earlier run was stopped before it: without codes every search is exact.
-        maintenance.refresh_derived(gallery.store, gallery.encoder, gallery.settings)
+        refresh_derived(gallery.store, gallery.encoder, gallery.settings)
     return home / "gallery"
 
 

@@ -38,9 +38,9 @@ from benchmarks.photo_data import (
 from benchmarks.record import save
 from soutu.evaluation.absence import fit_logistic
 from soutu.evaluation.statistics import Figure, intervals, randomisation_test, ratio
+from soutu.indexing.baseline import sample_phrases
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.parser import TEXT
-from soutu.query.probes import sample_phrases
 from soutu.search.calibration import (
     ANY,
     AUTO,

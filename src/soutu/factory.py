@@ -252,14 +252,13 @@ def open_embeddings(
     Raises
     ------
     BadInput
-        Where these are two, and what ``formats.open_embeddings`` raises.
+        Where these are two, and what ``read_embeddings`` raises.
     MissingModel
         Where none is known.
     """
-    from soutu.exchange import formats
     from soutu.exchange.npy import EmbeddingSource
 
-    embeddings = formats.open_embeddings(path, form)
+    embeddings = read_embeddings(path, form)
     described = embeddings.source
     name = model or (described.model if described else None)
     if name is None:
@@ -275,6 +274,47 @@ def open_embeddings(
             space=info.space,
         )
     return embeddings, EmbeddingSource(name, info)
+
+
+def read_embeddings(path: Path, form: str | None = None) -> Embeddings:
+    """Read the embeddings in a folder or file, in the format ``form`` or the one found there.
+
+    Raises
+    ------
+    BadInput
+        Where there are none, or what is there does not fit together.
+    MissingExtra
+        Where reading them needs a package that is not installed.
+    """
+    from soutu.exchange.clip_retrieval import ClipRetrieval
+    from soutu.exchange.npy import FeatureFolder
+    from soutu.exchange.parquet import ParquetRows
+
+    if not path.exists():
+        raise BadInput("import-missing", path=path)
+    form = form or _recognise_embeddings(path)
+    if form == "parquet":
+        return ParquetRows(path)
+    if form == "clip-retrieval":
+        return ClipRetrieval(path)
+    return FeatureFolder(path, form)
+
+
+def _recognise_embeddings(path: Path) -> str:
+    from soutu.exchange.clip_retrieval import IMAGES
+
+    if path.is_file():
+        if path.suffix == ".parquet":
+            return "parquet"
+    elif (path / IMAGES).is_dir():
+        return "clip-retrieval"
+    elif (path / "image_features.npy").exists():
+        return "npy"
+    elif (path / "image_features.pt").exists():
+        return "pt"
+    elif any(path.glob("*.parquet")):
+        return "parquet"
+    raise BadInput("import-nothing", path=path)
 
 
 def _info_of(name: str, described: EmbeddingSource | None) -> ModelInfo:

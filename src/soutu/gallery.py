@@ -656,8 +656,9 @@ class Gallery:
         engine
             Embeds the pictures first, in place of this process.
         """
+        from soutu.images.captions import load_captions
+        from soutu.indexing.baseline import refresh_derived
         from soutu.indexing.indexer import index_folder
-        from soutu.maintenance import load_captions, refresh_derived
 
         self._check_root()
         given = absolute(expand_user(captions)) if captions else None
@@ -665,8 +666,7 @@ class Gallery:
         options = self._index_options(retry=retry or rehash, rehash=rehash, exclude=exclude)
         # All that can be wrong with the captions is raised before anything is written.
         loaded = load_captions(self.root, given, encoding, known)
-        store = self._create_store(self.encoder.info)
-        self._save_settings(loaded.file, loaded.encoding)
+        store = self._create_store(self.encoder.info, loaded.file, loaded.encoding)
         embedded = engine.embed_folder(self, store, options, progress) if engine else 0
         report = index_folder(
             self.root, store, self.encoder, captions=loaded.rows, options=options, progress=progress
@@ -702,8 +702,8 @@ class Gallery:
             For a path outside the folder, or one that is no picture's.
         """
         from soutu.images.scan import ImageFile, walk
+        from soutu.indexing.baseline import refresh_derived
         from soutu.indexing.indexer import index_folder
-        from soutu.maintenance import refresh_derived
 
         self._check_root()
         only, excludes = self._relative_paths(paths), self._excludes()
@@ -713,7 +713,6 @@ class Gallery:
             code = "add-excluded" if excludes.covers(missing) else "add-no-picture"
             raise BadInput(code, path=missing, folder=self.root)
         store, settings = self._create_store(self.encoder.info), self.settings
-        self._save_settings(None, None)
         options = self._index_options(retry=True)
         report = index_folder(
             self.root, store, self.encoder, options=options, only=only, progress=progress
@@ -821,11 +820,11 @@ class Gallery:
         """Index embeddings from files without encoding anything.
 
         They are of the model that this gallery was opened with, or that a file there names. All
-        rows are checked before anything is written. Formats: ``exchange/formats.py``.
+        rows are checked before anything is written. Formats: ``soutu.exchange``.
         """
         from soutu.factory import open_embeddings
+        from soutu.indexing.baseline import refresh_derived
         from soutu.indexing.importer import check_embeddings, import_embeddings
-        from soutu.maintenance import refresh_derived
 
         self._check_root()
         embeddings, source = open_embeddings(Path(path), form, self.settings.model)
@@ -835,7 +834,6 @@ class Gallery:
         self.__dict__.pop("encoder", None)
         self.model = source.model
         store = self._create_store(source.info)
-        self._save_settings(None, None)
         report = import_embeddings(
             self.root,
             store,
@@ -873,15 +871,22 @@ class Gallery:
             relative.append(file.relative_to(self.root).as_posix())
         return relative
 
-    def _create_store(self, info: ModelInfo) -> VectorStore:
-        """Open the index for writing; an address that was asked for is remembered."""
-        if self._own_store is not None:
-            return self._own_store
-        self.close()
-        self._store = self._store_type.create_or_open(self.location, info)
-        if self.settings.store:
-            save_store_address(self.home, self.location)
-        return self._store
+    def _create_store(
+        self, info: ModelInfo, captions: Path | None = None, encoding: str | None = None
+    ) -> VectorStore:
+        """Open the index for writing; an address that was asked for is remembered.
+
+        Model, root and captions file are stored before the run, so that a stopped one can go on.
+        """
+        from soutu.indexing.indexer import save_gallery_meta
+
+        if self._own_store is None:
+            self.close()
+            self._store = self._store_type.create_or_open(self.location, info)
+            if self.settings.store:
+                save_store_address(self.home, self.location)
+        save_gallery_meta(self.store, self.root, self.model, captions, encoding)
+        return self.store
 
     def _get_meta(self, key: str) -> str | None:
         if self._own_store is not None:
@@ -923,12 +928,6 @@ class Gallery:
     def _captions_file(self) -> Path | None:
         name = self._get_meta("captions_file")
         return self.root / name if name else None
-
-    def _save_settings(self, captions: Path | None, encoding: str | None) -> None:
-        """Store model, root and captions file before the run, so that a stopped one can go on."""
-        from soutu.maintenance import save_gallery_meta
-
-        save_gallery_meta(self.store, self.root, self.model, captions, encoding)
 
     # --- words and maintenance --------------------------------------------------------------
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from soutu.errors import BadCaptions, BadInput, IndexCorrupt, Missing, MissingModel, SoutuError
+from soutu.errors import BadInput, IndexCorrupt, Missing, MissingModel, SoutuError
 from soutu.factory import (
     StoreLocation,
     build_encoder,
@@ -22,15 +21,12 @@ from soutu.factory import (
     store_type,
 )
 from soutu.fs import REBUILD, make_private_folder, write_lock
-from soutu.models.bundle import cache_folder, default_model
+from soutu.indexing.baseline import refresh_codes, refresh_derived, stored_baseline
+from soutu.models.bundle import default_model
 from soutu.models.download import verify
 from soutu.search.calibration import (
-    BASELINE_KEY,
-    ScoreBaseline,
-    baseline_from_json,
     correction_alpha,
     load_tuned_params,
-    query_offset,
 )
 from soutu.settings import Settings
 from soutu.store.sqlite.check import check_index
@@ -40,7 +36,6 @@ from soutu.store.sqlite.vectors import first_name, folder_name
 from soutu.types import IndexState, IntegrityIssue, ModelInfo
 
 if TYPE_CHECKING:
-    from soutu.images.captions import CaptionFile
     from soutu.indexing.indexer import IndexReport
     from soutu.models.base import Encoder
     from soutu.store.ann import Manifest
@@ -48,9 +43,6 @@ if TYPE_CHECKING:
     from soutu.store.sqlite.compact import CompactReport
     from soutu.store.sqlite.rebuild import CarryReport
     from soutu.types import Floats
-
-PHRASES = 640  # that codes are tuned on in a gallery of few captions
-Encode: TypeAlias = "Callable[[Sequence[str]], Floats]"
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ def gallery_info(root: Path, home: Path, place: StoreLocation, config: Settings)
 
 
 def _baseline_info(store: VectorStore, config: Settings) -> BaselineInfo | None:
-    reference = _reference(store)
+    reference = stored_baseline(store)
     if reference is None:
         return None
     hubs = load_tuned_params(config).hubs
@@ -126,39 +118,15 @@ def _ann_info(store: VectorStore) -> Mapping[str, Manifest]:
         return {}
 
 
-def compact_gallery(home: Path, encode: Encode, config: Settings) -> CompactReport:
+def compact_gallery(
+    home: Path, encode: Callable[[Sequence[str]], Floats], config: Settings
+) -> CompactReport:
     """Compact the index at ``home``, and build the codes of its vectors where they lie now."""
     with LocalStore.open(home) as store:
         done = store.compact()
     with LocalStore.open(home) as store:
         refresh_codes(store, encode, config)
     return done
-
-
-def refresh_derived(store: VectorStore, encoder: Encoder, config: Settings) -> tuple[str, ...]:
-    """After an index run: measure the gallery anew, and build the codes where they are due."""
-    from soutu.indexing.baseline import refresh_baseline
-
-    refresh_baseline(store, encoder, cache_folder() / "reference")
-    return refresh_codes(store, encoder.encode_texts, config)
-
-
-def refresh_codes(store: VectorStore, encode: Encode, config: Settings) -> tuple[str, ...]:
-    """Build the codes of the index where they are due."""
-    from soutu.query.probes import sample_phrases
-
-    moved = query_offset(_reference(store), config.correction, load_tuned_params(config).hubs)
-    with store.writer() as writer:
-        return tuple(
-            writer.refresh_ann(
-                lambda: encode(sample_phrases(PHRASES)), target=config.recall, shift=moved
-            )
-        )
-
-
-def _reference(store: VectorStore) -> ScoreBaseline | None:
-    stored = store.get_meta(BASELINE_KEY + store.info.space)
-    return baseline_from_json(stored) if stored else None
 
 
 @dataclass(frozen=True)
@@ -286,9 +254,10 @@ def rebuild_gallery(
     IndexCorrupt
         Another process is writing, the folder cannot be written, or a newer Soutu made the index.
     """
+    from soutu.images.captions import load_captions
     from soutu.images.exclude import Excludes
     from soutu.images.scan import check_root
-    from soutu.indexing.indexer import encode_captions, index_folder
+    from soutu.indexing.indexer import encode_captions, index_folder, save_gallery_meta
     from soutu.indexing.pipeline import IndexOptions
     from soutu.store.sqlite.rebuild import (
         begin_new_index,
@@ -371,68 +340,6 @@ def rebuild_gallery(
             generation=state.generation,
         )
     return RebuildReport(name, report, carried)
-
-
-@dataclass(frozen=True)
-class GalleryCaptions:
-    """The captions file of an index run.
-
-    ``file`` and ``encoding`` are to be remembered (None: nothing new), ``rows`` is None where there
-    is no file, ``problems`` says that a remembered one is missing.
-    """
-
-    file: Path | None = None
-    encoding: str | None = None
-    rows: CaptionFile | None = None
-    problems: tuple[BadCaptions, ...] = ()
-    notes: tuple[BadCaptions, ...] = ()
-
-
-def load_captions(
-    root: Path, given: Path | None, encoding: str | None, known: Mapping[str, str | None]
-) -> GalleryCaptions:
-    """Read the captions file that is given or remembered.
-
-    An encoding is remembered with its file (``known``: the store's meta), and yields where that
-    has become UTF-8. Raises BadCaptions.
-    """
-    from soutu.images.captions import read_captions
-
-    name, remembered = known.get("captions_file"), known.get("captions_encoding") or None
-    previous = root / name if name else None
-    file = given or previous
-    if file is None:
-        return GalleryCaptions()
-    if given is None and not file.is_file():
-        return GalleryCaptions(problems=(BadCaptions("captions-gone", file=file),))
-    is_new = previous is None or os.path.realpath(file) != os.path.realpath(previous)
-    if is_new or encoding:
-        remembered = None
-    rows = read_captions(file, root, encoding=encoding, remembered=remembered)
-    notes = []
-    if previous and is_new:
-        notes.append(BadCaptions("captions-replaced", file=file, previous=previous))
-    if remembered and rows.encoding != remembered:
-        notes.append(BadCaptions("captions-utf8", file=file, encoding=remembered))
-    return GalleryCaptions(
-        file if given or notes else None, rows.encoding, rows, notes=tuple(notes)
-    )
-
-
-def save_gallery_meta(
-    store: VectorStore, root: Path, model: str, captions: Path | None, encoding: str | None
-) -> None:
-    """Keep with the index what later calls need not be told again."""
-    name = str(Path(model).resolve()) if Path(model).is_dir() else model
-    known = {"model": name, "root": str(root)}
-    if captions:
-        # A gallery that is moved as a whole finds its captions again.
-        inside = captions.is_relative_to(root)
-        file = captions.relative_to(root) if inside else captions
-        known |= {"captions_file": file.as_posix(), "captions_encoding": encoding or ""}
-    for key, value in known.items():
-        if store.get_meta(key) != value:
-            store.set_meta(key, value)
 
 
 def _recognise_model(home: Path) -> str:

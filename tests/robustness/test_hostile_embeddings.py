@@ -12,8 +12,8 @@ import pytest
 
 from soutu.errors import BadInput
 from soutu.exchange import npy
-from soutu.exchange.formats import open_embeddings
 from soutu.exchange.npy import read_pickled_texts
+from soutu.factory import read_embeddings
 from tests.embeddings import write_folder, write_table
 from tests.store_samples import DIM, unit
 
@@ -141,7 +141,7 @@ def test_a_json_list_that_is_none_is_named(tmp_path, data):
     write_folder(tmp_path, unit(1, DIM), ["a"])
     (tmp_path / "image_paths.json").write_bytes(data)
     with pytest.raises(BadInput, match=r"image_paths\.json"):
-        open_embeddings(tmp_path)
+        read_embeddings(tmp_path)
 
 
 def npy_bytes(array, **options):
@@ -190,7 +190,7 @@ def test_a_hostile_array_is_named(tmp_path, name, which):
     write_folder(tmp_path, unit(1, DIM), ["a"], ["b"], unit(1, DIM))
     (tmp_path / f"{which}.npy").write_bytes(ARRAYS[name])
     with pytest.raises(BadInput, match=which) as caught:
-        open_embeddings(tmp_path)
+        read_embeddings(tmp_path)
     assert caught.value.code in ("import-damaged", "import-shape")
 
 
@@ -198,7 +198,7 @@ def test_arrays_of_other_byte_and_column_orders_are_read(tmp_path):
     images = unit(5, DIM)
     for same in (np.asfortranarray(images), images.astype(">f4"), images.astype(">f8")):
         write_folder(tmp_path, same, list("abcde"))
-        [rows] = open_embeddings(tmp_path).batches(9)
+        [rows] = read_embeddings(tmp_path).batches(9)
         np.testing.assert_array_equal(rows.images.astype(np.float32), images)
 
 
@@ -210,7 +210,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         (tmp_path / name).unlink()
         os.mkfifo(tmp_path / name)
         with pytest.raises(BadInput, match=name):
-            open_embeddings(tmp_path)
+            read_embeddings(tmp_path)
         (tmp_path / name).unlink()
 
 
@@ -241,7 +241,7 @@ def test_a_hostile_tensor_is_named(tmp_path, name):
     else:
         file.write_bytes(damaged[name])
     with pytest.raises(BadInput, match=r"image_features\.pt"):
-        open_embeddings(tmp_path)
+        read_embeddings(tmp_path)
     assert not ran.exists()
 
 
@@ -250,7 +250,7 @@ def test_a_tensor_of_no_storage_does_not_fill_the_memory(tmp_path):
     torch.save(torch.ones(1).expand(1 << 40, 8), tmp_path / "image_features.pt")
     (tmp_path / "image_paths.pkl").write_bytes(pickle.dumps(["a"]))
     with pytest.raises(BadInput) as caught:
-        open_embeddings(tmp_path)
+        read_embeddings(tmp_path)
     assert caught.value.code == "import-counts"
 
 
@@ -260,7 +260,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path, cut):
     file = write_table(tmp_path / "t.parquet", image_path=["a"] * 99, image_embedding=[[1.0]] * 99)
     file.write_bytes(file.read_bytes()[:cut])
     with pytest.raises(BadInput, match=r"t\.parquet"):
-        open_embeddings(file)
+        read_embeddings(file)
 
 
 def test_flipped_bytes_in_parquet_end_in_an_error_or_in_rows(tmp_path):
@@ -276,7 +276,7 @@ def test_flipped_bytes_in_parquet_end_in_an_error_or_in_rows(tmp_path):
         spoilt[random.integers(len(whole))] ^= 1 << int(random.integers(8))
         file.write_bytes(spoilt)
         try:
-            for rows in open_embeddings(file).batches(10):
+            for rows in read_embeddings(file).batches(10):
                 assert len(rows.images) == len(rows.paths)
         except BadInput:
             pass

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from soutu.cli.main import main
-from soutu.cli.options import progress_bar
+from soutu.cli.render import progress_bar
 
 
 @pytest.mark.parametrize(

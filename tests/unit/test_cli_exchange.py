@@ -110,5 +110,5 @@ def test_a_search_does_not_load_what_only_an_import_needs(photos):
         env={"PYTHONPATH": ":".join(sys.path)},
     ).stdout.split()  # fmt: skip
     assert "soutu.cli.search" in loaded
-    for module in ("pyarrow", "pickletools", "soutu.cli.exchange", "soutu.exchange.formats"):
+    for module in ("pyarrow", "pickletools", "soutu.cli.exchange", "soutu.exchange.npy"):
         assert module not in loaded

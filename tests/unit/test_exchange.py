@@ -9,7 +9,7 @@ import pytest
 
 from soutu.errors import BadInput, MissingExtra
 from soutu.exchange.embeddings import Rows, validate_batch
-from soutu.exchange.formats import open_embeddings
+from soutu.factory import read_embeddings
 from tests.embeddings import write_clip_retrieval, write_folder, write_original, write_table
 from tests.store_samples import DIM, unit
 
@@ -23,7 +23,7 @@ def arrow():
 
 def read(place, form=None, size=2, dim=DIM):
     """All rows of all batches, checked: paths, captions, images, and texts by row."""
-    source = open_embeddings(place, form)
+    source = read_embeddings(place, form)
     paths, captions, images, texts = [], [], [], {}
     for rows in source.batches(size):
         assert len(rows.paths) <= size
@@ -214,7 +214,7 @@ def test_what_no_index_can_hold_is_refused(given, code):
 def test_nothing_recognisable(tmp_path):
     for place, code in ((tmp_path / "no", "import-missing"), (tmp_path, "import-nothing")):
         with pytest.raises(BadInput) as caught:
-            open_embeddings(place)
+            read_embeddings(place)
         assert caught.value.code == code
 
 
@@ -223,7 +223,7 @@ def test_a_missing_list_is_named(tmp_path, missing):
     write_folder(tmp_path, unit(5, DIM), PATHS, CAPTIONS, unit(5, DIM))
     (tmp_path / missing).unlink()
     with pytest.raises(BadInput, match=missing):
-        open_embeddings(tmp_path)
+        read_embeddings(tmp_path)
 
 
 @pytest.mark.parametrize("short", ["image_paths.json", "captions.json", "text_features.npy"])
@@ -234,7 +234,7 @@ def test_counts_that_differ_are_named(tmp_path, short):
     else:
         (tmp_path / short).write_text(json.dumps(["x"] * 4))
     with pytest.raises(BadInput, match=rf"5 rows.*{short.split('.')[0]}.* 4") as caught:
-        open_embeddings(tmp_path)
+        read_embeddings(tmp_path)
     assert caught.value.code == "import-counts"
 
 
@@ -246,7 +246,7 @@ def test_a_part_without_its_counterpart_is_named(tmp_path):
         write_clip_retrieval(tmp_path / "x", [part, part])
         (tmp_path / "x" / gone).unlink()
         with pytest.raises(BadInput, match=gone.split("/")[0]) as caught:
-            open_embeddings(tmp_path / "x")
+            read_embeddings(tmp_path / "x")
         assert caught.value.code == "import-part"
 
 
@@ -281,4 +281,4 @@ def test_an_absent_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     (tmp_path / "image_features.pt").write_bytes(b"")
     with pytest.raises(MissingExtra, match=rf"soutu\[{extra}\]"):
-        open_embeddings(tmp_path / "t.parquet" if extra == "parquet" else tmp_path)
+        read_embeddings(tmp_path / "t.parquet" if extra == "parquet" else tmp_path)

@@ -9,8 +9,8 @@ import pytest
 from soutu.errors import BadInput, MissingExtra, MissingIndex
 from soutu.exchange import EXPORTS, export
 from soutu.exchange.export import export_embeddings
-from soutu.exchange.formats import open_embeddings
 from soutu.exchange.npy import EmbeddingSource
+from soutu.factory import read_embeddings
 from soutu.gallery import Gallery
 from soutu.store.base import NewCaption
 from soutu.store.sqlite.store import LocalStore
@@ -50,7 +50,7 @@ def write(store, folder, form="npy"):
 
 
 def read(folder, form):
-    source = open_embeddings(folder, form)
+    source = read_embeddings(folder, form)
     [rows] = source.batches(99)
     return source, rows
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from soutu.indexing import baseline as module
-from soutu.indexing.baseline import refresh_baseline
-from soutu.query.probes import PROBE_TEXTS
+from soutu.indexing.baseline import PROBE_TEXTS, refresh_baseline
 from soutu.search.calibration import BASELINE_KEY, measure_baseline
 from soutu.store.sqlite.store import LocalStore
 from tests.store_samples import DIM, card, pictures, unit

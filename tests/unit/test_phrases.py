@@ -1,4 +1,4 @@
-from soutu.query.probes import sample_phrases
+from soutu.indexing.baseline import sample_phrases
 
 
 def test_phrases_are_many_different_and_in_both_languages():

@@ -4,9 +4,9 @@ from hashlib import blake2b
 
 import pytest
 
+from soutu.indexing.baseline import PROBE_TEXTS, RECIPE, probe_set_name, probe_texts
 from soutu.query import probes
 from soutu.query.lexicon import package_files
-from soutu.query.probes import PROBE_TEXTS, RECIPE, probe_set_name, probe_texts
 from soutu.text import EN, ZH, language
 
 

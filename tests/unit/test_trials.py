@@ -17,7 +17,7 @@ from soutu.evaluation.results import compare_to_first
 from soutu.evaluation.variants import parse_variants, read_grid
 from soutu.evaluation.vectors import EncodeOptions, encode_dataset
 from soutu.factory import build_encoder, build_expander
-from soutu.query.probes import probe_texts
+from soutu.indexing.baseline import probe_texts
 from soutu.search.calibration import correction_alpha
 from soutu.settings import Settings
 

@@ -8,15 +8,8 @@ from pathlib import Path
 import click
 
 from soutu.cli.main import open_gallery
-from soutu.cli.options import (
-    device_option,
-    gallery_option,
-    index_option,
-    json_option,
-    model_option,
-    progress_bar,
-)
-from soutu.cli.render import show_json
+from soutu.cli.options import device_option, gallery_option, index_option, json_option, model_option
+from soutu.cli.render import progress_bar, show_json
 from soutu.exchange import EXPORTS, FORMATS
 from soutu.i18n import tr
 

@@ -11,15 +11,8 @@ import click
 
 from soutu.cli.main import Flags, open_gallery
 from soutu.cli.maintenance import show_places, show_promises
-from soutu.cli.options import (
-    device_option,
-    index_option,
-    json_option,
-    model_option,
-    progress_bar,
-    store_option,
-)
-from soutu.cli.render import sanitize, show_json
+from soutu.cli.options import device_option, index_option, json_option, model_option, store_option
+from soutu.cli.render import progress_bar, sanitize, show_json
 from soutu.errors import MissingModel, SoutuError
 from soutu.fs import DATABASE
 from soutu.i18n import prefer_language, tr

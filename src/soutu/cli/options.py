@@ -1,14 +1,8 @@
-"""Options that several commands share, and the progress bar."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import click
-
-from soutu.i18n import tr
 
 gallery_option = click.option(
     "--gallery", "-g", metavar="FOLDER", help="The gallery: its folder, or one inside it."
@@ -29,36 +23,3 @@ paths_option = click.option("--paths-only", is_flag=True, help="Print only paths
 null_option = click.option(
     "--null", "-0", is_flag=True, help="With --paths-only: end each path with NUL, not a new line."
 )
-
-
-@contextmanager
-def progress_bar(code: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error, labelled with message ``code``; nothing without a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(tr(code), total=None, rate="")
-
-        def update(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.0f}/s" if speed else ""
-            bar.update(task, completed=done, total=total, rate=rate)
-
-        yield update

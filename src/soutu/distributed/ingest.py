@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soutu import maintenance
 from soutu.errors import MissingExtra
 from soutu.factory import build_encoder
 from soutu.fs import absolute
 from soutu.gallery import RECORDS, Gallery
 from soutu.images.exclude import Excludes
 from soutu.images.scan import ImageFile
+from soutu.indexing.baseline import refresh_derived
 from soutu.indexing.diff import diff, first_files, load_failures
 from soutu.indexing.indexer import encode_captions
 from soutu.indexing.pipeline import IndexOptions
@@ -147,13 +147,12 @@ class RayEngine:
             root = Path(source.path) if Path(source.path).is_dir() else Path(source.path).parent
         with Gallery(root, home, config) as gallery:
             store = gallery._create_store(gallery.encoder.info)
-            gallery._save_settings(None, None)
             if store.get_meta(RECORDS) != source.path:
                 store.set_meta(RECORDS, source.path)
             with self._shard_folder(gallery, source.path) as folder:
                 shards = self._embed(source, folder, gallery.model, config, progress).shards
                 report = add_records(store, gallery.encoder, ShardFolder(folder), shards)
-            maintenance.refresh_derived(store, gallery.encoder, config)
+            refresh_derived(store, gallery.encoder, config)
             return report
 
     @contextmanager

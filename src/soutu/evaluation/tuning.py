@@ -35,10 +35,9 @@ from soutu.evaluation.statistics import (
     ratio,
 )
 from soutu.evaluation.vectors import DatasetVectors, EncodeOptions, encode_dataset
-from soutu.indexing.baseline import encode_probes
+from soutu.indexing.baseline import encode_probes, probe_texts
 from soutu.models.base import Encoder
 from soutu.query.expansion import WEIGHTS, Expander, Weights
-from soutu.query.probes import probe_texts
 from soutu.search.calibration import (
     DEFAULT_HUB_CORRECTION,
     MIN_IMAGES,

@@ -15,11 +15,10 @@ import numpy as np
 from soutu.errors import BadInput
 from soutu.evaluation.dataset import Dataset
 from soutu.fs import atomic_write
-from soutu.indexing.baseline import encode_probes
+from soutu.indexing.baseline import encode_probes, probe_set_name, probe_texts
 from soutu.indexing.pipeline import EncodePipeline, IndexOptions
 from soutu.models.base import Encoder
 from soutu.query.expansion import Expander
-from soutu.query.probes import probe_set_name, probe_texts
 from soutu.search.calibration import (
     DEFAULT_HUB_CORRECTION,
     MAX_IMAGES,

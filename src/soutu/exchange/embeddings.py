@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from soutu.errors import BadInput
+from soutu.text import is_text
 from soutu.types import Floats, Ids
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def validate_batch(rows: Rows, dim: int) -> Rows:
     for row, (path, caption) in enumerate(zip(rows.paths, rows.captions, strict=True), rows.first):
         if not path or "\0" in path or not _is_file_name(path):
             raise BadInput("import-path", file=rows.file, row=row, path=ascii(path))
-        if not is_unicode(caption):
+        if not is_text(caption):
             raise BadInput("import-caption", file=rows.file, row=row, caption=ascii(caption))
     numbers = rows.first + np.arange(len(rows.paths))
     has_caption = np.array([bool(rows.captions[row].strip()) for row in rows.text_rows], bool)
@@ -86,15 +87,6 @@ def _is_file_name(path: str) -> bool:
     """Whether a file system could hold it; bytes that are no text are kept as surrogates."""
     try:
         os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_unicode(text: str) -> bool:
-    """Whether ``text`` has a UTF-8 form: no surrogates."""
-    try:
-        text.encode()
     except UnicodeEncodeError:
         return False
     return True

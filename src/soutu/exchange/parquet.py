@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soutu.errors import BadInput, MissingExtra
-from soutu.exchange.embeddings import AnyFloats, Rows, is_unicode
+from soutu.exchange.embeddings import AnyFloats, Rows
 from soutu.exchange.npy import damaged_file, read_source, require_file
+from soutu.text import is_text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -109,7 +110,7 @@ def write_parquet(file: Path, batches: Iterable[Rows]) -> None:
     with ParquetWriter(file, pa.schema(kinds.items()), use_dictionary=[CAPTION]) as writer:
         for rows in batches:
             for path in rows.paths:
-                if not is_unicode(path):
+                if not is_text(path):
                     raise BadInput("export-path", path=ascii(path))
             all_rows = np.arange(len(rows.paths))
             columns = [

@@ -54,6 +54,50 @@ class CaptionFile:
     unmatched: tuple[tuple[Caption, tuple[str, ...]], ...] = ()
 
 
+@dataclass(frozen=True)
+class GalleryCaptions:
+    """The captions file of an index run.
+
+    ``file`` and ``encoding`` are to be remembered (None: nothing new), ``rows`` is None where there
+    is no file, ``problems`` says that a remembered one is missing.
+    """
+
+    file: Path | None = None
+    encoding: str | None = None
+    rows: CaptionFile | None = None
+    problems: tuple[BadCaptions, ...] = ()
+    notes: tuple[BadCaptions, ...] = ()
+
+
+def load_captions(
+    root: Path, given: Path | None, encoding: str | None, known: Mapping[str, str | None]
+) -> GalleryCaptions:
+    """Read the captions file that is given or remembered.
+
+    An encoding is remembered with its file (``known``: the store's meta), and yields where that
+    has become UTF-8. Raises BadCaptions.
+    """
+    name, remembered = known.get("captions_file"), known.get("captions_encoding") or None
+    previous = root / name if name else None
+    file = given or previous
+    if file is None:
+        return GalleryCaptions()
+    if given is None and not file.is_file():
+        return GalleryCaptions(problems=(BadCaptions("captions-gone", file=file),))
+    is_new = previous is None or os.path.realpath(file) != os.path.realpath(previous)
+    if is_new or encoding:
+        remembered = None
+    rows = read_captions(file, root, encoding=encoding, remembered=remembered)
+    notes = []
+    if previous and is_new:
+        notes.append(BadCaptions("captions-replaced", file=file, previous=previous))
+    if remembered and rows.encoding != remembered:
+        notes.append(BadCaptions("captions-utf8", file=file, encoding=remembered))
+    return GalleryCaptions(
+        file if given or notes else None, rows.encoding, rows, notes=tuple(notes)
+    )
+
+
 def read_captions(
     file: Path, root: Path, *, encoding: str | None = None, remembered: str | None = None
 ) -> CaptionFile:

@@ -421,3 +421,19 @@ def _is_present(folder: Path) -> bool:
         return any(True for _ in folder.iterdir())
     except OSError:
         return False
+
+
+def save_gallery_meta(
+    store: VectorStore, root: Path, model: str, captions: Path | None, encoding: str | None
+) -> None:
+    """Keep with the index what later calls need not be told again."""
+    name = str(Path(model).resolve()) if Path(model).is_dir() else model
+    known = {"model": name, "root": str(root)}
+    if captions:
+        # A gallery that is moved as a whole finds its captions again.
+        inside = captions.is_relative_to(root)
+        file = captions.relative_to(root) if inside else captions
+        known |= {"captions_file": file.as_posix(), "captions_encoding": encoding or ""}
+    for key, value in known.items():
+        if store.get_meta(key) != value:
+            store.set_meta(key, value)
