@@ -171,6 +171,19 @@ def test_damage_is_named(home, statement):
     assert harm(home) == ["doctor-text"]
 
 
+def test_a_text_that_became_null_is_named(home):
+    """One flipped bit of a row's header can say so, whatever the table forbids."""
+    definition = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'captions'"
+    strict, lax = "text TEXT NOT NULL", "text TEXT"
+    for before, after in ((strict, lax), (lax, strict)):
+        with closing(sqlite3.connect(home / DATABASE)) as connection, connection:
+            if after == strict:
+                connection.execute("UPDATE captions SET text = NULL WHERE id = 2")
+            connection.execute("PRAGMA writable_schema = ON")
+            assert connection.execute(definition, (before, after)).rowcount == 1
+    assert {"doctor-captions", "doctor-text"} <= {*harm(home)}
+
+
 def test_a_torn_definition_is_named(home):
     with closing(sqlite3.connect(home / DATABASE)) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")

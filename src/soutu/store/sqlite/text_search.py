@@ -257,9 +257,9 @@ def _decode_row(row: Sequence[object]) -> list[object]:
     return [v.decode() if isinstance(v, bytes) and type(v) is not bytes else v for v in row]
 
 
-def _rows(captions: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
+def _rows(captions: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[int, str]]:
     for id_, text in captions:
-        yield id_, fts_text(text.decode("utf-8", "replace"))
+        yield id_, fts_text((text or b"").decode("utf-8", "replace"))
 
 
 def _exists(connection: sqlite3.Connection) -> bool:
