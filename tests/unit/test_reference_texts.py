@@ -4,8 +4,8 @@ from hashlib import blake2b
 
 import pytest
 
+from soutu.indexing import baseline
 from soutu.indexing.baseline import PROBE_TEXTS, RECIPE, probe_set_name, probe_texts
-from soutu.query import probes
 from soutu.query.lexicon import package_files
 from soutu.text import EN, ZH, language
 
@@ -42,11 +42,11 @@ def test_their_name_tells_other_languages_other_words_and_other_recipes(monkeypa
     assert probe_set_name(("fr",)) == names[2]
     words = tmp_path / "words.tsv"
     words.write_bytes(b"".join(file.read_bytes() for file in package_files()))
-    monkeypatch.setattr(probes, "package_files", lambda: [words])
+    monkeypatch.setattr(baseline, "package_files", lambda: [words])
     assert probe_set_name(("zh", "en")) == names[0]
     words.write_bytes(words.read_bytes().replace("猫".encode(), "貓".encode(), 1))
     assert probe_set_name(("zh", "en")) != names[0]
-    monkeypatch.setattr(probes, "RECIPE", RECIPE + 1)
+    monkeypatch.setattr(baseline, "RECIPE", RECIPE + 1)
     assert probe_set_name(("en",)) != names[2]
 
 
@@ -55,6 +55,6 @@ def test_texts_drawn_in_another_way_have_another_recipe(monkeypatch):
     and put its number and the new digest here."""
     kinds = ("thing", "colour", "place", "count")
     lines = [f"词{at}\t{kinds[at % 4]}\tword {at}\t\t" for at in range(4000)]
-    monkeypatch.setattr(probes, "package_lines", lambda: lines)
+    monkeypatch.setattr(baseline, "package_lines", lambda: lines)
     drawn = "\n".join(probe_texts(("zh", "en"))).encode()
     assert (RECIPE, blake2b(drawn, digest_size=8).hexdigest()) == (1, "8e3925bf3aa8b4ea")

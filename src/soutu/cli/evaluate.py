@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.main import Flags
-from soutu.cli.options import device_option, json_option, model_option
+from soutu.cli.main import Flags, device_option, json_option, model_option
 from soutu.cli.render import progress_bar, sanitize, show_json, show_table
 from soutu.errors import BadInput
 from soutu.i18n import current_language, tr

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.main import open_gallery
-from soutu.cli.options import device_option, gallery_option, index_option, json_option, model_option
+from soutu.cli.main import (
+    device_option,
+    gallery_option,
+    index_option,
+    json_option,
+    model_option,
+    open_gallery,
+)
 from soutu.cli.render import progress_bar, show_json
 from soutu.exchange import EXPORTS, FORMATS
 from soutu.i18n import tr

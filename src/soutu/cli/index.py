@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.main import Flags, open_gallery
+from soutu.cli.main import (
+    Flags,
+    device_option,
+    index_option,
+    json_option,
+    model_option,
+    open_gallery,
+    store_option,
+)
 from soutu.cli.maintenance import show_places, show_promises
-from soutu.cli.options import device_option, index_option, json_option, model_option, store_option
 from soutu.cli.render import progress_bar, sanitize, show_json
 from soutu.errors import MissingModel, SoutuError
 from soutu.fs import DATABASE

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.main import QueryCommand, open_gallery
-from soutu.cli.options import gallery_option, index_option, json_option
+from soutu.cli.main import QueryCommand, gallery_option, index_option, json_option, open_gallery
 from soutu.cli.render import NOTHING_FOUND, sanitize, show_json
 from soutu.i18n import tr
 

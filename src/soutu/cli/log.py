@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from soutu.cli.main import Flags, QueryCommand, open_gallery
-from soutu.cli.options import gallery_option, index_option, json_option
+from soutu.cli.main import (
+    Flags,
+    QueryCommand,
+    gallery_option,
+    index_option,
+    json_option,
+    open_gallery,
+)
 from soutu.cli.render import NOTHING_FOUND, sanitize, shorten, show_json, show_json_text
 from soutu.i18n import tr
 

@@ -1,4 +1,4 @@
-"""The command ``soutu``: its streams and subcommands, and what its errors come to.
+"""The command ``soutu``: its streams, its subcommands and what they share, and its errors.
 
 A pipe on Windows has an old code page, a service has no streams at all, and a disk may be full.
 """
@@ -62,6 +62,27 @@ COMMANDS = {
     "tune": "evaluate:tune",
 }
 """Each command's module in ``soutu.cli`` and its name there."""
+
+# Options that several commands share.
+gallery_option = click.option(
+    "--gallery", "-g", metavar="FOLDER", help="The gallery: its folder, or one inside it."
+)
+index_option = click.option(
+    "--index", "index_dir", metavar="DIR", help="Keep the index in DIR instead of in .soutu."
+)
+store_option = click.option(
+    "--store", metavar="URL", help="Keep vectors in Milvus: milvus://HOST:19530/NAME or FILE.db."
+)
+model_option = click.option("--model", metavar="NAME", help="Name of a model, or path of a bundle.")
+device_option = click.option(
+    "--device", metavar="NAME", help="Where the model runs: auto, cpu, cuda, mps or coreml."
+)
+k_option = click.option("-k", type=int, metavar="N", help="Number of results (5).")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+paths_option = click.option("--paths-only", is_flag=True, help="Print only paths, one per line.")
+null_option = click.option(
+    "--null", "-0", is_flag=True, help="With --paths-only: end each path with NUL, not a new line."
+)
 
 
 class _LazyGroup(click.Group):

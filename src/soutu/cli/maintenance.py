@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.main import open_gallery
-from soutu.cli.options import gallery_option, index_option, json_option, store_option
+from soutu.cli.main import gallery_option, index_option, json_option, open_gallery, store_option
 from soutu.cli.render import sanitize, show_json
 from soutu.errors import IndexCorrupt
 from soutu.fs import HOME

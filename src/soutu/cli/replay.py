@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from soutu.cli.log import BAD_LINES
-from soutu.cli.main import open_gallery
-from soutu.cli.options import device_option, gallery_option, index_option, json_option, model_option
+from soutu.cli.main import (
+    device_option,
+    gallery_option,
+    index_option,
+    json_option,
+    model_option,
+    open_gallery,
+)
 from soutu.cli.render import DIFFERENT, sanitize, show_json
 from soutu.i18n import tr
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soutu.cli.main import QueryCommand, open_gallery
-from soutu.cli.options import (
+from soutu.cli.main import (
+    QueryCommand,
     device_option,
     gallery_option,
     index_option,
@@ -16,6 +16,7 @@ from soutu.cli.options import (
     k_option,
     model_option,
     null_option,
+    open_gallery,
     paths_option,
     store_option,
 )

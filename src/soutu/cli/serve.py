@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from soutu.cli.main import open_gallery
-from soutu.cli.options import device_option, index_option, model_option
+from soutu.cli.main import device_option, index_option, model_option, open_gallery
 from soutu.i18n import tr
 
 PORT = 8765
