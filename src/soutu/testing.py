@@ -194,6 +194,7 @@ def check_store(create: Callable[[Path, ModelInfo], VectorStore], folder: Path) 
     try:
         for check in SEARCH_CHECKS:
             check(make)
+            remembers_files(stores[-1])
     finally:
         for store in stores:
             store.close()
@@ -205,12 +206,22 @@ def fill_store(store: VectorStore, images: Floats, texts: Floats) -> None:
     for i in range(len(images)):
         path = f"图/{i:04d}.jpg"
         content = hashlib.sha256(path.encode()).digest()
-        new.append(NewImage(path, 1000, 1_700_000_000_123_456_789, content, 640, 480))
+        ctime_ns, inode = 1_700_000_001_000_000_007 + i, 2**62 + i
+        file = path, 1000, 1_700_000_000_123_456_789
+        new.append(NewImage(*file, content, 640, 480, ctime_ns=ctime_ns, inode=inode))
     with store.writer() as writer:
         ids = writer.add_images(new, images)
         writer.replace_captions([NewCaption(id_, f"说明 {i}") for i, id_ in enumerate(ids)])
         rows = writer.captions_without_vector()
         writer.set_caption_vectors([row.id for row in rows], texts)
+
+
+def remembers_files(store: VectorStore) -> None:
+    """Return files as they were added; else each run would read every picture again."""
+    for i, (path, file) in enumerate(sorted(store.files().items())):
+        assert (path, file.path) == (f"图/{i:04d}.jpg",) * 2
+        assert (file.size, file.mtime_ns) == (1000, 1_700_000_000_123_456_789)
+        assert (file.ctime_ns, file.inode) == (1_700_000_001_000_000_007 + i, 2**62 + i)
 
 
 def finds_images_by_inner_product(make: MakeSearchable) -> None:

@@ -100,6 +100,21 @@ def test_two_of_one_size_and_time_change_places(root, how):
         assert gallery.search(image=root.parent / "query.bmp", k=1)[0].path == "rocket.bmp"
 
 
+def test_inodes_alone_tell_of_exchanged_names(root, monkeypatch):
+    """On FAT, whose ctime is the mtime."""
+    monkeypatch.setattr(scan, "changed_ns", lambda status: status.st_mtime_ns)
+    cat, rocket = root / "cat.bmp", root / "rocket.bmp"
+    for file, colour in ((cat, "red"), (rocket, "blue")):
+        Image.new("RGB", (32, 32), colour).save(file)
+        os.utime(file, ns=(WHEN, WHEN))
+    index(root)
+    cat.rename(root / "t")
+    rocket.rename(cat)
+    (root / "t").rename(rocket)
+    assert counts(index(root)) == (0, 3, 2, 0)
+    assert counts(index(root)) == (0, 5, 0, 0)
+
+
 def test_a_link_that_is_pointed_elsewhere_is_read(root):
     for name in ("a.png", "b.png"):
         with open(root / name, "ab") as file:
