@@ -78,6 +78,8 @@ def observe(
 ) -> Iterator[Observation]:
     known: dict[str, Floats] = {}
     for size, count in SIZES.items():
+        if size >= len(scenes):  # nothing would be absent
+            continue
         for gallery in galleries(scenes, size, count, seed + size):
             inside = vectors[list(gallery.scenes)]
             order = np.random.default_rng(0).permutation(size)

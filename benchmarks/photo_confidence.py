@@ -10,7 +10,7 @@ another photograph may answer too is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import numpy as np
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from benchmarks.calibration import auroc, calibration_error
 from benchmarks.photo_data import PhotoSplit, encode_variants, words
+from soutu.evaluation.absence import fit_thresholds
 from soutu.models.base import Encoder
-from soutu.search.calibration import Calibration, measure_baseline
+from soutu.search.calibration import Calibration, Thresholds, measure_baseline
 from soutu.text import sentence_share
 from soutu.types import Floats
 from training.photo import corpus
@@ -33,9 +34,8 @@ TAGS = ABSENT // 2  # of the absent words
 TOP = 10
 NAMED = 0.4  # share of five captions that name a thing where any does, over train
 CERTAIN = 3  # captions that name a thing which is certainly there
-FALSE_NOTHING, FALSE_THERE = 0.03, 0.1  # that two thresholds may leave
 
-_Row: TypeAlias = "tuple[float, int, bool, str, float]"
+_Row: TypeAlias = "tuple[float, int, bool, bool, str, float]"
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
 
@@ -58,24 +58,29 @@ class QuerySet:
 class Answers:
     """Answers to queries, (n,) each: the z-score, among how many, whether right.
 
-    Then the kind of query, and how long it is (0 a word, 1 a sentence).
+    Then whether the first photograph is right, the kind of query, and how long it is (0 a word, 1 a
+    sentence).
     """
 
     standing: Numbers
     images: Numbers
     right: Mask
+    first: Mask
     kind: NDArray[np.str_]
     length: Numbers
 
     def select(self, mask: Mask) -> Answers:
         """Return the answers where ``mask`` holds."""
-        standing, images, length = self.standing[mask], self.images[mask], self.length[mask]
-        return Answers(standing, images, self.right[mask], self.kind[mask], length)
+        return Answers(*(getattr(self, each.name)[mask] for each in fields(self)))
 
     def probabilities(self, calibration: Calibration) -> Numbers:
         """Return the confidence of each answer."""
         rows = zip(self.standing, self.images, self.length, strict=True)
         return np.array([calibration.probability(z, int(n), x) for z, n, x in rows])
+
+    def thresholds(self, calibration: Calibration) -> Thresholds:
+        """Fit thresholds; every kind of query counts by itself."""
+        return fit_thresholds(self.probabilities(calibration), self.right, self.kind)
 
 
 def query_sets(
@@ -167,7 +172,7 @@ def ask(
                     best = np.argsort(-scores, kind="stable")[:TOP]
                     standing = [z_score(float(scores[i]), size) for i in best]
                     right, possible = queried.right[row, inside], queried.possible[row, inside]
-                    about = kind, sentence_share(queried.texts[row])
+                    about = bool(right[best[0]]), kind, sentence_share(queried.texts[row])
                     queries.append((standing[0], size, bool(right.any()), *about))
                     hits += [
                         (z, size, bool(right[i]), *about)
@@ -187,8 +192,8 @@ def _draw(queried: QuerySet, inside: NDArray[np.int64], rng: np.random.Generator
 
 
 def _to_answers(rows: Sequence[_Row]) -> Answers:
-    standing, images, right, kind, share = (np.array(column) for column in zip(*rows, strict=True))
-    return Answers(standing, images.astype(np.float64), right, kind, share.astype(np.float64))
+    standing, images, *others = (np.array(column) for column in zip(*rows, strict=True))
+    return Answers(standing, images.astype(np.float64), *others)
 
 
 def evaluate(answers: Answers, calibration: Calibration) -> dict[str, object]:
@@ -208,21 +213,23 @@ def evaluate(answers: Answers, calibration: Calibration) -> dict[str, object]:
     }
 
 
-def choose_thresholds(p: Numbers, right: Mask) -> tuple[float, float]:
-    """Choose below which "nothing" is said, and from which "there"."""
-    low = float(np.quantile(p[right], FALSE_NOTHING))
-    high = float(np.quantile(p[~right], 1 - FALSE_THERE))
-    return round(low, 3), round(max(low, high), 3)
+def judge_thresholds(
+    p: Numbers, right: Mask, thresholds: Thresholds, first: Mask | None = None
+) -> dict[str, float]:
+    """Return what the thresholds get wrong, and how many queries they leave unsure.
 
-
-def judge_thresholds(p: Numbers, right: Mask, low: float, high: float) -> dict[str, float]:
-    """Return what the thresholds get wrong, and how many queries they leave unsure."""
-    return {
+    ``first``: whether the first picture is right.
+    """
+    low, high = thresholds.absent, thresholds.present
+    figures = {
         "nothing below": low,
         "there from": high,
-        "false nothing": round(float((p[right] < low).mean()), 4),
-        "false there": round(float((p[~right] >= high).mean()), 4),
-        "right and there": round(float((p[right] >= high).mean()), 4),
-        "absent and nothing": round(float((p[~right] < low).mean()), 4),
-        "not sure": round(float(((p >= low) & (p < high)).mean()), 4),
+        "false nothing": (p[right] < low).mean(),
+        "false there": (p[~right] >= high).mean(),
+        "right and there": (p[right] >= high).mean(),
+        "absent and nothing": (p[~right] < low).mean(),
+        "not sure": ((p >= low) & (p < high)).mean(),
     }
+    if first is not None:
+        figures["false nothing above a right first picture"] = (p[first] < low).mean()
+    return {name: round(float(figure), 4) for name, figure in figures.items()}

@@ -76,14 +76,17 @@ def read_photos(root: Path, split: str, encoder: Encoder, work: Path) -> PhotoSp
     )
 
 
-def encode_crops(encoder: Encoder, paths: Sequence[Path], each: int) -> Floats:
-    """Encode ``each`` random square crops of every photograph, half to five sixths of its side."""
+def encode_crops(
+    encoder: Encoder, paths: Sequence[Path], each: int, sides: tuple[float, float] = (1 / 2, 5 / 6)
+) -> Floats:
+    """Encode ``each`` random square crops of every picture, half to five sixths of its side."""
     rng = np.random.default_rng(0)
 
     def crop(path: Path) -> Rgb:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-        side = int(rng.integers(image.width // 2, image.width * 5 // 6))
+        smallest, largest = (int(share * image.width) for share in sides)
+        side = int(rng.integers(smallest, largest))
         x, y = rng.integers(0, image.width - side, 2)
         return np.asarray(image.crop((x, y, x + side, y + side)))
 

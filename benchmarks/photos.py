@@ -248,20 +248,24 @@ def confidence(study: Study) -> Figures:
     ways = {"fitted": fitted, "in force": [in_force.any, in_force.this], "default": [ANY, THIS]}
     for name, (any_, this) in ways.items():
         main = queries.select(queries.images == photo_confidence.MAIN)
-        p = sides["val"][0].probabilities(any_)
-        thresholds = photo_confidence.choose_thresholds(p, sides["val"][0].right)
-        tables: Figures = {"constants": [[*astuple(any_)], [*astuple(this)]]}
-        tables["among 300"] = photo_confidence.evaluate(main, any_)
-        for kind in ("word", "sentence"):
+        thresholds = in_force.thresholds
+        if name != "in force":
+            thresholds = sides["val"][0].thresholds(any_)
+        tables: Figures = {
+            "constants": [[*astuple(any_)], [*astuple(this)]],
+            "thresholds": [*astuple(thresholds)],
+        }
+        for kind in ("", "word", "sentence"):
             part = main.select(np.char.startswith(main.kind, kind))
-            tables[f"{kind}s among 300"] = photo_confidence.evaluate(part, any_)
+            among = f"{kind}s among 300".removeprefix("s ")
+            tables[among] = photo_confidence.evaluate(part, any_)
+            tables[f"verdicts on {among}"] = photo_confidence.judge_thresholds(
+                part.probabilities(any_), part.right, thresholds, part.first
+            )
         for size in photo_confidence.SIZES:
             sized = queries.select(queries.images == size)
             tables[f"among {size}"] = photo_confidence.evaluate(sized, any_)
         tables["hits"] = photo_confidence.evaluate(hits, this)
-        tables["thresholds"] = photo_confidence.judge_thresholds(
-            main.probabilities(any_), main.right, *thresholds
-        )
         results[name] = tables
     return results
 

@@ -94,6 +94,37 @@ def confidence(lang: str, results: Path) -> str:
     return "\n".join(rows) + "\n"
 
 
+def verdicts(lang: str, results: Path) -> str:
+    """What the thresholds of confidence get wrong, and how often a search is not sure."""
+    photographs = json.loads((results / "photos_confidence.json").read_text(encoding="utf-8"))
+    scenes = json.loads((results / "thresholds.json").read_text(encoding="utf-8"))
+    columns = [
+        ({"en": "`photo`, photographs", "zh": "`photo`，照片"},
+         photographs["in force"]["verdicts on among 300"]),
+        *((label, scenes[name]["tiny"]["all"]) for name, label in SCENES.items()),
+    ]  # fmt: skip
+    rows = [f"| | {' | '.join(label[lang] for label, _ in columns)} |",
+            f"|{'---|' * (len(columns) + 1)}"]  # fmt: skip
+    for name, label in VERDICTS.items():
+        cells = " | ".join(f"{100 * figures[name]:.1f}" for _, figures in columns)
+        rows.append(f"| {label[lang]} | {cells} |")
+    return "\n".join(rows) + "\n"
+
+
+SCENES = {
+    "scenes, whole": {"en": "`tiny`, drawn scenes", "zh": "`tiny`，手绘场景"},
+    "scenes, cropped": {"en": "cropped", "zh": "裁剪后"},
+    "style, whole": {"en": "unseen style", "zh": "未见过的画风"},
+}
+VERDICTS = {
+    "false nothing": {"en": "% of what is there: absent", "zh": "有答案而称没有 (%)"},
+    "right and there": {"en": "% of what is there: present", "zh": "有答案且称有 (%)"},
+    "false there": {"en": "% of what is not: present", "zh": "无答案而称有 (%)"},
+    "absent and nothing": {"en": "% of what is not: absent", "zh": "无答案且称没有 (%)"},
+    "not sure": {"en": "% of all: not sure", "zh": "全部查询中不确定 (%)"},
+}
+
+
 def _with_interval(figure: list[float]) -> str:
     value, low, high = figure
     return f"{value:.3f} ({low:.3f}–{high:.3f})"
@@ -104,6 +135,7 @@ TABLES: Mapping[str, Callable[[str, Path], str]] = {
     "expansion": expansion,
     "photos": photos,
     "confidence": confidence,
+    "verdicts": verdicts,
 }
 
 

@@ -27,6 +27,12 @@ from training.train import RUNS, build
 
 OPSET = 17
 SMALL = 256  # weights of fewer numbers stay as they are
+# Fitted to the bundle that ships: python -m benchmarks.calibration, python -m benchmarks.thresholds
+CONFIDENCE = {
+    "any": [1.527, 0.462, -2.68],
+    "this": [1.745, 0.787, -3.79],
+    "thresholds": [0.046, 0.581],
+}
 
 
 def load(folder: Path) -> DualEncoder:
@@ -124,6 +130,7 @@ def export(name: str, out: Path, *, languages: list[str], packed: bool = True) -
         space=space,
         languages=languages,
         license="Apache-2.0",
+        **({"confidence": CONFIDENCE} if name == "tiny" else {}),
         files=hash_files(out),
     )
     total = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())

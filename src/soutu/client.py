@@ -276,6 +276,7 @@ def _parse_result(answer: Mapping[str, Any], url: str) -> SearchResult:
             index_state=_build(IndexState, answer["index"]),
             target=str(answer["target"]),
             confidence=answer["confidence"],
+            verdict=answer.get("verdict"),  # an older server has none
             min_confidence=float(answer["min_confidence"]),
             correction=float(answer["correction"]),
             timings=dict(answer["timings"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 import numpy as np
 
@@ -23,6 +23,8 @@ Bits: TypeAlias = "NDArray[np.uint8]"
 """uint8 array (n,) that packs eight booleans a byte."""
 Rgb: TypeAlias = "NDArray[np.uint8]"
 """One decoded picture: uint8 (height, width, 3), upright, no alpha."""
+Verdict: TypeAlias = Literal["present", "unsure", "absent"]
+"""Whether what a text asks for is in a gallery: probably, not sure, probably not."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ class SearchResult(Sequence[Hit]):
         "images" or "captions".
     confidence
         Probability that anything asked for is there; None where unknown, as for image queries.
+    verdict
+        What it means with this model: "present", "unsure" or "absent"; None where unknown.
     min_confidence
         Below it there are no hits.
     correction
@@ -207,6 +211,7 @@ class SearchResult(Sequence[Hit]):
     index_state: IndexState
     target: str = "images"
     confidence: float | None = None
+    verdict: Verdict | None = None
     min_confidence: float = 0.0
     correction: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -243,6 +248,7 @@ class SearchResult(Sequence[Hit]):
             "target": self.target,
             "model": self.model.name,
             "confidence": self.confidence,
+            "verdict": self.verdict,
             "variants": [asdict(variant) for variant in self.variants],
             "agreement": self.agreement,
             "hits": [{**asdict(hit), "also": list(hit.also)} for hit in self.hits],

@@ -60,6 +60,15 @@ def test_nothing_here_matches(visit, site):
     assert "Probably no match" in page.text_content("#confidence")
 
 
+def test_between_two_thresholds_it_is_not_sure(visit, site):
+    page = visit(f"{site}/?q=大提琴")
+    assert (
+        page.wait_for_selector("#confidence .confidence.unsure").text_content() == "Not sure (15%)"
+    )
+    page = visit(f"{site}/?q=大提琴&lang=zh", locale="zh-CN")
+    assert "不确定" in page.wait_for_selector("#confidence .confidence").text_content()
+
+
 def test_similar_pictures_have_an_address_and_there_is_a_way_back(visit, site):
     page = visit(f"{site}/?q=灰猫")
     first = shown(page)[0]

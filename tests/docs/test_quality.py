@@ -29,7 +29,7 @@ def test_another_figure_is_seen_and_put_right(lang, tmp_path):
     wrong = text.replace(f"| {rate:.3f} |", "| 0.999 |", 1)
     assert wrong != text
     assert update_tables(wrong, lang) == text
-    for name in ("expansion", "photos_expansion", "photos_confidence"):
+    for name in ("expansion", "photos_expansion", "photos_confidence", "thresholds"):
         shutil.copy(RESULTS / f"{name}.json", tmp_path)
     measured = (tmp_path / "expansion.json").read_text("utf-8")
     (tmp_path / "expansion.json").write_text(measured.replace(str(rate), "0.1234"), "utf-8")

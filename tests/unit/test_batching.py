@@ -99,3 +99,11 @@ def test_many_threads_many_lanes():
 def test_no_texts():
     assert BatchingEncoder(Slow()).encode_texts([]).shape == (0, 2)
     assert BatchingEncoder(Slow()).encode_images([]).shape == (0, 2)
+
+
+def test_what_a_model_s_card_says_is_known_of_the_encoder_around_it():
+    encoder = Slow()
+    assert (BatchingEncoder(encoder).confidence, BatchingEncoder(encoder).precision) == ({}, {})
+    encoder.confidence, encoder.precision = {"any": (1.0, 2.0, 3.0)}, {"texts": "int8"}
+    batching = BatchingEncoder(encoder)
+    assert (batching.confidence, batching.precision) == (encoder.confidence, encoder.precision)

@@ -1,16 +1,19 @@
 """The benchmark on photographs: its figures from made-up vectors, and its words."""
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.photo_confidence import choose_thresholds, judge_thresholds
+from benchmarks.photo_confidence import judge_thresholds
 from benchmarks.photo_data import PhotoSplit, words
 from benchmarks.photos import closed, judge_captions, judge_words, main
 from benchmarks.record import RESULTS
+from soutu.evaluation.absence import fit_thresholds
 from soutu.models.bundle import open_model
+from soutu.search.calibration import ANY, THRESHOLDS, default_params
 from training.photo.corpus import Photos
 
 
@@ -69,11 +72,11 @@ def test_the_words_are_300_and_none_is_asked_twice():
 def test_two_thresholds_leave_what_they_are_allowed_to():
     p = np.linspace(0, 1, 2001)
     right = np.random.default_rng(0).random(2001) < p
-    low, high = choose_thresholds(p, right)
-    figures = judge_thresholds(p, right, low, high)
-    assert figures["false nothing"] == pytest.approx(0.03, abs=0.005)
-    assert figures["false there"] == pytest.approx(0.1, abs=0.005)
-    unsure = ((p >= low) & (p < high)).mean()
+    thresholds = fit_thresholds(p, right, np.zeros(2001))
+    figures = judge_thresholds(p, right, thresholds)
+    assert figures["false nothing"] == pytest.approx(0.024, abs=0.005)
+    assert figures["false there"] == pytest.approx(0.08, abs=0.005)
+    unsure = ((p >= thresholds.absent) & (p < thresholds.present)).mean()
     assert figures["not sure"] == pytest.approx(unsure, abs=1e-4)
 
 
@@ -81,3 +84,20 @@ def test_the_card_of_photo_has_what_was_fitted_on_val():
     fitted = json.loads((RESULTS / "photos_confidence_val.json").read_text("utf-8"))["fitted"]
     card = open_model("photo").confidence
     assert [[*card["any"]], [*card["this"]]] == fitted["constants"]
+    assert [*card["thresholds"]] == fitted["thresholds"]
+
+
+def test_the_thresholds_in_force_are_those_that_were_fitted():
+    fitted = json.loads((RESULTS / "thresholds.json").read_text("utf-8"))["fitted"]
+    assert default_params(open_model("tiny").confidence).any == ANY
+    assert [*astuple(default_params(open_model("tiny").confidence).thresholds)] == fitted["tiny"]
+    assert [*astuple(THRESHOLDS)] == fitted["default"]
+
+
+def test_on_photographs_the_thresholds_hold_what_is_promised():
+    measured = json.loads((RESULTS / "photos_confidence.json").read_text("utf-8"))["in force"]
+    assert measured["thresholds"] == [*open_model("photo").confidence["thresholds"]]
+    for among in ("", "words ", "sentences "):
+        verdicts = measured[f"verdicts on {among}among 300"]
+        assert verdicts["false nothing"] <= 0.03
+        assert verdicts["false there"] <= 0.1

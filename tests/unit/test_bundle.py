@@ -6,6 +6,7 @@ import pytest
 
 from soutu.errors import BadConfig, MissingModel
 from soutu.models.bundle import fingerprint, open_model, read_bundle, write_card
+from soutu.search.calibration import THRESHOLDS, Thresholds, default_params
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 
@@ -43,9 +44,23 @@ def test_a_card_may_calibrate_confidence(bundle_folder):
     assert bundle.info.fingerprint == fingerprint(bundle_folder), "the card itself must not count"
 
 
+def test_a_card_may_say_where_a_search_is_not_sure(bundle_folder):
+    constants = {"any": [1, 0.5, -2], "this": [2, 0.5, -3], "thresholds": [0.2, 0.6]}
+    write_card(bundle_folder, name="mine", confidence=constants)
+    confidence = read_bundle(bundle_folder).confidence
+    assert default_params(confidence).thresholds == Thresholds(0.2, 0.6)
+    del confidence["thresholds"]
+    assert default_params(confidence).thresholds == THRESHOLDS
+
+
+FINE = {"any": [1, 2, 3], "this": [1, 2, 3]}
+
+
 @pytest.mark.parametrize(
     "constants",
-    [{"any": [1, 2, 3]}, {"any": [1, 2, 3], "this": [1]}, {"any": [1, 2, 3], "this": ["a", 1, 2]},
+    [{**FINE, "thresholds": [0.6, 0.2]}, {**FINE, "thresholds": [0.2]},
+     {**FINE, "thresholds": [0.2, 1.1]}, {**FINE, "thresholds": 0.5}, {"any": [1, 2, 3]},
+     {"any": [1, 2, 3], "this": [1]}, {"any": [1, 2, 3], "this": ["a", 1, 2]},
      ["any"], "sure", {"any": [1, 2, 3], "this": None}],
 )  # fmt: skip
 def test_a_card_that_calibrates_wrongly_is_named(bundle_folder, constants):

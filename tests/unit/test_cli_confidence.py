@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from PIL import Image
@@ -53,6 +54,25 @@ def test_a_gallery_that_was_measured_says_how_sure_it_is(indexed, soutu):
     code, out, err = soutu("search", "cat", "-g", indexed, "--min-confidence", "1.5")
     assert code == 2
     assert "0 … 1" in err
+
+
+def test_a_search_says_whether_it_is_sure(indexed, soutu, tmp_path):
+    for number in range(40):
+        Image.fromarray(picture(10 + number)).save(indexed / f"{number}.png")
+    assert soutu("index", indexed)[0] == 0
+    words = {"present": ("probably here", "很可能有"), "unsure": ("not sure", "不确定"),
+             "absent": ("probably not here", "很可能没有")}  # fmt: skip
+    for thresholds, verdict in (("0, 0", "present"), ("0, 1", "unsure"), ("1, 1", "absent")):
+        tuned = tmp_path / "tuned.yaml"
+        tuned.write_text(f"confidence: {{thresholds: [{thresholds}]}}\n", "utf-8")
+        (indexed / ".soutu" / "config.yaml").write_text(f"tuned: {tuned}\n", "utf-8")
+        for lang, text in zip(("en", "zh"), words[verdict], strict=True):
+            out = soutu("--lang", lang, "search", "cat", "-g", indexed)[1]
+            assert re.search(rf"\(p \d+%\): {text}", out.splitlines()[0])
+        answer = json.loads(soutu("search", "cat", "-g", indexed, "--json")[1])
+        assert answer["verdict"] == verdict
+        logged = (indexed / ".soutu" / "journal.jsonl").read_text("utf-8").splitlines()[-1]
+        assert json.loads(logged)["verdict"] == verdict
 
 
 def test_hubs_are_held_back_where_one_says_so(indexed, soutu):

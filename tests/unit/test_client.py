@@ -30,8 +30,8 @@ ANSWER = {
     "hits": [{"rank": 1, "score": 0.5, "cosine": 0.4, "confidence": 0.9, "id": 5, "path": "a.jpg",
               "also": ["b.jpg"], "caption": "猫", "width": 640, "height": 480}],
     "k": 5, "offset": 0, "more": False, "target": "images", "agreement": 0.8, "confidence": 0.9,
-    "min_confidence": 0.1, "fusion": "auto", "correction": 0.35, "ranked_by": "vector",
-    "reference": "r", "model": CARD, "timings": {"search_ms": 1.0},
+    "verdict": "unsure", "min_confidence": 0.1, "fusion": "auto", "correction": 0.35,
+    "ranked_by": "vector", "reference": "r", "model": CARD, "timings": {"search_ms": 1.0},
     "index": {"generation": 3, "space": "s", "images": 1, "captions": 1},
     "vector": base64.b64encode(np.array([0, 1, 0, 0], "<f4").tobytes()).decode(),
 }  # fmt: skip
@@ -101,6 +101,7 @@ def test_an_answer_is_the_same_result(connect):
         result = connect(url, token="secret-token").search("灰猫", k=5, where="width > 1")
     (hit,) = result.hits
     assert (hit.path, hit.also, hit.confidence, hit.id) == ("a.jpg", ("b.jpg",), 0.9, 5)
+    assert result.verdict == "unsure"
     assert result.query.terms == (Term("text", "灰猫"),)
     assert result.query.filters == ("width > 1",)
     assert result.vector.dtype == np.float32
@@ -112,6 +113,12 @@ def test_an_answer_is_the_same_result(connect):
     assert (method, path) == ("POST", "/api/v1/search")
     assert headers["Authorization"] == "Bearer secret-token"
     assert json.loads(body) == {"text": "灰猫", "k": 5, "where": "width > 1", "vector": True}
+
+
+def test_an_older_server_gives_no_verdict(connect):
+    older = {name: value for name, value in ANSWER.items() if name != "verdict"}
+    with serving(older) as (url, _):
+        assert connect(url).search("灰猫").verdict is None
 
 
 def test_all_that_can_be_asked(connect):

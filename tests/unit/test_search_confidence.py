@@ -18,9 +18,11 @@ from soutu.search.calibration import (
     BaselineLevel,
     Calibration,
     ScoreBaseline,
+    Thresholds,
     baseline_to_json,
 )
 from soutu.search.searcher import Searcher, SearchParams
+from soutu.store.base import NewCaption
 from soutu.store.memory import ArrayStore
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Compare
@@ -58,6 +60,41 @@ def test_the_best_hit_says_how_sure_the_search_is(local):
         assert hit.confidence == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("confidence", "in_captions", "verdict"),
+    [(0.19, False, "absent"), (0.2, False, "unsure"), (0.59, False, "unsure"),
+     (0.6, False, "present"), (0.0, True, "unsure"), (0.7, True, "present"), (None, True, None)],
+)  # fmt: skip
+def test_a_confidence_means_one_of_three_things(confidence, in_captions, verdict):
+    thresholds = Thresholds(0.2, 0.6)
+    assert thresholds.verdict(confidence, in_captions=in_captions) == verdict
+
+
+def test_a_search_is_not_sure_between_the_thresholds_of_its_model(local):
+    searcher = Searcher(Texts(), measure(local))
+    p = searcher.search("cat").confidence
+    for thresholds, verdict in (
+        (Thresholds(0.0, p), "present"),
+        (Thresholds(p, p + 0.01), "unsure"),
+        (Thresholds(p + 0.01, 1.0), "absent"),
+    ):
+        tuned = replace(UNTUNED, thresholds=thresholds)
+        assert replace(searcher, tuned=tuned).search("cat").verdict == verdict
+        again = replace(searcher, tuned=tuned)
+        assert again.rerun(again.search("cat")).verdict == verdict
+
+
+def test_what_a_caption_contains_is_never_called_absent(tmp_path):
+    never = replace(UNTUNED, thresholds=Thresholds(1.0, 1.0))
+    with LocalStore.create_or_open(tmp_path / ".soutu", card()) as store:
+        with store.writer() as writer:
+            writer.add_images(pictures(COUNT), unit(COUNT, DIM, seed=1))
+            writer.replace_captions([NewCaption(1, "a cat on a table")])
+        searcher = Searcher(Texts(), measure(store), hybrid="auto", tuned=never)
+        assert searcher.search("cat").verdict == "unsure"
+        assert searcher.search("rocket").verdict == "absent"
+
+
 def test_a_sentence_counts_as_the_calibration_says(local):
     calibration = Calibration(1.0, 0.0, 0.0, -2.0)
     tuned = replace(UNTUNED, any=calibration, this=calibration)
@@ -75,6 +112,7 @@ def test_a_sentence_counts_as_the_calibration_says(local):
 def test_nothing_is_said_where_nothing_was_measured_and_of_pictures(local):
     plain = Searcher(Texts(), local).search("cat", min_confidence=0.99)
     assert (plain.confidence, plain.hits[0].confidence) == (None, None)
+    assert plain.verdict is None
     assert plain.hits  # what is not known drops nothing
     arrays = ArrayStore(unit(3, DIM), unit(3, DIM), ["a", "b", "c"], ["1", "2", "3"], card())
     assert Searcher(Texts(), arrays).search("cat").confidence is None

@@ -10,7 +10,15 @@ import pytest
 pytest.importorskip("pytrec_eval", reason="needs the extra eval")
 
 from soutu.errors import BadConfig, BadInput
-from soutu.evaluation.absence import CalibrationData, find_threshold, fit_logistic, refit
+from soutu.evaluation.absence import (
+    FALSE_ABSENT,
+    FALSE_PRESENT,
+    CalibrationData,
+    find_threshold,
+    fit_logistic,
+    fit_thresholds,
+    refit,
+)
 from soutu.evaluation.evaluate import evaluate
 from soutu.evaluation.loaders import open_dataset
 from soutu.evaluation.metrics import METRICS
@@ -23,6 +31,7 @@ from soutu.search.calibration import (
     UNTUNED,
     Calibration,
     HubCorrection,
+    Thresholds,
     TunedParams,
     correction_alpha,
     default_params,
@@ -181,6 +190,30 @@ def test_the_threshold_is_the_least_that_is_precise_enough():
     assert find_threshold(p, np.zeros(500, bool), 0.5) is None
 
 
+def test_thresholds_leave_what_they_may_in_every_kind_of_query():
+    rng = np.random.default_rng(3)
+    right = rng.random(60_000) < 0.4
+    kind = np.array(["easy", "hard"])[rng.integers(2, size=60_000)]
+    logit = rng.normal(size=60_000) + np.where(right, 1, -1) * np.where(kind == "easy", 3, 0.5)
+    p = 1 / (1 + np.exp(-logit))
+    thresholds = fit_thresholds(p, right, kind)
+    rates = {
+        name: ((p[right & (kind == name)] < thresholds.absent).mean(),
+               (p[~right & (kind == name)] >= thresholds.present).mean())
+        for name in ("easy", "hard")
+    }  # fmt: skip
+    assert rates["hard"] == pytest.approx((FALSE_ABSENT, FALSE_PRESENT), abs=2e-3)
+    assert max(rates["easy"]) < 0.01
+    alone = fit_thresholds(p[kind == "easy"], right[kind == "easy"], kind[kind == "easy"])
+    assert thresholds.absent < alone.absent == alone.present < thresholds.present
+
+
+def test_a_kind_without_right_answers_bounds_one_threshold_only():
+    p, kind = np.linspace(0.2, 0.8, 101), np.array(["some"] * 101)
+    assert fit_thresholds(p, np.zeros(101, bool), kind) == Thresholds(0.0, 0.752)
+    assert fit_thresholds(p, np.ones(101, bool), kind) == Thresholds(0.214, 1.0)
+
+
 def test_a_file_reads_back(tmp_path):
     file = tmp_path / "tuned.yaml"
     tuned = TunedParams(
@@ -190,6 +223,7 @@ def test_a_file_reads_back(tmp_path):
         Calibration(1.0, -0.5, 0.25),
         Calibration(2.0, 0.5, -3.0),
         0.7,
+        Thresholds(0.2, 0.6),
     )
     file.write_text(to_yaml(tuned), "utf-8")
     assert read_tuned(file) == tuned
@@ -224,7 +258,10 @@ def test_what_a_file_leaves_out_is_as_the_model_s_card_says(tmp_path):
     ("", "soutu tune"), ("alpha: 1", "soutu tune"), ("weights: [1]", "weights"),
     ("weights: {late: 1}", "weights"), ("weights: {later: 0}", "weights.later"),
     ("correction: {alpha: much}", "correction.alpha"), ("confidence: {any: [1, 2]}", "any"),
-    ("confidence: {any: [1, 2, .nan]}", "any"), ("min_confidence: 2", "min_confidence"),
+    ("confidence: {any: [1, 2, .nan]}", "any"),
+    ("confidence: {thresholds: [0.6, 0.2]}", "thresholds"),
+    ("confidence: {thresholds: [0.2]}", "thresholds"),
+    ("confidence: {thresholds: 1}", "thresholds"), ("min_confidence: 2", "min_confidence"),
     ("min_confidence: true", "min_confidence"), ("a: [", "tuned.yaml"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_file_is_named(text, told, tmp_path):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 NOTHING_FOUND = DIFFERENT = 1  # exit codes
 MAX_LENGTH = 300  # letters of a text that are shown; --json has all
+VERDICTS = {
+    "present": "verdict-present", "unsure": "verdict-unsure", "absent": "verdict-absent",
+}  # fmt: skip
 LOG_ONLY = ("vector", "penalties", "senses")  # what the log has and --json leaves out
 # Control characters, signs that change the direction of text, and lone surrogates other than the
 # bytes of file names, which go out as they came in.
@@ -142,13 +145,13 @@ def show_result(result: SearchResult) -> None:
     used = [variant.text for variant in result.variants if not variant.unused]
     width = max((len(sanitize(hit.path)) for hit in result.hits), default=0)
     lines = [_hit_line(hit, width) for hit in result.hits]
-    # Signs, not words: reading the messages would cost each search 13 ms of a cold start.
     confidence = "" if result.confidence is None else f"p {result.confidence:.0%}"
+    verdict = f": {tr(VERDICTS[result.verdict])}" if result.verdict else ""
     if used != [result.query.raw.strip()] and result.variants:
         figures = ", ".join(filter(None, (f"‖m‖ {result.agreement:.2f}", confidence)))
-        click.secho(f"{_query_line(result)}  ({figures})", dim=True)
+        click.secho(f"{_query_line(result)}  ({figures}){verdict}", dim=True)
     elif confidence:
-        click.secho(f"{shorten(result.query.raw)}  ({confidence})", dim=True)
+        click.secho(f"{shorten(result.query.raw)}  ({confidence}){verdict}", dim=True)
     for line in lines:
         click.echo(line)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from soutu.evaluation.dataset import TEXT_TO_IMAGE, Dataset, judgements
 from soutu.evaluation.vectors import DatasetVectors
-from soutu.search.calibration import MIN_IMAGES, Calibration, measure_baseline
+from soutu.search.calibration import MIN_IMAGES, Calibration, Thresholds, measure_baseline
 from soutu.types import Floats, Ids
 
 PARTS = (2, 4, 8, 32)  # of the pictures, so small a share at a time
@@ -24,6 +24,9 @@ HITS = 10
 MIN_SIZE_RATIO = 8  # of the largest and the smallest part, to fit how confidence grows with size
 MIN_ANSWERS = 60  # to fit anything on
 MIN_ABOVE = 10  # answers above a threshold
+# What thresholds leave of what is there and of what is not: a fifth less than the 3 % and 10 % that
+# are promised, as other queries will be searched for than those they are fitted to.
+FALSE_ABSENT, FALSE_PRESENT = 0.024, 0.08
 
 _Row: TypeAlias = "tuple[float, int, bool, int]"
 
@@ -149,6 +152,25 @@ def refit(data: CalibrationData, default: Calibration) -> Calibration:
     fits_growth = data.images.max() >= MIN_SIZE_RATIO * data.images.min()
     growth = None if fits_growth else default.growth
     return fit_logistic(data.standing, data.images, data.right, growth)
+
+
+def fit_thresholds(
+    p: NDArray[np.float64], right: NDArray[np.bool_], kind: NDArray[np.generic]
+) -> Thresholds:
+    """Choose the thresholds between which a search is not sure.
+
+    In every ``kind`` of query by itself (n,), ``FALSE_ABSENT`` of what is there has a confidence
+    ``p`` (n,) below the lower one at most, and ``FALSE_PRESENT`` of what is not there (not
+    ``right``) one above the upper: the easy kinds do not pay for the hard ones.
+    """
+    kinds = [kind == name for name in np.unique(kind)]
+    answered, unanswered = [each & right for each in kinds], [each & ~right for each in kinds]
+    lowest = [float(np.quantile(p[each], FALSE_ABSENT)) for each in answered if each.any()]
+    highest = [float(np.quantile(p[each], 1 - FALSE_PRESENT)) for each in unanswered if each.any()]
+    absent, present = min(lowest, default=0.0), max(highest, default=1.0)
+    if absent > present:  # so clear that one threshold does
+        absent = present = (absent + present) / 2
+    return Thresholds(round(absent, 3), round(present, 3))
 
 
 def find_threshold(

@@ -22,6 +22,7 @@ from soutu.evaluation.absence import (
     CalibrationData,
     calibration_data,
     find_threshold,
+    fit_thresholds,
     refit,
 )
 from soutu.evaluation.dataset import TEXT_TO_IMAGE, Dataset, judgements
@@ -135,8 +136,11 @@ def tune(
     threshold = None
     if len(queries) >= MIN_ANSWERS:
         tuned = replace(tuned, any=refit(queries, default.any), this=refit(hits, default.this))
+        p = queries.probabilities(tuned.any)
+        thresholds = fit_thresholds(p, queries.right, queries.images)
+        tuned = replace(tuned, thresholds=thresholds)
         if precision is not None:
-            threshold = find_threshold(queries.probabilities(tuned.any), queries.right, precision)
+            threshold = find_threshold(p, queries.right, precision)
             tuned = replace(tuned, min_confidence=threshold or 0.0)
 
     before, after = encode(test, WEIGHTS), encode(test, weights)

@@ -97,6 +97,7 @@ class BatchingEncoder:
     def __init__(self, encoder: Encoder, *, cache_size: int = CACHE_SIZE) -> None:
         self.encoder, self.info = encoder, encoder.info
         self.precision: dict[str, str] = getattr(encoder, "precision", {})
+        self.confidence: dict[str, tuple[float, ...]] = getattr(encoder, "confidence", {})
         self.texts = MicroBatcher[str](self._encode_distinct, MAX_TEXT_BATCH, 1)
         self.images = MicroBatcher[Rgb](
             encoder.encode_images, encoder.batch, encoder.max_concurrency

@@ -114,7 +114,7 @@ class Bundle:
     precision: dict[str, str] = field(default_factory=dict)
     """Of its towers, "images" and "texts"; empty where the card does not say."""
     confidence: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """How its scores are calibrated, "any" and "this" (``search/calibration.py``); or empty."""
+    """How its scores are calibrated: "any", "this", "thresholds" (``search/calibration.py``)."""
 
 
 def open_model(name: str) -> Bundle:
@@ -417,10 +417,15 @@ def _three(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _read_confidence(confidence: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
-    """Read what ``search.calibration.Calibration`` is made of: scale, growth, offset, sentence."""
+    """Read what ``search.calibration`` has: scale, growth, offset, sentence; and two thresholds."""
     constants = {name: tuple(map(float, confidence[name])) for name in ("any", "this")}
     if any(len(numbers) not in (3, 4) for numbers in constants.values()):
         raise ValueError("three or four numbers are needed")
+    if "thresholds" in confidence:
+        absent, present = map(float, confidence["thresholds"])
+        if not 0 <= absent <= present <= 1:
+            raise ValueError("thresholds rise from 0 to 1")
+        constants["thresholds"] = absent, present
     return constants
 
 

@@ -12,7 +12,7 @@ import math
 from base64 import b64decode, b64encode
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from soutu.errors import BadConfig
 from soutu.fs import expand_user
 from soutu.query.expansion import WEIGHTS, Weights
-from soutu.types import Floats
+from soutu.types import Floats, Verdict
 
 if TYPE_CHECKING:
     from soutu.models.base import Encoder
@@ -263,6 +263,37 @@ THIS = Calibration(1.745, 0.787, -3.79)
 """That this image is one of those asked for, from its own cosine."""
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """The confidences between which a search is not sure whether anything asked for is there.
+
+    Below ``absent`` probably nothing is, from ``present`` on something probably is: fitted so that
+    in no kind of query more than 3 % of what is there is missed, and 10 % of what is not there is
+    claimed (``evaluation/absence.py``).
+    """
+
+    absent: float
+    present: float
+
+    def verdict(self, confidence: float | None, *, in_captions: bool = False) -> Verdict | None:
+        """Return what a confidence means; None where there is none.
+
+        What captions contain word for word (``in_captions``) is never called absent.
+        """
+        if confidence is None:
+            return None
+        if confidence >= self.present:
+            return "present"
+        return "absent" if confidence < self.absent and not in_captions else "unsure"
+
+
+THRESHOLDS = Thresholds(0.009, 0.994)
+"""Of a model whose card has none: the widest of what was fitted to three models, on drawn scenes
+and on photographs (benchmarks/thresholds.py). Such a model is seldom sure; ``soutu tune`` fits its
+own.
+"""
+
+
 def probability_present(
     calibration: Calibration,
     baseline: ScoreBaseline | None,
@@ -292,7 +323,7 @@ class TunedParams:
         space: tiny/1fe5c2689725
         weights: {later: 0.5, listed: 0.25, synonym: 0.5}
         correction: {alpha: 0.2, skewed: 3.3, growth: 0.0}
-        confidence: {any: [1.5, 0.46, -2.7], this: [1.7, 0.79, -3.8]}
+        confidence: {any: [1.5, 0.46, -2.7], this: [1.7, 0.79, -3.8], thresholds: [0.2, 0.6]}
         min_confidence: 0.62
     """
 
@@ -302,6 +333,7 @@ class TunedParams:
     any: Calibration = ANY
     this: Calibration = THIS
     min_confidence: float = 0.0
+    thresholds: Thresholds = THRESHOLDS
 
 
 UNTUNED = TunedParams()
@@ -311,8 +343,10 @@ def default_params(confidence: Mapping[str, Sequence[float]]) -> TunedParams:
     """Return the untuned parameters of a model whose card calibrates ``confidence``."""
     if not confidence:
         return UNTUNED
-    return replace(
-        UNTUNED, any=Calibration(*confidence["any"]), this=Calibration(*confidence["this"])
+    return TunedParams(
+        any=Calibration(*confidence["any"]),
+        this=Calibration(*confidence["this"]),
+        thresholds=Thresholds(*confidence.get("thresholds", astuple(THRESHOLDS))),
     )
 
 
@@ -344,7 +378,9 @@ def to_yaml(tuned: TunedParams) -> str:
         "space": tuned.space,
         "weights": asdict(tuned.weights),
         "correction": asdict(tuned.hubs),
-        "confidence": {"any": [*astuple(tuned.any)], "this": [*astuple(tuned.this)]},
+        "confidence": {
+            name: [*astuple(getattr(tuned, name))] for name in ("any", "this", "thresholds")
+        },
         "min_confidence": tuned.min_confidence,
     }
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
@@ -368,13 +404,15 @@ def read_tuned(file: Path, default: TunedParams = UNTUNED) -> TunedParams:
     if not isinstance(loaded, dict) or not set(loaded) <= {*parts}:
         raise BadConfig("tuned-form", file=file, known=", ".join(parts))
     fields_of = _TunedFields(file)
-    confidence = fields_of.mapping("confidence", loaded.get("confidence", {}), ("any", "this"))
+    known = ("any", "this", "thresholds")
+    confidence = fields_of.mapping("confidence", loaded.get("confidence", {}), known)
     return TunedParams(
         space=str(loaded.get("space", "")),
         weights=Weights(**fields_of.numbers("weights", loaded, Weights, 1e-6)),
         hubs=HubCorrection(**fields_of.numbers("correction", loaded, HubCorrection, 0)),
         any=fields_of.calibration("any", confidence.get("any"), default.any),
         this=fields_of.calibration("this", confidence.get("this"), default.this),
+        thresholds=fields_of.thresholds(confidence.get("thresholds"), default.thresholds),
         min_confidence=fields_of.number("min_confidence", loaded.get("min_confidence", 0), 0, 1),
     )
 
@@ -412,6 +450,14 @@ class _TunedFields:
         if not isinstance(value, list) or len(value) not in (3, 4):
             raise self._error(name, value, "[scale, growth, offset, sentence]")
         return Calibration(*(self.number(name, number, -100, 100) for number in value))
+
+    def thresholds(self, value: object, default: Thresholds) -> Thresholds:
+        if value is None:
+            return default
+        if not isinstance(value, list) or len(value) != 2:
+            raise self._error("thresholds", value, "[absent, present]")
+        absent = self.number("thresholds", value[0], 0, 1)
+        return Thresholds(absent, self.number("thresholds", value[1], absent, 1))
 
     def _error(self, name: str, value: object, expected: str) -> BadConfig:
         return BadConfig(

@@ -468,6 +468,7 @@ class Searcher:
             vector=vector,
             index_state=state,
             confidence=confidence,
+            verdict=self.tuned.thresholds.verdict(confidence, in_captions=ranked_by == CAPTIONS),
             min_confidence=min_confidence,
             correction=alpha,
             timings={**encoded.timings, **timer.timings},

@@ -186,6 +186,7 @@ def to_record(
         "ranked_by": result.ranked_by,
         "agreement": round(result.agreement, 6),
         "confidence": None if result.confidence is None else round(result.confidence, 4),
+        "verdict": result.verdict,
         "min_confidence": result.min_confidence,
         "correction": result.correction,
         "penalties": [

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from soutu.search.explain import QueryAnalysis
 from soutu.searchlog.record import to_json
 from soutu.server.serializers import JSON, NDJSON, Json
-from soutu.types import IndexState, Query, Variant
+from soutu.types import IndexState, Query, Variant, Verdict
 
 MAX_HITS = 1000  # in one answer
 MAX_STREAMED_HITS = 100_000
@@ -165,6 +165,7 @@ class SearchAnswer(BaseModel):
     target: str = Field(examples=["images"])
     agreement: float
     confidence: float | None
+    verdict: Verdict | None = Field(description="what the confidence means; null: not known")
     min_confidence: float
     fusion: str
     correction: float

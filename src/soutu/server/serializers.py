@@ -68,6 +68,7 @@ def result_json(
         "target": result.target,
         "agreement": result.agreement,
         "confidence": result.confidence,
+        "verdict": result.verdict,
         "min_confidence": result.min_confidence,
         "fusion": result.fusion,
         "correction": result.correction,

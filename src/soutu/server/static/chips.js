@@ -4,8 +4,7 @@ import { $, button, h, plain } from "./dom.js";
 import { percent, t } from "./i18n.js";
 
 const WEIGHTS = [0.25, 0.5, 1, 1.5, 2, 3];
-const LIKELY = 0.6; // confidence from which it is
-const UNLIKELY = 0.25;
+const VERDICTS = { present: "likely", unsure: "notSure", absent: "unlikely" };
 const LOW_AGREEMENT = 0.6;
 
 const sourceName = (source) => {
@@ -74,14 +73,13 @@ function chip(variant, variants, choose) {
 }
 
 function renderConfidence(answer) {
-  const { confidence, agreement, variants } = answer;
+  const { confidence, verdict, agreement, variants } = answer;
   const parts = [];
   if (confidence !== null && answer.hits.length) {
-    const code = confidence >= LIKELY ? "likely" : confidence >= UNLIKELY ? "perhaps" : "unlikely";
     const level = h("i");
     level.style.width = `${Math.round(confidence * 100)}%`;
-    parts.push(h("span", { class: `confidence ${code}` },
-      h("span", { class: "gauge", "aria-hidden": "true" }, level), t(code, { p: percent(confidence) })));
+    parts.push(h("span", { class: `confidence ${verdict}` },
+      h("span", { class: "gauge", "aria-hidden": "true" }, level), t(VERDICTS[verdict], { p: percent(confidence) })));
   }
   const used = variants.filter((v) => !v.unused);
   if (used.some((v, index) => used.findIndex((other) => other.term === v.term) !== index)) { // of one term
