@@ -31,7 +31,14 @@ from soutu.server.exceptions import (
     request_language,
     status_of,
 )
-from soutu.server.middleware import API, PUBLIC, HeadRequests, RequestMetrics, add_middleware
+from soutu.server.middleware import (
+    API,
+    PUBLIC,
+    Compression,
+    HeadRequests,
+    RequestMetrics,
+    add_middleware,
+)
 from soutu.server.schemas import EXAMPLES, Problem, SearchRequest, SignIn
 from soutu.server.serializers import JSON, json_response
 from soutu.server.service import SearchService
@@ -101,6 +108,7 @@ def create_app(gallery: Gallery, settings: ServerSettings | None = None) -> Fast
     app.include_router(routes.metrics_router)
     app.include_router(routes.page_router)
     app.add_middleware(RequestMetrics, metrics=service.metrics)
+    app.add_middleware(Compression)
     app.add_middleware(HeadRequests)
     for kind in (SoutuError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)

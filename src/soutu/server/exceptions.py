@@ -10,6 +10,7 @@ asked for.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 from soutu.errors import (
@@ -148,12 +149,16 @@ def status_of(error: SoutuError) -> int:
 
 def problem(error: SoutuError, language: str = "en") -> dict[str, object]:
     """Return the body of the answer to a request that met ``error``."""
-    fields = {
-        name: value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-        for name, value in error.fields.items()
-    }
+    fields = {name: _plain(value, language) for name, value in error.fields.items()}
     known = {"status": status_of(error), "kind": type(error).__name__, "code": error.code}
     return {"error": {**known, "message": error.message(language), "fields": fields}}
+
+
+def _plain(value: object, language: str) -> object:
+    """Return a field as JSON has it; one that is an error itself, in words."""
+    if isinstance(value, SoutuError):
+        return value.message(language)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def request_language(chosen: str, accepted: str) -> str:
@@ -161,13 +166,19 @@ def request_language(chosen: str, accepted: str) -> str:
     if chosen in ("zh", "en"):
         return chosen
     best, highest = "en", 0.0
-    for part in accepted.split(","):
-        tag, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    for tag, quality in parse_qualities(accepted):
         language = tag.partition("-")[0]
+        if language in ("zh", "en") and quality > highest:
+            best, highest = language, quality
+    return best
+
+
+def parse_qualities(header: str) -> Iterator[tuple[str, float]]:
+    """Yield what an Accept header lists, in lower case, and how much it is preferred, 0 to 1."""
+    for part in header.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
         quality = 1.0
         for parameter in parameters:
             match = re.fullmatch(r"q\s*=\s*([01](?:\.[0-9]{0,3})?)", parameter)
             quality = float(match[1]) if match else quality
-        if language in ("zh", "en") and quality > highest:
-            best, highest = language, quality
-    return best
+        yield name, quality

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from soutu.server.exceptions import (
     TooManyRequests,
     TooSlow,
     Unauthorized,
+    parse_qualities,
     problem,
     request_language,
 )
@@ -77,6 +79,13 @@ ADMIT = "soutu.admit"
 """An extension of the scope: what a connection's protocol offers to keep it till it is answered."""
 IS_HEAD = "soutu.is_head"  # in the scope of a HEAD that is answered as GET
 DISCONNECT: Message = {"type": "http.disconnect"}
+COMPRESSIBLE = (
+    "application/json", "application/x-ndjson", "application/manifest+json", "text/html",
+    "text/css", "text/javascript", "text/plain", "image/svg+xml",
+)  # fmt: skip
+MIN_COMPRESSED_BYTES = 1000  # less fits into one packet anyhow
+GZIP_LEVEL, GZIP_FORMAT = 5, 31  # level 9 takes eight times as long, for 2 % less
+THREAD_BYTES = 32_768  # from which on the event loop does not wait for zlib
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -433,6 +442,69 @@ class HeadRequests(Middleware):
             await send(message)
 
         await self._app({**scope, "method": "GET", IS_HEAD: True}, receive, send_head)
+
+
+class Compression(Middleware):
+    """Compresses text for clients that take gzip: JSON, the page and its files, no pictures.
+
+    A stream is flushed with each chunk, so that no line of it waits for the next.
+    """
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        takes_gzip = accepts_gzip(",".join(Headers(scope=scope).getlist("accept-encoding")))
+        start: Message = {}
+        compressor: zlib._Compress | None = None
+
+        async def send_compressed(message: Message) -> None:
+            nonlocal start, compressor
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                is_text = headers.get("content-type", "").partition(";")[0] in COMPRESSIBLE
+                if is_text or message["status"] == 304:  # which says what 200 would have said
+                    headers.add_vary_header("Accept-Encoding")
+                if is_text and takes_gzip:
+                    start = message  # its length is not known yet
+                else:
+                    await send(message)
+                return
+            if start:
+                body, more = message.get("body", b""), message.get("more_body", False)
+                if more or len(body) >= MIN_COMPRESSED_BYTES:
+                    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_FORMAT)
+                    message = await _compress(compressor, message)
+                    headers = MutableHeaders(scope=start)
+                    headers["Content-Encoding"] = "gzip"
+                    del headers["Content-Length"]
+                    if not more:
+                        headers["Content-Length"] = str(len(message["body"]))
+                    if etag := headers.get("etag"):  # other bytes, the same content
+                        headers["ETag"] = f"W/{etag}"
+                await send(start)
+                start = {}
+            elif compressor:
+                message = await _compress(compressor, message)
+            await send(message)
+
+        await self._app(scope, receive, send_compressed)
+
+
+async def _compress(compressor: zlib._Compress, message: Message) -> Message:
+    more = message.get("more_body", False)
+
+    def work() -> bytes:
+        data = compressor.compress(message.get("body", b""))
+        return data + compressor.flush(zlib.Z_SYNC_FLUSH if more else zlib.Z_FINISH)
+
+    is_long = len(message.get("body", b"")) >= THREAD_BYTES
+    return {**message, "body": await asyncio.to_thread(work) if is_long else work()}
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding header takes gzip, and not rather nothing of the kind."""
+    qualities = dict(parse_qualities(header))
+    anything = qualities.get("*", 0.0)
+    gzip = max(qualities.get("gzip", anything), qualities.get("x-gzip", 0.0))
+    return gzip > 0 and gzip >= qualities.get("identity", 0.0)
 
 
 class RequestMetrics(Middleware):
