@@ -16,6 +16,7 @@ from soutu import errors
 from soutu.errors import BadConfig, BadImage, BadInput, RemoteUnavailable, SoutuError
 from soutu.fs import expand_user
 from soutu.http import RequestError, encode_form, send_request, split_base_url
+from soutu.i18n import current_language
 from soutu.types import (
     ExpanderTrace,
     Hit,
@@ -76,6 +77,7 @@ class Client:
         variants: Sequence[Variant] | None = None,
         terms: Sequence[Term] | None = None,
         image_id: int | None = None,
+        log: bool = True,
     ) -> SearchResult:
         """Search for pictures as ``Gallery.search`` does.
 
@@ -91,6 +93,8 @@ class Client:
             False searches for the text alone.
         variants
             What to search for instead of what would be proposed.
+        log
+            False: the server does not write the search into the gallery's log.
         """
         request: dict[str, object] = {
             "text": text, "k": k, "where": where, "min_confidence": min_confidence,
@@ -100,7 +104,7 @@ class Client:
                 for variant in variants
             ],
             "terms": None if terms is None else [_term_fields(term) for term in terms],
-            "image_id": image_id, "vector": True,
+            "image_id": image_id, "vector": True, "log": None if log else False,
         }  # fmt: skip
         data = json.dumps({name: value for name, value in request.items() if value is not None})
         body = ("application/json", data.encode())
@@ -108,9 +112,14 @@ class Client:
             body = encode_form({"image": _image_bytes(image), "request": data})
         return _parse_result(self._request("POST", f"{API}/search", body), self.url)
 
-    def captions(self, image: str | Path | Rgb, *, k: int = 5) -> SearchResult:
+    def captions(self, image: str | Path | Rgb, *, k: int = 5, log: bool = True) -> SearchResult:
         """Find the ``k`` captions nearest to a picture, as ``Gallery.captions`` does."""
-        body = encode_form({"image": _image_bytes(image), "k": str(k), "vector": "true"})
+        fields: dict[str, str | bytes] = {
+            "image": _image_bytes(image),
+            "k": str(k),
+            "vector": "true",
+        }
+        body = encode_form(fields if log else {**fields, "log": "false"})
         return _parse_result(self._request("POST", f"{API}/captions", body), self.url)
 
     def stats(self) -> Mapping[str, object]:
@@ -129,7 +138,7 @@ class Client:
             raise BadConfig("client-token")
         target = target._replace(path=target.path.rstrip("/") + path)
         content_type, data = body
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Accept-Language": current_language()}
         headers |= {"Content-Type": content_type} if data else {}
         headers |= {"Authorization": f"Bearer {self.token}"} if self.token else {}
         deadline = time.monotonic() + self.timeout
@@ -180,6 +189,7 @@ class SearchOptions(TypedDict, total=False):
     variants: Sequence[Variant] | None
     terms: Sequence[Term] | None
     image_id: int | None
+    log: bool
 
 
 class AsyncClient:
@@ -203,9 +213,11 @@ class AsyncClient:
         """Search for pictures: ``Client.search``."""
         return await _in_thread(self._client.search, text, **options)
 
-    async def captions(self, image: str | Path | Rgb, *, k: int = 5) -> SearchResult:
+    async def captions(
+        self, image: str | Path | Rgb, *, k: int = 5, log: bool = True
+    ) -> SearchResult:
         """Find the captions nearest to a picture: ``Client.captions``."""
-        return await _in_thread(self._client.captions, image, k=k)
+        return await _in_thread(self._client.captions, image, k=k, log=log)
 
     async def stats(self) -> Mapping[str, object]:
         """Return what the server says of itself: ``Client.stats``."""

@@ -411,32 +411,36 @@ class Gallery:
     def run(self, prepared: PreparedQuery) -> SearchResult:
         """Search for a query that ``searcher.prepare`` prepared, as ``search_query`` does."""
         result, params = self.searcher.run(prepared), prepared.params
-        if params.offset:
+        if params.offset or not params.log:
             return result
         changed: dict[str, object] = {} if params.expand else {"expand": False}
         if params.variants is not None:
             changed["fusion"] = CHOSEN
         return self._log(result, **changed)
 
-    def captions(self, image: str | Path | Rgb, *, k: int | None = None) -> SearchResult:
+    def captions(
+        self, image: str | Path | Rgb, *, k: int | None = None, log: bool = True
+    ) -> SearchResult:
         """Find the ``k`` captions nearest to a picture: a path, or RGB uint8 (h, w, 3)."""
         rgb, name = self._load_image(Path(image) if isinstance(image, str) else image)
-        k = self.settings.k if k is None else k
-        return self._log(self.searcher.captions(rgb, name, k))
+        result = self.searcher.captions(rgb, name, self.settings.k if k is None else k)
+        return self._log(result) if log else result
 
-    def captions_of(self, path: str, *, k: int | None = None) -> SearchResult:
+    def captions_of(self, path: str, *, k: int | None = None, log: bool = True) -> SearchResult:
         """Find the ``k`` captions nearest to an indexed picture, by its path there."""
-        k = self.settings.k if k is None else k
-        return self._log(self.searcher.captions_of(path, k))
+        result = self.searcher.captions_of(path, self.settings.k if k is None else k)
+        return self._log(result) if log else result
 
-    def explain(self, query: str | Query, *, k: int | None = None) -> Explanation:
+    def explain(self, query: str | Query, *, k: int | None = None, log: bool = True) -> Explanation:
         """Explain why a query finds what it finds by the vectors alone; logged as a search."""
         from soutu.search.explain import explain
 
         searcher = replace(self.searcher, hybrid="off")
         parsed = parse_query(query) if isinstance(query, str) else query
         params = SearchParams(self.settings.k if k is None else k, min_confidence=0.0)
-        result = self._log(searcher.search_query(parsed, params), hybrid="off")
+        result = searcher.search_query(parsed, params)
+        if log:
+            result = self._log(result, hybrid="off")
         return explain(result, self.encoder, self.store)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
@@ -521,7 +525,7 @@ class Gallery:
             result = searcher.search_vector(self._unit(image), VECTOR, params)
         else:
             result = searcher.search_by_image(*self._load_image(image), params)
-        return result if params.offset else self._log(result)
+        return self._log(result) if params.log and not params.offset else result
 
     def _load_image(self, image: Path | Image.Image | np.ndarray[Any, Any]) -> tuple[Rgb, str]:
         """Return a picture as RGB uint8 (h, w, 3), and the name that is logged for it."""

@@ -127,11 +127,13 @@ def test_all_that_can_be_asked(connect):
         connect(url).search("猫", offset=5, expand=False, variants=variants, min_confidence=0.0)
         connect(url).search(terms=[Term("text", "猫"), Term("image", "3", -0.5)])
         connect(url).search(image_id=7)
-    first, second, third = (json.loads(body) for *_, body in asked)
+        connect(url).search("猫", log=False)
+    first, second, third, fourth = (json.loads(body) for *_, body in asked)
     assert first["variants"] == [{"text": "gray cat", "weight": 0.5, "term": 1}]
     assert (first["offset"], first["expand"], first["min_confidence"]) == (5, False, 0.0)
     assert second["terms"] == [{"text": "猫", "weight": 1.0}, {"image_id": 3, "weight": -0.5}]
     assert third == {"image_id": 7, "k": 5, "vector": True}
+    assert fourth == {"text": "猫", "k": 5, "vector": True, "log": False}
 
 
 def test_a_picture_is_sent_as_it_is(tmp_path, connect):
@@ -143,7 +145,7 @@ def test_a_picture_is_sent_as_it_is(tmp_path, connect):
     with serving(ANSWER) as (url, asked):
         connect(url).search(image=file, k=3)
         connect(url).captions(str(file), k=2)
-        connect(url).captions(np.zeros((2, 3, 3), np.uint8))
+        connect(url).captions(np.zeros((2, 3, 3), np.uint8), log=False)
 
     async def parts(body):
         yield body
@@ -155,7 +157,7 @@ def test_a_picture_is_sent_as_it_is(tmp_path, connect):
     found = [form(headers, body) for *_, headers, body in asked]
     assert found[0]["image"].file.read() == found[1]["image"].file.read() == file.read_bytes()
     assert json.loads(found[0]["request"]) == {"k": 3, "vector": True}
-    assert found[1]["k"] == "2"
+    assert (found[1]["k"], "log" in found[1], found[2]["log"]) == ("2", False, "false")
     assert found[2]["image"].file.read().startswith(b"\x89PNG")
     assert [path for _, path, *_ in asked] == ["/api/v1/search"] + ["/api/v1/captions"] * 2
     for one in found:

@@ -13,10 +13,26 @@ from starlette.testclient import TestClient
 
 from soutu.gallery import Gallery
 from soutu.server.app import create_app
+from soutu.server.routes import MESSAGE_OF
+from soutu.server.schemas import CaptionsRequest, SearchQuery, SearchRequest
 from soutu.server.settings import ServerSettings
 from tests.serving import ROOT
 
 BASE = "/api/v1"
+# Pydantic's kinds of errors, by what a schema checks and by its types.
+CHECKS = {
+    "ge": ["greater_than_equal"], "gt": ["greater_than"], "le": ["less_than_equal"],
+    "lt": ["less_than"],
+}  # fmt: skip
+TYPES = {
+    "int": ["int_type", "int_parsing", "int_from_float", "int_parsing_size"],
+    "float": ["float_type", "float_parsing", "finite_number"],
+    "bool": ["bool_type", "bool_parsing"],
+    "str": ["string_type", "string_unicode", "string_too_long", "string_too_short"],
+    "list": ["list_type", "too_short", "too_long"], "literal": ["literal_error"],
+    "model": ["model_type", "model_attributes_type"],
+    "model-fields": ["missing", "extra_forbidden"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +74,7 @@ def same(answer, result):
     assert [hit["path"] for hit in answer["hits"]] == [hit.path for hit in result.hits]
     assert [hit["score"] for hit in answer["hits"]] == [hit.score for hit in result.hits]
     assert answer["confidence"] == result.confidence
+    assert answer["verdict"] == result.verdict
     assert [v["text"] for v in answer["variants"]] == [v.text for v in result.variants]
 
 
@@ -267,6 +284,102 @@ def test_searches_are_logged_once(api, gallery):
     assert json.loads(after[-1])["query"] == "logged once"
     done = gallery.replay()
     assert done.same == done.searches > 20
+
+
+def test_what_shall_not_be_logged_is_searched_all_the_same(api, gallery, folder):
+    def lines():
+        return gallery.search_log.path.read_text("utf-8").splitlines()
+
+    plain = ok(api.post(f"{BASE}/search", json={"text": "grey cat"}))
+    before = lines()
+    upload = {"image": ("x.jpg", picture(folder), "image/jpeg")}
+    for answer in (
+        api.get(f"{BASE}/search", params={"q": "grey cat", "log": "false"}),
+        api.post(f"{BASE}/search", json={"text": "grey cat", "log": False}),
+    ):
+        assert ok(answer)["hits"] == plain["hits"]
+    ok(api.post(f"{BASE}/search", json={"image_id": 1, "log": False}))
+    ok(api.post(f"{BASE}/search", files=upload, data={"request": '{"log": false}'}))
+    ok(api.get(f"{BASE}/captions", params={"image_id": 1, "log": "false"}))
+    ok(api.post(f"{BASE}/captions", files=upload, data={"log": "false"}))
+    ok(api.get(f"{BASE}/explain", params={"q": "grey cat", "log": "false"}))
+    assert lines() == before
+    ok(api.post(f"{BASE}/search", files=upload))
+    ok(api.get(f"{BASE}/captions", params={"image_id": 1, "log": "true"}))
+    assert len(lines()) == len(before) + 2
+
+
+WRONG_BODIES = [
+    (b"{", "body", "JSON", "JSON"), (b"[]", "body", "JSON object", "JSON 对象"),
+    (b'{"text": "a", "nonsense": 1}', "nonsense", "no such field", "没有此字段"),
+    (b'{"text": "a", "k": "x"}', "k", "whole number", "整数"),
+    (b'{"text": "a", "k": 1.5}', "k", "whole number", "整数"),
+    (b'{"text": "a", "k": [1]}', "k", "whole number", "整数"),
+    (b'{"text": "a", "k": 0}', "k", "1 at least", "不能小于 1"),
+    (b'{"text": "a", "k": 100001}', "k", "100000 at most", "不能大于 100000"),
+    (b'{"text": 5}', "text", "text is needed", "文本"),
+    (b'{"text": "\\ud800"}', "body", "JSON", "JSON"),
+    (b'{"text": "a", "min_confidence": "x"}', "min_confidence", "a number", "数字"),
+    (b'{"text": "a", "expand": 7}', "expand", "true or false", "true 或 false"),
+    (b'{"image_id": 9223372036854775808}', "image_id", "less than", "须小于"),
+    (b'{"terms": {}}', "terms", "a list", "列表"), (b'{"terms": []}', "terms", "1 entries", "1 项"),
+    (b'{"terms": [5]}', "terms.0", "JSON object", "JSON 对象"),
+    (b'{"terms": [{}]}', "terms.0", "text or image_id", "text 或 image_id"),
+    (b'{"terms": [{"text": ""}]}', "terms.0.text", "1 characters", "1 个字符"),
+    (b'{"terms": [{"text": "a", "weight": 0}]}', "terms.0", "weight of 0", "权重不能为 0"),
+    (b'{"text": "a", "variants": [{}]}', "variants.0.text", "missing", "缺少"),
+    (b'{"text": "a", "variants": [{"text": "b", "weight": 0}]}', "variants.0.weight",
+     "more than 0", "大于 0"),
+    (b'{"text": "a", "where": "' + b"x" * 10_001 + b'"}', "where",
+     "10000 characters", "10000 个字符"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "place", "english", "chinese"), WRONG_BODIES)
+def test_what_is_wrong_with_a_request_is_said_in_both_languages(api, body, place, english, chinese):
+    for language, text in (("en", english), ("zh", chinese)):
+        answer = api.post(f"{BASE}/search", content=body, params={"lang": language})
+        assert refused(answer) == "request-invalid"
+        error = answer.json()["error"]
+        assert error["fields"]["place"] == place
+        assert text in error["fields"]["error"]
+        colon = ": " if language == "en" else "："
+        assert error["message"] == f"{place}{colon}{error['fields']['error']}"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("search?q=a&k=1_0", "整数"), ("search?q=a&expand=maybe", "true 或 false"),
+     ("search?q=a&min_confidence=high", "数字"), ("captions", "缺少"),
+     ("thumbnails/1?size=300", "256 | 512 | 1024"), ("images/-1/info", "不能小于 0"),
+     ("search?q=" + "a" * 20_001, "20000 个字符")],
+)  # fmt: skip
+def test_what_is_wrong_with_an_address_is_said_in_chinese(api, path, text):
+    answer = api.get(f"{BASE}/{path}", headers={"Accept-Language": "zh-CN"})
+    assert refused(answer) == "request-invalid"
+    assert text in answer.json()["error"]["message"]
+
+
+def test_every_complaint_that_a_request_can_meet_has_words_of_ours():
+    """Pydantic's kinds are found by what its schemas check, so that no new field is forgotten."""
+    kinds = set()
+
+    def walk(schema):
+        if isinstance(schema, dict):
+            kinds.update(schema.keys() & CHECKS.keys())
+            if schema.get("type") in TYPES:
+                kinds.add(schema["type"])
+            for value in schema.values():
+                walk(value)
+        elif isinstance(schema, list):
+            for value in schema:
+                walk(value)
+
+    for model in (SearchRequest, SearchQuery, CaptionsRequest):
+        walk(model.__pydantic_core_schema__)
+    complaints = {each for kind in kinds for each in (CHECKS | TYPES)[kind]}
+    assert len(complaints) > 15
+    assert complaints <= MESSAGE_OF.keys()
 
 
 @pytest.mark.parametrize("number", ["1_0", "5.0", "%205", "5%20", "+5", "0x1", "%EF%BC%95"])

@@ -88,6 +88,8 @@ class SearchParams:
         Variants chosen by a person, searched for instead of the proposed ones.
     expand
         False: propose no variants.
+    log
+        False: a gallery does not log the search.
     """
 
     k: int = 5
@@ -96,6 +98,7 @@ class SearchParams:
     min_confidence: float | None = None
     variants: tuple[Variant, ...] | None = None
     expand: bool = True
+    log: bool = True
 
 
 class StepTimer:

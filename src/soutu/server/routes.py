@@ -87,7 +87,8 @@ async def check_parameters(request: Request) -> None:
                 raise BadInput("request-parameter-near", name=name[:100], near=near[0])
             raise BadInput("request-parameter", name=name[:100], names=", ".join(names))
     if request.query_params.get("lang", "en") not in LANGUAGES:
-        raise BadInput("request-invalid", place="lang", error=" | ".join(LANGUAGES))
+        error = BadInput("value-choice", choices=" | ".join(LANGUAGES))
+        raise BadInput("request-invalid", place="lang", error=error)
 
 
 def _parameter_names(route: APIRoute) -> list[str]:
@@ -188,10 +189,10 @@ async def search_for(request: Request) -> Response:
     responses=describe_answer("captions"),
 )
 async def captions(
-    request: Request, image_id: ImageId, k: Annotated[HitCount, Query()] = 5
+    request: Request, image_id: ImageId, k: Annotated[HitCount, Query()] = 5, log: bool = True
 ) -> Response:
     """Find the gallery's captions nearest to an indexed picture."""
-    return await _service(request).captions(image_id, k)
+    return await _service(request).captions(image_id, k, log=log)
 
 
 @search_router.post(
@@ -206,7 +207,7 @@ async def captions_for(request: Request) -> Response:
     service = _service(request)
     image, fields = await _read_form(request, service.settings.guard.body_bytes)
     options = _parse(CaptionsRequest, fields)
-    return await service.captions(image, options.k, vector=options.vector)
+    return await service.captions(image, options.k, vector=options.vector, log=options.log)
 
 
 @search_router.get(
@@ -219,9 +220,10 @@ async def explain(
     request: Request,
     q: Annotated[str, Query(max_length=2000, examples=["灰猫"])],
     k: Annotated[HitCount, Query()] = 5,
+    log: bool = True,
 ) -> Response:
     """Explain how a query was understood, what each variant finds, and each score."""
-    return await _service(request).explain(q, k)
+    return await _service(request).explain(q, k, log=log)
 
 
 def _wants_stream(request: Request) -> bool:
@@ -261,14 +263,50 @@ def _parse(kind: type[_M], data: str | bytes | dict[str, str]) -> _M:
             return kind.model_validate(data)
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise invalid_request(error.errors(include_url=False, include_context=False)) from error
+        raise invalid_request(error.errors(include_url=False)) from error
+
+
+# Pydantic's kinds of errors, by the message that words them.
+VALIDATION_ERRORS = {
+    "value-missing": ("missing",),
+    "value-unknown": ("extra_forbidden",),
+    "value-json": ("json_invalid",),
+    "value-object": ("model_type", "model_attributes_type", "dict_type"),
+    "value-list": ("list_type",),
+    "value-integer": ("int_parsing", "int_parsing_size", "int_type", "int_from_float"),
+    "value-number": ("float_parsing", "float_type", "finite_number"),
+    "value-boolean": ("bool_parsing", "bool_type"),
+    "value-text": ("string_type", "string_unicode"),
+    "value-choice": ("literal_error",),
+    "value-least": ("greater_than_equal",),
+    "value-most": ("less_than_equal",),
+    "value-above": ("greater_than",),
+    "value-below": ("less_than",),
+    "value-short": ("string_too_short",),
+    "value-long": ("string_too_long",),
+    "value-few": ("too_short",),
+    "value-many": ("too_long",),
+    "value-term": ("term_source",),
+    "value-weight": ("weight_zero",),
+}
+MESSAGE_OF = {kind: code for code, kinds in VALIDATION_ERRORS.items() for kind in kinds}
 
 
 def invalid_request(errors: Any) -> BadInput:  # noqa: ANN401
-    """Return the first of pydantic's complaints: where it is and what it says."""
+    """Return the first of pydantic's complaints: where it is, and what it says in our words."""
     first = errors[0]
-    field = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path"))
-    return BadInput("request-invalid", place=field or "body", error=first["msg"])
+    kind, limits = first["type"], first.get("ctx", {})
+    # Within the body, a number is where JSON cannot be read.
+    place = [str(part) for part in first["loc"] if part not in ("query", "body", "path")]
+    fields = {name: limits[name] for name in ("ge", "le", "gt", "lt") if name in limits}
+    fields |= {name.removesuffix("_length"): limits[name] for name in limits if "_length" in name}
+    if kind == "json_invalid":
+        place, (line, column) = [], re.findall(r"[0-9]+", str(limits["error"]))[-2:]
+        fields = {"line": line, "column": column}
+    if kind == "literal_error":
+        fields = {"choices": " | ".join(re.findall("'(.*?)'", limits["expected"]))}
+    error = BadInput(MESSAGE_OF.get(kind, "value-invalid"), **fields)
+    return BadInput("request-invalid", place=".".join(place) or "body", error=error)
 
 
 def _check_search(body: SearchRequest, *, upload: bool = False, stream: bool = False) -> None:

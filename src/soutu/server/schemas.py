@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from soutu.search.explain import QueryAnalysis
 from soutu.searchlog.record import to_json
@@ -21,7 +22,7 @@ MAX_QUERY_LENGTH = 20_000  # characters, of all texts of a request together
 
 def _check_digits(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
-        raise ValueError("a whole number is written in digits")
+        raise PydanticCustomError("int_parsing", "a whole number is written in digits")
     return value
 
 
@@ -48,6 +49,7 @@ class SearchFields(BaseModel):
     )
     expand: bool = Field(True, description="false: the text alone is searched for")
     min_confidence: float | None = Field(None, ge=0, le=1)
+    log: bool = Field(True, description="false: the search is not written into the gallery's log")
 
 
 class SearchQuery(SearchFields):
@@ -73,9 +75,9 @@ class TermInput(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> TermInput:
         if (self.text is None) == (self.image_id is None):
-            raise ValueError("a term has text or image_id, one of them")
+            raise PydanticCustomError("term_source", "a term has text or image_id, one of them")
         if not self.weight:
-            raise ValueError("a weight is not 0")
+            raise PydanticCustomError("weight_zero", "a weight is not 0")
         return self
 
 
@@ -126,6 +128,7 @@ class CaptionsRequest(BaseModel):
 
     k: HitCount = 5
     vector: bool = False
+    log: bool = True
 
 
 class ExpanderReport(BaseModel):

@@ -40,7 +40,7 @@ from soutu.types import Query, Rgb, SearchResult, Term, Variant
 MAX_UPLOADS = 32  # that wait, up to 25 MB each
 CLOSE_SECONDS = 1.0  # that searches have to end in
 _T = TypeVar("_T")
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class SearchService:
@@ -82,9 +82,9 @@ class SearchService:
                 if self.settings.warm_decoder:
                     self.decoders.warm_up()
             except SoutuError as error:
-                log.error("%s", error)
+                logger.error("%s", error)
             except Exception:
-                log.exception("the gallery cannot be opened")
+                logger.exception("the gallery cannot be opened")
 
         loader = ThreadPoolExecutor(1, "warm-up")
         loader.submit(load)
@@ -148,26 +148,29 @@ class SearchService:
 
         return await self.run(work, prefetch)
 
-    async def captions(self, image: int | bytes, k: int, *, vector: bool = False) -> Response:
+    async def captions(
+        self, image: int | bytes, k: int, *, vector: bool = False, log: bool = True
+    ) -> Response:
         """Answer with the captions nearest to an indexed picture, or to an uploaded one."""
         picture = await self._decode(image) if isinstance(image, bytes) else image
 
         def work() -> Response:
             self.gallery.reload_if_changed()
             if not isinstance(picture, int):
-                result = self.gallery.captions(picture, k=k)
+                result = self.gallery.captions(picture, k=k, log=log)
             else:
-                result = self.gallery.captions_of(self.image_row(picture).paths[0], k=k)
+                path = self.image_row(picture).paths[0]
+                result = self.gallery.captions_of(path, k=k, log=log)
             return json_response(self._answer(result, vector=vector))
 
         return await self.run(work)
 
-    async def explain(self, text: str, k: int) -> Response:
+    async def explain(self, text: str, k: int, *, log: bool = True) -> Response:
         """Answer with how a query was understood, and what makes up each score."""
 
         def work() -> Response:
             self.gallery.reload_if_changed()
-            explanation = self.gallery.explain(_parse(text), k=k)
+            explanation = self.gallery.explain(_parse(text), k=k, log=log)
             return json_response(explanation_json(explanation, self._answer(explanation.result)))
 
         return await self.run(work)
@@ -245,6 +248,7 @@ class SearchService:
             request.min_confidence,
             None if request.variants is None else variants or (),
             request.expand,
+            request.log,
         )
 
     def _query(self, request: SearchRequest) -> Query:
