@@ -16,7 +16,7 @@ from soutu.models.preprocess import fit_picture
 from tests.cases.test_thin_pictures import INFO
 from tests.pictures import encoded, needs
 from tests.profiles import cmyk_profile, grey_profile, rgb_profile
-from tests.unit.test_further_formats import heic
+from tests.unit.test_decode_formats import heic
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SIDE = 64

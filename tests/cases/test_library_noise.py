@@ -48,7 +48,7 @@ def gallery(tmp_path):
 
 
 def _cut_raw():
-    from tests.unit.test_further_formats import QUARTERS, dng
+    from tests.unit.test_decode_formats import QUARTERS, dng
 
     return dng(QUARTERS)[:-9000]
 

@@ -15,7 +15,7 @@ from soutu.images.raw import is_raw
 from soutu.images.scan import RAW_SUFFIXES, has_image_suffix
 from tests.cases.test_image_bombs import with_scans
 from tests.pictures import encoded, scene
-from tests.unit.test_further_formats import QUARTERS, dng, heic
+from tests.unit.test_decode_formats import QUARTERS, dng, heic
 
 pytest.importorskip("rawpy", reason="needs the extra raw")
 CORNERS = Image.fromarray((QUARTERS >> 8).astype(np.uint8))  # red, green, blue, grey

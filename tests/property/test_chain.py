@@ -13,7 +13,7 @@ from soutu.query.expansion import (
     propose_variants,
 )
 from soutu.types import Variant
-from tests.unit.test_chain import Saying
+from tests.unit.test_expansion import Saying
 
 TEXTS = st.text(max_size=40) | st.text("猫狗金毛的 aAcat{}X+-\ud800\n", max_size=40)
 WORDS = st.text("猫狗aAbB ", min_size=1, max_size=3).filter(str.strip)

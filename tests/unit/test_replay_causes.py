@@ -12,7 +12,7 @@ from soutu.searchlog.record import Provenance, to_json, to_record
 from soutu.searchlog.replay import ReplayState, drift_tolerance, replay_record
 from soutu.store.base import Change
 from soutu.types import IndexState
-from tests.unit.test_journal import CARD, made
+from tests.unit.test_searchlog_record import CARD, made
 
 SETUP = Provenance(
     {"fusion": "mean", "llm": None, "expansions": None},

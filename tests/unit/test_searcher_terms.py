@@ -13,8 +13,8 @@ from soutu.searchlog.reader import LogRecord, parse_record
 from soutu.searchlog.record import Provenance, to_json, to_record
 from soutu.searchlog.replay import ReplayState, replay_record
 from soutu.types import Variant
-from tests.unit.test_indexing_reference import Texts
-from tests.unit.test_search_confidence import COUNT, local, measure, reference  # noqa: F401
+from tests.unit.test_baseline import Texts
+from tests.unit.test_searcher_confidence import COUNT, local, measure, reference  # noqa: F401
 
 
 def vectors_of(store):

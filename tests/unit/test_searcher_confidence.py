@@ -27,7 +27,7 @@ from soutu.store.memory import ArrayStore
 from soutu.store.sqlite.store import LocalStore
 from soutu.types import Compare
 from tests.store_samples import DIM, card, pictures, unit
-from tests.unit.test_indexing_reference import Texts
+from tests.unit.test_baseline import Texts
 
 COUNT = 50
 CENTRE = unit(1, DIM, seed=9)[0] * np.float32(0.5)

@@ -10,7 +10,7 @@ import pytest
 
 from soutu.gallery import Gallery
 from soutu.searchlog.record import SearchLog, anonymize, load_or_create_key, to_record
-from tests.unit.test_journal import made
+from tests.unit.test_searchlog_record import made
 
 fcntl = pytest.importorskip("fcntl", reason="files are set aside only where there are locks")
 

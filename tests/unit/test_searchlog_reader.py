@@ -13,7 +13,7 @@ from soutu.errors import BadInput
 from soutu.gallery import Gallery
 from soutu.searchlog.reader import BadLine, LogRecord, log_stats, parse_record, read_records
 from soutu.searchlog.record import SearchLog, to_json, to_record
-from tests.unit.test_journal import made
+from tests.unit.test_searchlog_record import made
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "journal.md"
 LINE = to_json(to_record(made()))
