@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +40,7 @@ from soutu.models.bundle import (
     write_card,
 )
 from soutu.models.catalog import CatalogEntry, load_catalog
-from soutu.models.progress import Progress
+from soutu.models.progress import QUIET_SECONDS, Progress
 
 if TYPE_CHECKING:
     from soutu.models.hub import Downloader
@@ -136,7 +138,8 @@ def _pull_export(entry: CatalogEntry, downloader: Downloader, revision: str | No
             if error.code == "model-unreachable":
                 errors += error.fields["errors"]  # type: ignore[arg-type]
             elif error.code.startswith("bundle-"):
-                downloader.progress.note(error)
+                if repository != entry.repositories[-1]:
+                    downloader.progress.note(error)
                 errors.append(error)
             else:
                 raise
@@ -171,14 +174,13 @@ def install_folder(source: Path, name: str | None = None) -> Bundle:
 @contextmanager
 def _install_lock(name: str, progress: Progress) -> Iterator[bool]:
     """Let one process at a time install a model; yield whether another one did before."""
-    spoke = False
+    spoke = -inf
 
     def on_wait() -> None:
         nonlocal spoke
-        if not spoke:
+        if time.monotonic() - spoke > QUIET_SECONDS:
             progress.note(tr("download-locked", name=name))
-        spoke = True
-        progress.tick()
+            spoke = time.monotonic()
 
     with ExitStack() as stack:
         with storage_errors(models_folder()):

@@ -36,14 +36,14 @@ from soutu.version import VERSION
 T = TypeVar("T")
 HUGGING_FACE, MODELSCOPE = "https://huggingface.co", "https://modelscope.cn"
 USER_AGENT = f"soutu/{VERSION}"
-CONNECT_TIMEOUT, READ_TIMEOUT = 6.0, 15.0  # seconds, for each address and each read
-RETRIES = 4  # in a row without a further byte
+CONNECT_TIMEOUT, READ_TIMEOUT = 6.0, 12.0  # seconds, for each address and each read
+RETRIES = 3  # in a row without a further byte
 BACKOFF = 1.0  # seconds before the first of them; twice as many before each further one
 MAX_RETRY_AFTER = 60.0  # seconds that a hub may ask for; beyond them the next source is better
 MAX_LISTING = 64 << 20  # bytes
 PART = ".part"
 _TICK = 0.2
-_JOIN_SECONDS = 0.5
+_JOIN_SECONDS = 0.2
 _YES = ("1", "ON", "YES", "TRUE")
 _PROXY_SCHEMES = {"": "http", "socks": "socks5"}  # as desktops and people write them
 
@@ -206,6 +206,7 @@ class Downloader:
         self._silent: dict[str, SoutuError] = {}  # by an endpoint that does not answer
         self._answering: set[bytes] = set()  # hosts from which bytes of files came
         self._furthest = 0  # bytes of the present file
+        self._last_error: SoutuError | None = None  # said when another source is tried
 
     def __enter__(self) -> Downloader:
         """Return itself."""
@@ -261,7 +262,8 @@ class Downloader:
             For a SOCKS proxy without ``soutu[socks]``.
         """
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES:
-            raise MissingModel("model-offline", name=self.name, folder=folder)
+            home = models_folder() / self.name
+            raise MissingModel("model-offline", name=self.name, folder=home)
         with storage_errors(folder):
             return self._in_thread(
                 lambda: self._try_sources(sources, files, folder, references, reserve)
@@ -309,11 +311,14 @@ class Downloader:
             if source.endpoint in self._silent:
                 errors.append(self._silent[source.endpoint])
                 continue
+            if self._last_error:
+                self.progress.note(self._last_error)
+            self.progress.connect(source.host)
             try:
                 return self._fetch_from(source, files, folder, references, reserve)
             except (MissingModel, RemoteUnavailable) as error:
                 errors.append(error)
-                self.progress.note(error)
+                self._last_error = error
         raise unreachable(self.name, errors)
 
     def _fetch_from(
@@ -360,7 +365,7 @@ class Downloader:
         self.progress.start(source.host, source.repository, total, done)
         hashes, before = {}, 0
         for number, entry in enumerate(entries, 1):
-            label = f"{entry.name} ({number}/{len(entries)})"
+            label = f"{number}/{len(entries)} {entry.name}"
 
             def report(position: int, label: str = label, before: int = before) -> None:
                 self.progress.update(label, before + position)
@@ -446,7 +451,8 @@ class Downloader:
                     yield response
                     return
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _BrokenTransfer(_describe(error), host=_host(error)) from error
+            silent = isinstance(error, httpx.TimeoutException)
+            raise _BrokenTransfer(_describe(error), host=_host(error), silent=silent) from error
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             token = None if source.modelscope else os.environ.get("HF_TOKEN", "").strip()
             if token and source.endpoint not in self._tokens:
@@ -476,7 +482,8 @@ class Downloader:
                 wait = backoff if error.retry_after is None else error.retry_after
                 # A hub or its storage may be unreachable from here: do not insist then.
                 blocked = error.host is not None and error.host not in self._answering
-                if failures > (1 if blocked else RETRIES) or wait > MAX_RETRY_AFTER:
+                retries = RETRIES if not blocked else 0 if error.silent else 1
+                if failures > retries or wait > MAX_RETRY_AFTER:
                     raise self._give_up(source, error, blocked=blocked) from error
                 fields = {"source": source.host, "error": error.reason, "seconds": round(wait)}
                 self.progress.note(tr("download-retry", **fields))
@@ -504,7 +511,8 @@ class _CancelledTransfer(BaseException):
 class _BrokenTransfer(Exception):
     """A request that failed and may succeed when it is sent again.
 
-    ``host``: who gave no answer, or broke it off. ``busy``: the hub limits requests.
+    ``host``: who gave no answer, or broke it off. ``silent``: it was waited for in vain. ``busy``:
+    the hub limits requests.
     """
 
     def __init__(
@@ -512,11 +520,13 @@ class _BrokenTransfer(Exception):
         reason: str,
         *,
         host: bytes | None = None,
+        silent: bool = False,
         retry_after: float | None = None,
         busy: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.reason, self.host, self.retry_after, self.busy = reason, host, retry_after, busy
+        self.reason, self.host, self.silent = reason, host, silent
+        self.retry_after, self.busy = retry_after, busy
 
 
 def unreachable(name: str, errors: Sequence[SoutuError]) -> SoutuError:
@@ -525,7 +535,7 @@ def unreachable(name: str, errors: Sequence[SoutuError]) -> SoutuError:
     return (RemoteUnavailable if remote else MissingModel)(
         "model-unreachable",
         name=name,
-        errors=list(dict.fromkeys(errors)),
+        errors=list({str(error): error for error in errors}.values()),
         folder=models_folder() / name,
     )
 
@@ -606,7 +616,10 @@ def _host(error: httpx.HTTPError | httpx.InvalidURL) -> bytes | None:
 
 def _describe(error: httpx.HTTPError | httpx.InvalidURL) -> str:
     """Return in one line why a request failed, and by which proxy it went."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+    if isinstance(error, httpx.TimeoutException):
+        reason = tr("download-no-answer")
+    else:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
     request = getattr(error, "_request", None)
     if proxy := _find_proxy(request.url) if request else None:
         address = urlsplit(proxy)  # and not the password in it

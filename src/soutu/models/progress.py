@@ -36,6 +36,10 @@ class Progress:
         self._started = self._spoke = time.monotonic()
         self._lock = Lock()
 
+    def connect(self, source: str) -> None:
+        """Note whose answer is waited for."""
+        self._source, self._total = source, 0
+
     def start(self, source: str, repository: str, total: int, done: int) -> None:
         """Say what is fetched from where; ``done`` of ``total`` bytes are there already."""
         self._source, self._total, self._done, self._first = source, total, done, done
@@ -55,7 +59,7 @@ class Progress:
 
     def tick(self) -> None:
         """Say how far it is where nothing was said for a while."""
-        if time.monotonic() - self._spoke < QUIET_SECONDS:
+        if time.monotonic() - self._spoke < QUIET_SECONDS or not self._source:
             return
         if self._total:
             sizes = {"done": format_size(self._done), "size": format_size(self._total)}
@@ -63,7 +67,7 @@ class Progress:
                 "download-going", name=self.name, source=self._source, speed=self._speed(), **sizes
             )
         else:
-            text = tr("download-waiting", name=self.name)
+            text = tr("download-waiting", name=self.name, source=self._source)
         self.note(text)
 
     def note(self, message: str | Translatable) -> None:
@@ -104,13 +108,18 @@ class Progress:
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column
 
+        # One line at 80 columns: of a long name of a file the end is left out.
+        text = TextColumn(
+            "{task.fields[source]} {task.description}",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        )
+        figures = [DownloadColumn, TransferSpeedColumn, TimeRemainingColumn]
         self._bar = Progress(
-            TextColumn("{task.fields[source]} {task.description}"),
-            BarColumn(bar_width=None),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            text,
+            BarColumn(bar_width=12),
+            *(column(table_column=Column(no_wrap=True)) for column in figures),
             console=Console(stderr=True),
             expand=True,
             transient=True,
