@@ -760,6 +760,8 @@ class Gallery:
         captions: str | Path | None = None,
         *,
         encoding: str | None = None,
+        retry: bool = False,
+        rehash: bool = False,
         exclude: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
         stop: Event | None = None,
@@ -767,7 +769,8 @@ class Gallery:
         """Index now and whenever a picture, a folder or the captions file changes.
 
         Yields the report of each run, or why it failed. While another process writes, the run is
-        tried again. Ends when ``stop`` is set.
+        tried again. Ends when ``stop`` is set. The rest is as for ``index``; ``retry`` and
+        ``rehash`` are for the first run.
 
         Raises
         ------
@@ -786,7 +789,14 @@ class Gallery:
             if not (due or changed):
                 continue
             try:
-                report = self.index(captions, encoding=encoding, exclude=exclude, progress=progress)
+                report = self.index(
+                    captions,
+                    encoding=encoding,
+                    retry=retry,
+                    rehash=rehash,
+                    exclude=exclude,
+                    progress=progress,
+                )
             except SoutuError as error:
                 due = error.code == "index-locked"
                 if error.code != last_error:
@@ -795,6 +805,7 @@ class Gallery:
             else:
                 due, last_error = False, ""
                 captions = encoding = None  # which are remembered now
+                retry = rehash = False
                 yield report
 
     def plan(

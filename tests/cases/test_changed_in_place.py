@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from itertools import count
+from threading import Event
 
 import pytest
 from PIL import Image
@@ -237,6 +238,20 @@ def test_rehash_on_the_command_line(root, blind, soutu):
     assert (plan["encode"], plan["unchanged"]) == (["a.png"], 2)
     code, out, _ = soutu("index", root, "--rehash", "--json")
     assert (code, json.loads(out)["encoded"]) == (0, 1)
+
+
+def test_watching_begins_with_a_rehash(root, blind, reads):
+    pytest.importorskip("watchfiles", reason="needs the extra watch")
+    stop = Event()
+    with Gallery.open(root, model="tiny") as gallery:
+        reports = gallery.watch(rehash=True, stop=stop)
+        assert next(reports).encoded == 1
+        assert len(reads) == 3
+        pictures(root, "new/d.png", "new/e.png")
+        assert next(reports).files == 5
+        assert len(reads) <= 5
+        stop.set()
+        assert list(reports) == []
 
 
 def test_a_deep_doctor_names_it(root, blind, soutu):

@@ -333,6 +333,11 @@ def test_a_folder_of_that_name_is_none(root):
     assert len(left(root)) == len(NAMES)
 
 
+def test_one_pattern_is_not_taken_for_its_letters(root):
+    assert index(root, exclude="drafts/").files == 4
+    assert index(root, exclude=["drafts/"]).files == 4
+
+
 def test_watching_follows_the_ignore_file(root):
     pytest.importorskip("watchfiles", reason="needs the extra watch")
     stop = Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -112,7 +112,10 @@ def index(
     with open_gallery(flags) as gallery:
         if watch:
             _tell_model(gallery)
-            _watch(gallery, captions, encoding, exclude, as_json=as_json)
+            reports = gallery.watch(
+                captions, encoding=encoding, retry=retry, rehash=rehash, exclude=exclude
+            )
+            _watch(gallery, reports, as_json=as_json)
             return
         if rebuild:
             _rebuild(gallery, captions, encoding, exclude, as_json=as_json)
@@ -181,17 +184,10 @@ def _job_counts(ray: RayEngine) -> Flags:
     }
 
 
-def _watch(
-    gallery: Gallery,
-    captions: str | None,
-    encoding: str | None,
-    exclude: tuple[str, ...],
-    *,
-    as_json: bool,
-) -> None:
+def _watch(gallery: Gallery, reports: Iterator[IndexReport | SoutuError], *, as_json: bool) -> None:
     click.echo(tr("watching", folder=gallery.root), err=True)
     with suppress(KeyboardInterrupt):
-        for report in gallery.watch(captions, encoding=encoding, exclude=exclude):
+        for report in reports:
             if isinstance(report, SoutuError):
                 click.echo(tr("error", message=report), err=True)
             else:

@@ -77,7 +77,7 @@ class Excludes:
     Parameters
     ----------
     settings, flags
-        Patterns of the settings and of one run, relative to the folder.
+        Patterns of the settings and of one run, relative to the folder; a text is one pattern.
     root
         The folder, in case that a pattern begins with its path.
 
@@ -90,11 +90,12 @@ class Excludes:
     def __init__(
         self, settings: Sequence[str] = (), flags: Sequence[str] = (), root: Path | None = None
     ) -> None:
+        flags = (flags,) if isinstance(flags, str) else tuple(flags)
         self._root = root
         self._settings, self._flags = self._compile(settings), self._compile(flags)
         self._files: dict[str, Patterns] = {}  # by the folder's path with a slash; "" for the root
         self.notes: list[BadInput] = []
-        self.flags = tuple(flags)
+        self.flags = flags
 
     def _compile(self, lines: Sequence[str]) -> Patterns:
         patterns = Patterns()
