@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -820,10 +821,13 @@ class Gallery:
             return dry_run(self.root, None, options=options)
         try:
             with self._store_type.open(self.location, self.encoder.info.space) as store:
-                return dry_run(self.root, store, options=options)
+                changes = dry_run(self.root, store, options=options)
         except ModelMismatch:
             with self._store_type.open(self.location) as store:
-                return dry_run(self.root, store, other_model=True, options=options)
+                changes = dry_run(self.root, store, other_model=True, options=options)
+        others = changes.omissions.other_files
+        changes.omissions.other_files = _without(others, self._captions_file(), self.root)
+        return changes
 
     def import_embeddings(
         self,
@@ -1100,15 +1104,15 @@ class _LogSearchers:
         return replace(self.gallery.searcher, expander=self._expanders[key], **options)
 
 
-def _without(counts: Mapping[str, int], file: Path | None, root: Path) -> dict[str, int]:
+def _without(counts: Mapping[str, int], file: Path | None, root: Path) -> Counter[str]:
     """Return how many files have each ending, the captions file left out."""
     from soutu.images.scan import suffix_of
 
-    left = dict(counts)
+    left = Counter(counts)
     if file is not None and file.is_file() and file.is_relative_to(root):
         suffix = suffix_of(file.name)
         left[suffix] = left.get(suffix, 1) - 1
-    return {suffix: count for suffix, count in left.items() if count}
+    return +left
 
 
 def _has_size(file: Path, size: int) -> bool:

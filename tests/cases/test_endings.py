@@ -74,6 +74,7 @@ def test_the_captions_file_is_no_other_file(folder, soutu):
         assert gallery.index(captions).other_files["csv"] == 1
         captions.write_text("image_path,caption\na.jpg,red\n", "utf-8")
         assert gallery.index().other_files["csv"] == 1
+        assert gallery.plan().omissions.other_files["csv"] == 1
 
 
 def test_a_folder_of_pictures_alone_says_nothing(tmp_path, soutu):
