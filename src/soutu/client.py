@@ -296,6 +296,7 @@ def _parse_result(answer: Mapping[str, Any], url: str) -> SearchResult:
             ranked_by=str(answer["ranked_by"]),
             k=int(answer["k"]),
             reference=str(answer["reference"]),
+            suggestions=tuple(map(str, answer.get("suggestions", ()))),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RemoteUnavailable("client-answer", url=url, status=200) from error

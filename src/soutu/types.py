@@ -199,6 +199,9 @@ class SearchResult(Sequence[Hit]):
         Name of the gallery's score baseline; "" for none.
     root
         The folder that the hits' paths are relative to, where it is known.
+    suggestions
+        Of a server's answer, where the filter admits no picture: conditions on the folders and
+        names that are most like those in it.
     """
 
     query: Query
@@ -222,6 +225,7 @@ class SearchResult(Sequence[Hit]):
     k: int = 0
     reference: str = ""
     root: Path | None = None
+    suggestions: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of hits."""

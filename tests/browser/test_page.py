@@ -69,6 +69,11 @@ def test_between_two_thresholds_it_is_not_sure(visit, site):
     assert "不确定" in page.wait_for_selector("#confidence .confidence").text_content()
 
 
+def test_a_filter_that_admits_nothing_says_what_is_near(visit, site):
+    page = visit(f"{site}/?q=cat&where=folder = 'image'")
+    assert page.wait_for_selector("#empty p").text_content() == "The nearest: folder = 'images'"
+
+
 def test_similar_pictures_have_an_address_and_there_is_a_way_back(visit, site):
     page = visit(f"{site}/?q=灰猫")
     first = shown(page)[0]

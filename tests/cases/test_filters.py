@@ -10,6 +10,7 @@ from soutu.errors import BadQuery
 from soutu.gallery import Gallery
 from soutu.query.parser import parse_where
 from tests.cases.commands import pictures
+from tests.serving import served
 
 NAMES = [
     "한국/사진.jpg",
@@ -212,6 +213,44 @@ def test_an_empty_answer_names_the_filter(copies, soutu):
         "没有"
         in soutu("--lang", "zh", "caption", copies.root / "2023/cat.png", "-g", copies.root)[2]
     )
+
+
+def test_a_server_s_empty_answer_is_told_in_the_same_words(copies, soutu):
+    wheres = [
+        "folder = '2O24'",
+        "name = 'cat_copy.png'",
+        "width > 99999",
+        "not folder = '2024' and width < 1",
+        "folder = 'nope' and name = 'cat_copy.png'",
+    ]
+    if isinstance(copies.location, str):
+        pytest.skip("a Milvus Lite file serves one process")
+    with served(copies.root) as url:
+        for where in wheres:
+            for lang in ("en", "zh"):
+                here = soutu("--lang", lang, "search", "cat", "-g", copies.root, "--where", where)
+                there = soutu("--lang", lang, "search", "cat", "--server", url, "--where", where)
+                assert (here[0], here[1]) == (there[0], there[1]) == (1, "")
+                assert here[2] == there[2].replace(url, str(copies.root))
+        # What is hidden by a threshold is not the filter's doing.
+        words = ("search", "cat", "--where", "width > 1", "--min-confidence", "1")
+        assert soutu(*words, "--server", url)[0] == soutu(*words, "-g", copies.root)[0] == 0
+
+
+def test_a_large_gallery_is_not_read_for_suggestions_again_and_again(copies, monkeypatch):
+    pytest.importorskip("fastapi", reason="needs the extra server")
+    from starlette.testclient import TestClient
+
+    from soutu.server import service
+    from soutu.server.app import create_app
+
+    query = {"q": "cat", "where": "folder = '2O24'"}
+    with TestClient(create_app(Gallery.open(copies.root, mode="server"))) as client:
+        answer = client.get("/api/v1/search", params=query).json()
+        assert answer["suggestions"] == ["folder = '2024'"]
+        assert client.get("/api/v1/search", params={"q": "cat"}).json()["suggestions"] == []
+        monkeypatch.setattr(service, "MAX_COMPARED", 1)
+        assert client.get("/api/v1/search", params=query).json()["suggestions"] == []
 
 
 def test_only_an_empty_index_is_called_empty(tmp_path, soutu):

@@ -31,7 +31,8 @@ ANSWER = {
               "also": ["b.jpg"], "caption": "猫", "width": 640, "height": 480}],
     "k": 5, "offset": 0, "more": False, "target": "images", "agreement": 0.8, "confidence": 0.9,
     "verdict": "unsure", "min_confidence": 0.1, "fusion": "auto", "correction": 0.35,
-    "ranked_by": "vector", "reference": "r", "model": CARD, "timings": {"search_ms": 1.0},
+    "ranked_by": "vector", "reference": "r", "suggestions": ["name = 'a.jpg'"],
+    "model": CARD, "timings": {"search_ms": 1.0},
     "index": {"generation": 3, "space": "s", "images": 1, "captions": 1},
     "vector": base64.b64encode(np.array([0, 1, 0, 0], "<f4").tobytes()).decode(),
 }  # fmt: skip
@@ -102,6 +103,7 @@ def test_an_answer_is_the_same_result(connect):
     (hit,) = result.hits
     assert (hit.path, hit.also, hit.confidence, hit.id) == ("a.jpg", ("b.jpg",), 0.9, 5)
     assert result.verdict == "unsure"
+    assert result.suggestions == ("name = 'a.jpg'",)
     assert result.query.terms == (Term("text", "灰猫"),)
     assert result.query.filters == ("width > 1",)
     assert result.vector.dtype == np.float32
@@ -116,9 +118,12 @@ def test_an_answer_is_the_same_result(connect):
 
 
 def test_an_older_server_gives_no_verdict(connect):
-    older = {name: value for name, value in ANSWER.items() if name != "verdict"}
+    older = {
+        name: value for name, value in ANSWER.items() if name not in ("verdict", "suggestions")
+    }
     with serving(older) as (url, _):
-        assert connect(url).search("灰猫").verdict is None
+        result = connect(url).search("灰猫")
+    assert (result.verdict, result.suggestions) == (None, ())
 
 
 def test_all_that_can_be_asked(connect):

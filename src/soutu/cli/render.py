@@ -134,7 +134,7 @@ def _why_nothing(result: SearchResult, source: str | Path, gallery: Gallery | No
         return tr("nothing-found", folder=source)
     where = " ".join(result.query.filters)
     message = tr("filter-admits-none", count=count, folder=source, where=sanitize(where))
-    near = gallery.nearest_names(where) if gallery else []
+    near = gallery.nearest_names(where) if gallery else result.suggestions
     if near:
         message += " " + tr("filter-near", names=", ".join(map(sanitize, near)))
     return message

@@ -174,6 +174,9 @@ class SearchAnswer(BaseModel):
     correction: float
     ranked_by: str
     reference: str
+    suggestions: list[str] = Field(
+        description="where the filter admits nothing: conditions on what is most like what it names"
+    )
     model: dict[str, Any]
     index: IndexState
     timings: dict[str, float]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +28,7 @@ def result_json(
     offset: int = 0,
     more: bool = False,
     vector: bool = False,
+    suggestions: Sequence[str] = (),
 ) -> Json:
     """Return a result as the API answers it.
 
@@ -39,6 +40,8 @@ def result_json(
         Whether there are hits after these.
     vector
         Whether to send the query's vector.
+    suggestions
+        Conditions that name what a filter may have meant.
     """
     return {
         "query": {
@@ -74,6 +77,7 @@ def result_json(
         "correction": result.correction,
         "ranked_by": result.ranked_by,
         "reference": result.reference,
+        "suggestions": suggestions,
         "model": vars(result.model),
         "index": vars(result.index_state),
         "timings": result.timings,

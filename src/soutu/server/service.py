@@ -15,7 +15,7 @@ from typing import TypeVar
 from starlette.responses import Response
 
 from soutu.errors import BadInput, SoutuError
-from soutu.gallery import Gallery
+from soutu.gallery import MAX_COMPARED, Gallery
 from soutu.indexing.pipeline import ROOM
 from soutu.models.batching import BatchingEncoder, TextPrefetcher, shut_down
 from soutu.models.bundle import cache_folder
@@ -287,14 +287,20 @@ class SearchService:
             rows = {row.id: row for row in store.images(ids)}
         except KeyError:  # compacted a moment ago
             rows = {}
-        more = False
+        more, suggestions = False, list[str]()
+        state, filters = result.index_state, result.query.filters
+        # A client may ask for it again and again: not where it would take long.
+        may_suggest = filters and not result.hits and state.images <= MAX_COMPARED
+        if may_suggest and not store.count_images(parse_where(filters[0])):
+            suggestions = self.gallery.nearest_names(filters[0])
         if len(result.hits) == result.k:
-            state, filters = result.index_state, result.query.filters
             total = state.images if result.target == "images" else state.captions
             if result.target == "images" and filters:
                 total = store.count_images(parse_where(filters[0]))
             more = offset + result.k < total
-        return result_json(result, rows, offset=offset, more=more, vector=vector)
+        return result_json(
+            result, rows, offset=offset, more=more, vector=vector, suggestions=suggestions
+        )
 
 
 class SearchExecutor:

@@ -38,6 +38,7 @@ const WORDS = {
   nothingWhy: ["The chance that one does is {p}.", "存在相符图片的可能性为 {p}。"],
   nearest: ["Show the closest anyway", "仍然显示最接近的"],
   none: ["No picture passes the filter.", "没有图片符合筛选条件。"],
+  suggestions: ["The nearest: {names}", "最接近的：{names}"],
   empty: ["The gallery is empty. Run: soutu index", "图库为空。请运行：soutu index"],
   likely: ["Likely here ({p})", "很可能有：把握 {p}"],
   notSure: ["Not sure ({p})", "不确定有没有：把握 {p}"],

@@ -153,6 +153,8 @@ function renderStatus() {
   empty.replaceChildren(h("h2", {}, text), ...(unlikely ? [
     h("p", {}, t("nothingWhy", { p: percent(confidence) })),
     button({ class: "primary", onclick: () => setState({ minConfidence: 0 }) }, t("nearest")),
+  ] : answer.suggestions.length ? [
+    h("p", {}, t("suggestions", { names: answer.suggestions.map(plain).join(" · ") })),
   ] : []));
 }
 
