@@ -12,7 +12,7 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -32,6 +32,7 @@ class Hub:
     sha256 for that file that it has not. ``redirect`` answers each request by that status,
     leading to ``location`` (an endpoint) or to the same host. Paths with ``silent`` in them get
     no answer. With ``token`` requests need it, and with ``no_token`` they may have none.
+    ``others`` are further repositories by name, with their folders.
     """
 
     repository: str
@@ -50,12 +51,20 @@ class Hub:
     token: str | None = None
     no_token: bool = False
     page: bytes | None = None  # what every address shows, as a network that wants a login does
+    others: dict[str, Path] = field(default_factory=dict)
     extra_names: list[str] = field(default_factory=list)  # that are listed and are not there
     requests: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     held: threading.Event = field(default_factory=threading.Event)
     closing: threading.Event = field(default_factory=threading.Event)
+
+    def serving(self, path: str) -> Hub:
+        """The hub with the repository that a path is of."""
+        for name, folder in self.others.items():
+            if f"/{name}" in path:
+                return replace(self, repository=name, folder=folder, others={})
+        return self
 
     def files(self) -> list[str]:
         there = (p for p in self.folder.rglob("*") if p.is_file())
@@ -80,7 +89,9 @@ class Hub:
         size = (self.folder / name).stat().st_size
         large = {"sha256": self._digest(name), "size": size, "pointerSize": 130}
         sibling: dict[str, object] = {"rfilename": name, "size": size}
-        return sibling | ({"lfs": large} if name.endswith((".onnx", ".bin")) else {})
+        return sibling | (
+            {"lfs": large} if name.endswith((".onnx", ".bin", ".safetensors")) else {}
+        )
 
     def listing(self) -> dict[str, object]:
         """The files as Hugging Face's hub lists them."""
@@ -137,18 +148,19 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 location = f"{hub.location}{MOVED}{target.path}{query}"
                 return self._send(hub.redirect, b"", {"Location": location})
             path = path.removeprefix(MOVED)
-            if path.startswith(f"/api/models/{hub.repository}"):
-                return self._send(200, json.dumps(hub.listing()).encode(), {})
-            if path == f"/api/v1/models/{hub.repository}/repo/files":
-                return self._send(200, json.dumps(hub.modelscope_listing()).encode(), {})
-            name = path.partition(f"/{hub.repository}/resolve/")[2].partition("/")[2]
-            if name not in hub.files():
-                code = "EntryNotFound" if hub.repository in path else "RepoNotFound"
+            served = hub.serving(path)
+            if path.startswith(f"/api/models/{served.repository}/"):
+                return self._send(200, json.dumps(served.listing()).encode(), {})
+            if path == f"/api/v1/models/{served.repository}/repo/files":
+                return self._send(200, json.dumps(served.modelscope_listing()).encode(), {})
+            name = path.partition(f"/{served.repository}/resolve/")[2].partition("/")[2]
+            if name not in served.files():
+                code = "EntryNotFound" if served.repository in path else "RepoNotFound"
                 return self._send(404, b"", {"X-Error-Code": code})
-            return self._file(name, body=body)
+            return self._file(served.folder, name, body=body)
 
-        def _file(self, name: str, *, body: bool) -> None:
-            data = (hub.folder / name).read_bytes()
+        def _file(self, folder: Path, name: str, *, body: bool) -> None:
+            data = (folder / name).read_bytes()
             headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
             if body and name == hub.break_file and hub.breaks:
                 hub.breaks -= 1

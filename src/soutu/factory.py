@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -34,6 +36,8 @@ from soutu.settings import Settings, is_loopback_url, user_settings_file
 from soutu.store.sqlite.store import LocalStore
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from soutu.exchange.embeddings import Embeddings
     from soutu.exchange.npy import EmbeddingSource
     from soutu.models.base import Encoder
@@ -50,7 +54,7 @@ LOCAL = "local"  # an address: the folder's own store, whatever is remembered
 TRUSTED_FILE = "stores"  # the user's file of addresses
 RULES_FILE = "expansions.yaml"
 LLM_CACHE_FILE = "llm-cache.jsonl"
-SAMPLE_IMAGES = 64  # that an export is measured with
+SAMPLE_IMAGES, SAMPLE_SIDE = 64, 512  # that an export is measured with, and their pixels
 PREFIX = re.compile(r"([a-z][a-z0-9_+.-]+):")  # of two letters at least: C: is a drive
 
 # --- plug points ----------------------------------------------------------------------------
@@ -206,7 +210,12 @@ def _trusted_addresses() -> list[str]:
 
 
 def build_encoder(
-    model: str, device: str = "auto", *, threads: int = 0, mode: str = "default"
+    model: str,
+    device: str = "auto",
+    *,
+    threads: int = 0,
+    mode: str = "default",
+    pictures: Path | None = None,
 ) -> Encoder:
     """Build the encoder of a model.
 
@@ -221,13 +230,16 @@ def build_encoder(
         See ``OnnxEncoder``.
     mode
         What the process is for (``gallery.Mode``).
+    pictures
+        A folder of the pictures that a model which has to be fetched is measured with.
     """
     if prefix := plugin_prefix(model):
         open_encoder = load_plugin("encoders", prefix)
         encoder: Encoder = open_encoder(model.removeprefix(f"{prefix}:"), device=device)
     else:
         once, spin = mode == "cli", mode != "server"  # spinning: not beside other searches
-        encoder = OnnxEncoder(open_model(model), device, threads=threads, once=once, spin=spin)
+        bundle = open_model(model, partial(_measure_inputs, pictures))
+        encoder = OnnxEncoder(bundle, device, threads=threads, once=once, spin=spin)
     if mode == "server":
         from soutu.models.batching import BatchingEncoder
 
@@ -348,7 +360,10 @@ def pull_model(
     from soutu.models.download import install_folder, pull
 
     folder = Path(name)
-    bundle = install_folder(folder, called) if is_path(name) else pull(name, revision=revision)
+    if is_path(name):
+        bundle = install_folder(folder, called, sample_inputs)
+    else:
+        bundle = pull(name, sample_inputs, revision=revision)
     return bundle.info, bundle.folder
 
 
@@ -376,13 +391,29 @@ def sample_inputs(folder: Path | None = None) -> Samples:
     data = demo_data()
     home = folder or data / "images"
     files = (entry for entry in walk(home) if isinstance(entry, ImageFile))
-    paths = [home / file.path for file in islice(files, SAMPLE_IMAGES)]
-    if len(paths) < 2:
+    images = []
+    for file in islice(files, SAMPLE_IMAGES):
+        with suppress(BadInput):
+            picture = decode(home / file.path, min_side=SAMPLE_SIDE, transform=_shrink)
+            images.append(picture.rgb)
+    if len(images) < 2:
         raise BadInput("export-samples", folder=home)
     captions = [row.text for row in read_captions(data / "captions.csv", data).rows]
-    return Samples(
-        [decode(path).rgb for path in paths], [*captions, *(q for q, _ in sample_queries())]
-    )
+    return Samples(images, [*captions, *(query for query, _ in sample_queries())])
+
+
+def _shrink(picture: Image.Image) -> Image.Image:
+    """Bound the pixels of a sample, not its shape."""
+    picture.thumbnail((4 * SAMPLE_SIDE, 4 * SAMPLE_SIDE))
+    return picture
+
+
+def _measure_inputs(folder: Path | None) -> Samples:
+    """Return ``sample_inputs`` of a folder, or of the demo where it has no pictures to read."""
+    try:
+        return sample_inputs(folder)
+    except BadInput:
+        return sample_inputs()
 
 
 def export_model(

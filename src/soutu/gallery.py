@@ -237,7 +237,9 @@ class Gallery:
     @cached_property
     def encoder(self) -> Encoder:
         """The model, loaded by the first use."""
-        return self._own_encoder or build_encoder(self.model, self.settings.device, mode=self.mode)
+        return self._own_encoder or build_encoder(
+            self.model, self.settings.device, mode=self.mode, pictures=self.root
+        )
 
     @cached_property
     def location(self) -> StoreLocation:

@@ -102,5 +102,5 @@ def list_models(*, installed: bool = False) -> list[str]:
     if not installed:
         from soutu.models.catalog import load_catalog
 
-        names.update(name for name, entry in load_catalog().items() if entry.repositories)
+        names.update(load_catalog())
     return sorted(names)

@@ -3,7 +3,7 @@
 import pytest
 
 from soutu.errors import MissingModel
-from soutu.models.bundle import DEFAULT, models_folder, open_model
+from soutu.models.bundle import DEFAULT, open_model
 from soutu.models.catalog import load_catalog
 from soutu.models.onnx import canonicalize
 
@@ -24,7 +24,9 @@ def test_every_line_is_whole():
         assert model.source.count("/") == 1
         assert all(name.count("/") == 1 for name in model.repositories)
         assert model.px in (224, 256)
-        assert model.dim in (512, 768)
+        assert model.dim in (512, 768, 1024)
+        assert model.weights.layout in ("open_clip", "transformers")
+        assert all(len(digest) == 64 for digest in model.weights.sha256.values())
         assert 100 < model.parameters < 2000
         assert model.megabytes == model.parameters * 4
         assert set(model.languages) <= {"zh", "en"}
@@ -47,7 +49,6 @@ def test_an_unknown_name_tells_the_known_ones():
 def test_a_model_without_a_known_export_says_how_to_install_one():
     with pytest.raises(MissingModel, match=r"models pull \./FOLDER"):
         open_model("chinese-clip-ViT-B-16")
-    assert not models_folder().exists()
 
 
 def test_canonical_texts_have_neither_case_nor_punctuation():

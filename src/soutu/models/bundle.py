@@ -22,16 +22,19 @@ import json
 import os
 import posixpath
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soutu.errors import BadConfig, MissingModel
 from soutu.settings import user_folder
 from soutu.types import ModelInfo
+
+if TYPE_CHECKING:
+    from soutu.models.export import Samples
 
 DEFAULT = "ViT-B-32"  # of the reference workspace, and of new galleries where it is installed
 PHOTO, DEMO = "photo", "tiny"
@@ -117,10 +120,10 @@ class Bundle:
     """How its scores are calibrated: "any", "this", "thresholds" (``search/calibration.py``)."""
 
 
-def open_model(name: str) -> Bundle:
+def open_model(name: str, samples: Callable[[], Samples] | None = None) -> Bundle:
     """Open a folder's path, the embedded model, an installed one, or one that can be fetched now.
 
-    Raises MissingModel.
+    ``samples`` as in ``download.pull``. Raises MissingModel.
     """
     if is_path(name):
         folder = Path(name).resolve()
@@ -131,7 +134,7 @@ def open_model(name: str) -> Bundle:
     if not folder.is_dir():
         from soutu.models.download import pull
 
-        return pull(name)
+        return pull(name, samples)
     return read_bundle(folder)
 
 
@@ -285,6 +288,25 @@ def referenced_files(folder: Path) -> list[str]:
                     raise BadConfig("bundle-graph", file=folder / graph, error=reason)
                 names[path] = None
     return list(names)
+
+
+def uses_quick_gelu(folder: Path) -> bool | None:
+    """Return whether the image tower of a bundle has QuickGELU, by its nodes; None: neither.
+
+    QuickGELU is x · sigmoid(1.702 x), GELU is written with Erf or Tanh.
+    """
+    import onnx
+
+    for layout in (TRANSFORMERS, OPEN_CLIP):
+        if (folder / layout.visual).is_file():
+            model = onnx.load(folder / layout.visual, load_external_data=False)
+            kinds = {node.op_type for node in model.graph.node}
+            kinds |= {node.op_type for part in model.functions for node in part.node}
+            if kinds & {"Sigmoid", "QuickGelu"}:
+                return True
+            if kinds & {"Erf", "Tanh", "Gelu", "FastGelu", "BiasGelu"}:
+                return False
+    return None
 
 
 def _array_locations(message: Any) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -18,11 +19,24 @@ class ZeroShotResult:
 
 
 @dataclass(frozen=True)
+class OfficialWeights:
+    """Where a model's own weights are; ``catalog.yaml`` describes the fields."""
+
+    layout: str
+    repository: str
+    revision: str | None = None
+    modelscope: str | None = None
+    tokenizer: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CatalogEntry:
     """A known model; ``catalog.yaml`` describes the fields."""
 
     name: str
     source: str
+    weights: OfficialWeights
     repositories: tuple[str, ...]
     px: int
     dim: int
@@ -31,6 +45,7 @@ class CatalogEntry:
     languages: tuple[str, ...]
     license: str
     recall: ZeroShotResult | None
+    quick_gelu: bool = False
 
     @property
     def megabytes(self) -> float:
@@ -50,4 +65,5 @@ def load_catalog() -> dict[str, CatalogEntry]:
 def _read_entry(name: str, row: dict[str, Any]) -> CatalogEntry:
     recall = ZeroShotResult(**row["recall"]) if row["recall"] else None
     lists = {key: tuple(row[key]) for key in ("languages", "repositories")}
-    return CatalogEntry(name, **{**row, **lists, "recall": recall})
+    weights = OfficialWeights(**row["weights"])
+    return CatalogEntry(name, **{**row, **lists, "recall": recall, "weights": weights})

@@ -70,9 +70,29 @@ class ModelSource:
         path.write_text(_compact(self.tokenizer), encoding="utf-8")
 
 
+def checkpoint_files(layout: str) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return the files of an official repository, "open_clip" or "transformers" by ``layout``.
+
+    The required ones, each with what may stand for it, and those that it may have.
+    """
+    optional = [*TOKENIZERS, *TOKENIZER_CONFIGS]
+    if layout == "open_clip":
+        return [(OPEN_CLIP_CONFIG,), OPEN_CLIP_WEIGHTS], optional
+    return [(CONFIG,), ("preprocessor_config.json",), TRANSFORMERS_WEIGHTS], optional
+
+
 def is_checkpoint(folder: Path) -> bool:
     """Whether ``folder`` holds an official checkpoint and no ONNX graphs."""
-    return _weights_file(folder) is not None
+    return _find_weights(folder) is not None
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file of the weights in ``folder``; raise MissingModel where there is none."""
+    file = _find_weights(folder)
+    if file is None:
+        absent = f"{OPEN_CLIP_WEIGHTS[0]} / {TRANSFORMERS_WEIGHTS[0]}"
+        raise MissingModel("bundle-incomplete", folder=folder, absent=absent)
+    return file
 
 
 def read_checkpoint(folder: Path) -> ModelSource:
@@ -85,10 +105,7 @@ def read_checkpoint(folder: Path) -> ModelSource:
     BadInput, BadConfig
         Where one cannot be used, or the architecture is none that is built here.
     """
-    file = _weights_file(folder)
-    if file is None:
-        absent = f"{OPEN_CLIP_WEIGHTS[0]} / {TRANSFORMERS_WEIGHTS[0]}"
-        raise MissingModel("bundle-incomplete", folder=folder, absent=absent)
+    file = weights_file(folder)
     read = _read_open_clip if file.name in OPEN_CLIP_WEIGHTS else _read_transformers
     try:
         return read(folder, TensorFile(file))
@@ -117,7 +134,7 @@ def clip_tokenizer(vocabulary: Mapping[str, int], merges: list[tuple[str, str]])
     return str(tokenizer.to_str())
 
 
-def _weights_file(folder: Path) -> Path | None:
+def _find_weights(folder: Path) -> Path | None:
     is_open_clip = (folder / OPEN_CLIP_CONFIG).is_file()
     names = OPEN_CLIP_WEIGHTS if is_open_clip else TRANSFORMERS_WEIGHTS
     return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,19 +37,22 @@ from soutu.models.bundle import (
     referenced_files,
     sha256,
     storage_errors,
+    uses_quick_gelu,
     write_card,
 )
 from soutu.models.catalog import CatalogEntry, load_catalog
 from soutu.models.progress import QUIET_SECONDS, Progress
 
 if TYPE_CHECKING:
+    from soutu.models.export import Samples
     from soutu.models.hub import Downloader
 
 FILES = [*dict.fromkeys((*OPEN_CLIP.files, *TRANSFORMERS.files))]
 MODELSCOPE_OWNERS = ("Xenova", "onnx-community")
 """Whose repositories ModelScope has under the same names."""
 _NAME = re.compile(r"[\w][\w.\-]*")
-_STAGING, _REPLACED = ".part", ".before"  # suffixes of a model's folder
+_STAGING, _REPLACED, _WEIGHTS = ".part", ".before", ".weights"  # suffixes of a model's folder
+BUILD_SHARE = 1.3  # of the weights' size that is needed beside them to build the model
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,23 @@ class Verification:
         return not self.changed and not self.absent
 
 
-def pull(name: str, *, revision: str | None = None, progress: Progress | None = None) -> Bundle:
+def pull(
+    name: str,
+    samples: Callable[[], Samples] | None = None,
+    *,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
     """Fetch a known model and install it.
 
     Parameters
     ----------
     name
-        Of the catalog. Its repositories are tried in turn, each from one hub after another.
+        Of the catalog. Its official weights are fetched and built; where they cannot be had, its
+        ready exports are tried in turn. Each comes from one hub after another.
+    samples
+        Returns what the precision of the weights is measured with; without it only ready exports
+        are installed.
     revision
         A commit, branch or tag of Hugging Face's hub. All files are of one commit, which is kept
         in the model's ``soutu.json`` with their sha256.
@@ -100,8 +113,6 @@ def pull(name: str, *, revision: str | None = None, progress: Progress | None = 
         raise MissingModel(
             "model-unknown", name=name, known=", ".join(sorted({*EMBEDDED, *load_catalog()}))
         )
-    if not entry.repositories:
-        raise MissingModel("model-no-export", name=name, source=entry.source)
     progress = progress or Progress(name)
     with _install_lock(name, progress) as waited:
         if waited and (models_folder() / name).is_dir():
@@ -109,26 +120,96 @@ def pull(name: str, *, revision: str | None = None, progress: Progress | None = 
         from soutu.models.hub import Downloader  # which imports httpx
 
         with Downloader(name, progress) as downloader:
-            return _pull_export(entry, downloader, revision)
+            errors: list[SoutuError] = []
+            bundle = _pull_weights(entry, downloader, revision, samples, errors)
+            return bundle or _pull_export(entry, downloader, revision, errors)
 
 
-def _pull_export(entry: CatalogEntry, downloader: Downloader, revision: str | None) -> Bundle:
-    """Install the first ready export of a model that can be fetched and loaded."""
+def _pull_weights(
+    entry: CatalogEntry,
+    downloader: Downloader,
+    revision: str | None,
+    samples: Callable[[], Samples] | None,
+    errors: list[SoutuError],
+) -> Bundle | None:
+    """Build a model from its official weights; None and one of ``errors`` where that cannot be."""
+    if samples is None:
+        return None
+    from soutu.models.checkpoint import checkpoint_files, read_checkpoint
+    from soutu.models.export import build
+    from soutu.models.hub import RemoteFile, list_sources
+
+    weights, folder = entry.weights, models_folder() / f"{entry.name}{_WEIGHTS}"
+    pins = weights.sha256 if revision is None else {}
+    required, optional = checkpoint_files(weights.layout)
+    files = [
+        RemoteFile(names[0], sha256=pins.get(names[0]), fallback=names[1] if names[1:] else None)
+        for names in required
+    ] + [RemoteFile(name, sha256=pins.get(name), required=False) for name in optional]
+    if alternatives := [name for names in required for name in names[1:] if name in pins]:
+        files = [RemoteFile(n, sha256=pins[n]) for n in alternatives] + [
+            file for file in files if file.fallback not in alternatives
+        ]
+    revision = revision or weights.revision
+    sources = list_sources(weights.repository, revision, modelscope=weights.modelscope)
+    try:
+        size = int(entry.megabytes * 1e6 * BUILD_SHARE)
+        origin = downloader.fetch(sources, files, folder, reserve=size)
+        remove_other_files(folder, origin.files)
+        if weights.tokenizer and not any((folder / name).is_file() for name in optional):
+            tokenizer = [RemoteFile(name, required=name == optional[0]) for name in optional]
+            downloader.fetch(list_sources(weights.tokenizer), tokenizer, folder)
+        downloader.progress.note(tr("model-building", name=entry.name))
+        with storage_errors(models_folder()):
+            staging = staging_folder(entry.name)
+            towers = build(read_checkpoint(folder), staging, samples(), "auto", downloader.progress)
+        bundle = install(
+            staging,
+            entry.name,
+            space=entry.source,
+            languages=list(entry.languages),
+            license=entry.license,
+            repository=origin.source.repository,
+            revision=origin.source.revision,
+            precision=towers.precision,
+        )
+    except (MissingModel, RemoteUnavailable, BadInput) as error:
+        if error.code == "model-offline" or not entry.repositories:
+            raise
+        if error.code == "model-unreachable":
+            errors += error.fields["errors"]  # type: ignore[arg-type]
+        else:
+            downloader.progress.note(error)
+            errors.append(error)
+        return None
+    shutil.rmtree(folder)
+    return bundle
+
+
+def _pull_export(
+    entry: CatalogEntry, downloader: Downloader, revision: str | None, errors: list[SoutuError]
+) -> Bundle:
+    """Install the first ready export of a model that can be fetched and loaded.
+
+    ``errors`` are those of the official weights.
+    """
     from soutu.models.hub import RemoteFile, list_sources, unreachable
 
+    if not entry.repositories:
+        raise MissingModel("model-no-export", name=entry.name, source=entry.source)
     staging = models_folder() / f"{entry.name}{_STAGING}"
     files = [RemoteFile(name, required=False) for name in FILES]
-    errors: list[SoutuError] = []
     for repository in entry.repositories:
         mirrored = repository.partition("/")[0] in MODELSCOPE_OWNERS and revision is None
         sources = list_sources(repository, revision, modelscope=repository if mirrored else None)
         try:
             origin = downloader.fetch(sources, files, staging, references=referenced_files)
             remove_other_files(staging, origin.files)
+            space = _export_space(entry, staging, downloader.progress)
             return install(
                 staging,
                 entry.name,
-                space=entry.source,
+                space=space,
                 languages=list(entry.languages),
                 license=entry.license,
                 repository=origin.source.repository,
@@ -146,16 +227,36 @@ def _pull_export(entry: CatalogEntry, downloader: Downloader, revision: str | No
     raise unreachable(entry.name, errors)
 
 
-def install_folder(source: Path, name: str | None = None) -> Bundle:
+def _export_space(entry: CatalogEntry, folder: Path, progress: Progress) -> str:
+    """Return the space of a ready export: its own where it has not the weights' activation.
+
+    OpenAI's weights were exported with GELU in place of QuickGELU: cosine 0.95 to 0.97.
+    """
+    has_quick_gelu = uses_quick_gelu(folder)
+    if has_quick_gelu is None or has_quick_gelu == entry.quick_gelu:
+        return entry.source
+    activation = "quick_gelu" if has_quick_gelu else "gelu"
+    progress.note(tr("model-activation", name=entry.name, activation=activation))
+    return f"{entry.source}+{activation}"
+
+
+def install_folder(
+    source: Path, name: str | None = None, samples: Callable[[], Samples] | None = None
+) -> Bundle:
     """Copy the bundle in ``source`` to the installed models, as ``name`` or the folder's name.
 
-    Under a name of the catalog it has the languages and the licence that are known for it.
+    An official checkpoint is built, with ``samples`` as in ``pull``. Under a name of the catalog
+    it has the languages and the licence that are known for it.
     """
     if not source.is_dir():
         raise MissingModel("model-folder", folder=source)
     name = name or source.resolve().name
-    info = read_bundle(source).info
     card = catalog_card(name)
+    from soutu.models.checkpoint import is_checkpoint  # which imports onnx
+
+    if samples and is_checkpoint(source):
+        return _install_checkpoint(source, _check_name(name), samples, card)
+    info = read_bundle(source).info
     with _install_lock(_check_name(name), Progress(name)), storage_errors(models_folder()):
         staging = staging_folder(name)
         for file in (*FILES, *referenced_files(source)):
@@ -169,6 +270,22 @@ def install_folder(source: Path, name: str | None = None) -> Bundle:
             languages=list(info.languages or card.get("languages", ())),
             license=info.license or card.get("license", ""),
         )
+
+
+def _install_checkpoint(
+    source: Path, name: str, samples: Callable[[], Samples], card: dict[str, Any]
+) -> Bundle:
+    """Build the checkpoint in ``source``; its space is that of its weights' bytes."""
+    from soutu.models.checkpoint import read_checkpoint, weights_file
+    from soutu.models.export import build
+
+    progress = Progress(name)
+    with _install_lock(name, progress), storage_errors(models_folder()):
+        progress.note(tr("model-building", name=name))
+        staging = staging_folder(name)
+        towers = build(read_checkpoint(source), staging, samples(), "auto", progress)
+        space = f"sha256:{sha256(weights_file(source))[:16]}"
+        return install(staging, name, space=space, precision=towers.precision, **card)
 
 
 @contextmanager
@@ -289,7 +406,7 @@ def remove(name: str) -> int:
     """Delete an installed model and what is left of its downloads; return the bytes freed."""
     if embedded_folder(name):
         raise BadInput("model-embedded", name=name)
-    paths = [models_folder() / f"{name}{suffix}" for suffix in ("", _STAGING, _REPLACED)]
+    paths = [models_folder() / f"{name}{suffix}" for suffix in ("", _STAGING, _REPLACED, _WEIGHTS)]
     folders = [path for path in paths if _NAME.fullmatch(name) and path.is_dir()]
     if not folders:
         raise _not_installed(name)
@@ -304,7 +421,9 @@ def list_installed() -> tuple[str, ...]:
     home = models_folder()
     paths = home.iterdir() if home.is_dir() else ()
     names = (p.name for p in paths if (p / CARD_FILE).is_file() or is_complete(p))
-    return tuple(sorted(name for name in names if not name.endswith((_STAGING, _REPLACED))))
+    return tuple(
+        sorted(name for name in names if not name.endswith((_STAGING, _REPLACED, _WEIGHTS)))
+    )
 
 
 def _not_installed(name: str) -> MissingModel:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from soutu.errors import BadInput
+from soutu.i18n import tr
 from soutu.models.base import Encoder
 from soutu.models.bundle import OPEN_CLIP, Bundle, read_bundle
 from soutu.models.checkpoint import ModelSource
@@ -19,6 +20,7 @@ from soutu.models.graph import ImageTower, TextTower, TowerGraph, image_graph, s
 from soutu.models.onnx import OnnxEncoder, TextTokenizer
 from soutu.models.open_clip import LoadedModel, OpenClipEncoder, model_source
 from soutu.models.preprocess import preprocess
+from soutu.models.progress import Progress
 from soutu.models.quantize import Feed, collect_inputs, smooth
 from soutu.types import Floats, Rgb
 
@@ -134,7 +136,11 @@ def export(
 
 
 def build(
-    source: ModelSource, folder: Path, samples: Samples, precision: str = "auto"
+    source: ModelSource,
+    folder: Path,
+    samples: Samples,
+    precision: str = "auto",
+    progress: Progress | None = None,
 ) -> TowerReports:
     """Write the bundle of a model into ``folder``, which is not installed yet.
 
@@ -149,6 +155,8 @@ def build(
     precision
         "auto" takes int8 for each tower where its vectors stay close enough
         (``Closeness.suffices``) and float32 elsewhere; "int8" demands it; or "float32".
+    progress
+        Is told what became of each tower.
 
     Raises
     ------
@@ -162,10 +170,12 @@ def build(
     layers = [tower.write(tower.weights, expose_inputs=measured) for tower in towers]
     if not measured:
         return TowerReports(*(TowerReport("float32", (), None) for _ in towers))
-    reports = (
-        _choose_precision(tower, layer_inputs, precision)
-        for tower, layer_inputs in zip(towers, layers, strict=True)
-    )
+    reports = []
+    for tower, layer_inputs in zip(towers, layers, strict=True):
+        reports.append(report := _choose_precision(tower, layer_inputs, precision))
+        if progress:
+            precise, kept = report.precision, len(report.kept)
+            progress.note(tr(tower.message, precision=precise, layers=kept))
     return TowerReports(*reports)
 
 
@@ -194,8 +204,12 @@ def closeness(vectors: Floats, reference: Floats) -> Closeness:
 
 @dataclass(frozen=True)
 class _Tower:
-    """The file that ``graph`` makes of ``weights``, and the samples' vectors and inputs by it."""
+    """The file that ``graph`` makes of ``weights``, and the samples' vectors and inputs by it.
 
+    ``message`` says what became of it.
+    """
+
+    message: str
     path: Path
     graph: Callable[..., TowerGraph]
     weights: ImageTower | TextTower
@@ -227,9 +241,9 @@ def _prepare_towers(source: ModelSource, folder: Path, samples: Samples) -> tupl
 
     write_images = partial(image_graph, mean=mean, std=std)
     return (
-        _Tower(folder / OPEN_CLIP.visual, write_images, source.images,
+        _Tower("models-tower-images", folder / OPEN_CLIP.visual, write_images, source.images,
                lambda: encoder().encode_images(samples.images), feed_images),
-        _Tower(folder / OPEN_CLIP.textual, text_graph, source.texts,
+        _Tower("models-tower-texts", folder / OPEN_CLIP.textual, text_graph, source.texts,
                lambda: encoder().encode_texts(samples.texts), feed_texts),
     )  # fmt: skip
 
