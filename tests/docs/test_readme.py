@@ -194,6 +194,9 @@ def test_speeds_are_those_of_the_results():
     search = result("search")["sizes"]["100000"]["engines"]
     engines = ("Soutu", "hnswlib", "usearch", "lancedb", "exact scan")
     quoted += [search[name]["text"]["p50 ms"] for name in engines]
+    index_seconds = result("photos_index")["processor seconds"]
+    for page in READMES:
+        assert f"{index_seconds} " in (ROOT / page).read_text("utf-8")
     written = result("expansion")["tiny-en"]["hand-written"]
     for kind in ("word", "phrase", "sentence"):
         for method in ("raw", "lexicon, auto", "translated by hand"):
