@@ -299,9 +299,9 @@ def select_variants(variants: Sequence[Variant], languages: Sequence[str]) -> tu
     Notes
     -----
     A model that reads no Chinese makes noise of it: on drawn scenes and hand-written words
-    ``tiny-en`` had a right picture among the first ten for 0.94 with English alone and for 0.70
+    ``tiny-en`` had a right picture among the first ten for 0.95 with English alone and for 0.70
     with the Chinese mixed in. One that reads Chinese may lose by English: ``tiny`` found the first
-    picture for 0.84 instead of 0.90 of the words, 0.80 instead of 0.89 of the phrases it was
+    picture for 0.84 instead of 0.90 of the words, 0.79 instead of 0.89 of the phrases it was
     trained to understand (and for 0.87 instead of 0.63 of hand-written words, many of which it has
     never seen). What is on by default must not harm, so there the lexicon is left aside;
     ``fusion: mean`` takes everything (benchmarks/results/expansion.json). On photographs ``photo``
