@@ -88,9 +88,11 @@ def test_what_is_missing_is_named_in_its_own_layout(both):
         ({"model_type": "chinese_clip", "projection_dim": 512,
           "text_config": {"max_position_embeddings": 52}}, 512, TextConfig(52, pad="<unk>")),
         ({"model_type": "siglip", "text_config": {"hidden_size": 768}}, 768,
-         TextConfig(64, pad="<unk>", pad_to_context=True, clean="canonicalize")),
+         TextConfig(64, pad="<unk>", pad_to_context=True, clean="siglip")),
+        ({"model_type": "siglip", "text_config": {"hidden_size": 768, "vocab_size": 256000}}, 768,
+         TextConfig(64, pad="<unk>", pad_to_context=True, clean="siglip2")),
     ],
-    ids=["clip", "chinese-clip", "siglip"],
+    ids=["clip", "chinese-clip", "siglip", "siglip2"],
 )  # fmt: skip
 def test_kinds_of_models_are_described_as_they_are(both, config, dim, text):
     folder = both[1]

@@ -148,6 +148,7 @@ def test_a_server_that_ignores_ranges_sends_the_whole_file(hub, target, reposito
     start_half(target, repository)
     fetch(target)
     check_whole(target, repository)
+    assert len(hub.fetched(LARGE)) == 1, "and it is taken for that at once"
 
 
 def test_a_server_that_breaks_off_without_ranges_is_given_up(hub, target):
@@ -279,6 +280,16 @@ def test_a_hub_that_never_answers_is_left_for_the_next(
     assert fetch(target, both=True).source.modelscope
     assert len(hub.requests) <= 2
     assert "no answer" in capfd.readouterr().err
+
+
+def test_a_hub_that_does_not_answer_is_not_tried_again(hub, target, monkeypatch):
+    monkeypatch.setattr(transport, "READ_TIMEOUT", 0.2)
+    hub.silent = ""
+    with Downloader("m") as downloader:
+        for repository in (REPOSITORY, "someone/other"):
+            with pytest.raises(MissingModel, match=REPOSITORY):
+                downloader.fetch(list_sources(repository), FILES, target)
+    assert len(hub.requests) == 1
 
 
 def test_storage_that_never_answers_is_left_for_the_next(
@@ -493,7 +504,12 @@ def test_a_file_where_the_folder_should_be_is_told(hub, tmp_path):
 # Processes that are killed or interrupted
 
 FETCH = """
-import sys, resource, pathlib
+import hashlib, os, pathlib, resource, socket, sys
+def look_up(*_, **__):
+    os.write(2, b"looking up\\n")
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # as the system's own, nothing interrupts it
+if "LOOK_UP" in os.environ:
+    socket.getaddrinfo = look_up
 from soutu.cli.main import _run
 import soutu.cli.models, soutu.factory
 from soutu.models.hub import Downloader, RemoteFile, list_sources
@@ -546,6 +562,15 @@ def test_after_a_kill_only_the_rest_is_fetched(hub, target, repository):
     fetch(target)
     check_whole(target, repository)
     assert hub.fetched(LARGE)[1:] == [f"bytes={left}-"]
+
+
+def test_ctrl_c_ends_a_look_up_that_would_never_end(target, monkeypatch):
+    monkeypatch.setenv("LOOK_UP", "")
+    with start_fetch(target) as process:
+        assert "looking up" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=300)[1]
+    assert process.returncode == 130, stderr
 
 
 @pytest.mark.parametrize("where", ["silent", "half"])

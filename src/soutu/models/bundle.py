@@ -42,6 +42,7 @@ EMBEDDED = (PHOTO, DEMO)
 """The models inside the package: for photographs, and for the drawn scenes of demo and tests."""
 CONFIG = "config.json"
 CARD_FILE = "soutu.json"
+GEMMA_VOCABULARY = 256_000  # of SigLIP2, whose texts are lowered and no more
 CLIP_VOCABULARY = 49408  # of CLIP's own byte pairs, which come with a text cleaning of their own
 _DISK_MARGIN = 64 << 20  # bytes that an installation leaves free
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -418,7 +419,8 @@ def read_transformers(
         "interpolation": _PILLOW_FILTERS.get(resample, f"resample {resample}"),
         "resize_mode": "shortest" if crops else "squash",
     }
-    pad, clean = pad if masked or siglip else None, "canonicalize" if siglip else ""
+    clean = "siglip2" if text.get("vocab_size") == GEMMA_VOCABULARY else "siglip"
+    pad, clean = pad if masked or siglip else None, clean if siglip else ""
     return fields, TextConfig(int(context), pad, siglip, clean)
 
 

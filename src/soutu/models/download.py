@@ -302,9 +302,12 @@ def _install_lock(name: str, progress: Progress) -> Iterator[bool]:
     with ExitStack() as stack:
         with storage_errors(models_folder()):
             models_folder().mkdir(parents=True, exist_ok=True)
-            lock = process_lock(models_folder() / f"{name}.lock", on_wait)
-            waited = stack.enter_context(lock)
+            waited = stack.enter_context(process_lock(_lock_path(name), on_wait))
         yield waited
+
+
+def _lock_path(name: str) -> Path:
+    return models_folder() / f"{name}.lock"
 
 
 def remove_other_files(folder: Path, names: Iterable[str]) -> None:
@@ -413,6 +416,7 @@ def remove(name: str) -> int:
     freed = sum(p.stat().st_size for folder in folders for p in folder.rglob("*") if p.is_file())
     for folder in folders:
         shutil.rmtree(folder)
+    _lock_path(name).unlink(missing_ok=True)  # which a killed process leaves
     return freed
 
 

@@ -38,9 +38,11 @@ _MASK = "attention_mask"
 # Among several outputs the embedding is called one of these; else it is the first.
 _OUTPUTS = ("embedding", "image_embeds", "text_embeds", "pooler_output")
 
-# Cleaning: how texts were prepared when a model was trained, by the names that open_clip gives it
+# Cleaning: how texts were prepared when a model was trained, by the names that open_clip gives it,
+# and for exports of transformers, whose tokenizers do it in other ways, by the model's
 
 _PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Nothing in such a text can be broken or escaped: ASCII and Chinese characters.
 _CLEAN = re.compile(r"[ -%'-~\u4e00-\u9fff]*")
 
@@ -62,11 +64,21 @@ def canonicalize(text: str) -> str:
     return " ".join(fix_text(text).translate(_PUNCTUATION).lower().split())
 
 
+def canonicalize_siglip(text: str) -> str:
+    """Lower, leave out ASCII punctuation, put one space between words: as SigLIP was trained.
+
+    Curly quotes and full-width letters stay, which ``canonicalize``, open_clip's way, makes plain.
+    """
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
 TEXT_CLEANERS: dict[str, Callable[[str], str]] = {
     "": str,
     "whitespace": lambda text: " ".join(fix_text(text).split()),
     "lower": lambda text: " ".join(fix_text(text).split()).lower(),
     "canonicalize": canonicalize,
+    "siglip": canonicalize_siglip,
+    "siglip2": str.lower,
 }
 
 
