@@ -901,13 +901,14 @@ class Gallery:
         """
         from soutu.indexing.indexer import save_gallery_meta
 
-        if self._own_store is None:
+        store = self._own_store
+        if store is None:
             self.close()
-            self._store = self._store_type.create_or_open(self.location, info)
+            store = self._store = self._store_type.create_or_open(self.location, info)
             if self.settings.store:
                 save_store_address(self.home, self.location)
-        save_gallery_meta(self.store, self.root, self.model, captions, encoding)
-        return self.store
+        save_gallery_meta(store, self.root, self.model, captions, encoding)
+        return store
 
     def _get_meta(self, key: str) -> str | None:
         if self._own_store is not None:
