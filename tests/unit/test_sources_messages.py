@@ -26,14 +26,13 @@ def fields(sentence: str) -> set[str]:
 def raised() -> set[str]:
     folder = Path(next(iter(soutu.images.__path__)))
     own = codes(folder.glob("*.py"))
-    # Pictures are decoded in processes, and captions files remembered, elsewhere.
-    others = [folder.parent / name for name in ("server/decode_pool.py", "maintenance.py")]
-    return own | (codes(others) & set(WORDINGS))
+    # Pictures are decoded in processes elsewhere.
+    return own | (codes([folder.parent / "server/decode_pool.py"]) & set(WORDINGS))
 
 
 def codes(files: Iterable[Path]) -> set[str]:
     source = "".join(file.read_text(encoding="utf-8") for file in files)
-    return set(re.findall(r'"((?:image|folder|captions)-[a-z0-9-]+)"', source))
+    return set(re.findall(r'"((?:image|folder|captions|ignore)-[a-z0-9-]+)"', source))
 
 
 def test_the_codes_raised_are_the_codes_worded() -> None:
