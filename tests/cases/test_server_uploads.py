@@ -32,6 +32,25 @@ from tests.serving import ROOT, wait
 
 BASE = "/api/v1"
 HANGS = "import time; time.sleep(1000)"  # in place of what decodes
+SPINS = decode_pool._MAIN.replace(
+    "answer_jobs()",
+    """import time
+from soutu.server import decode_pool
+
+decode = decode_pool.decode
+
+
+def spin(data, **options):
+    while options["name"] == "costly.jpg" and time.process_time() < 20:
+        pass
+    return decode(data, **options)
+
+
+decode_pool.decode = spin
+answer_jobs()
+""",
+)
+"""What decodes, and needs 20 seconds of the processor for one name."""
 CRASHES = "import os; os.kill(os.getpid(), 11)"
 BURNS = "while True: pass"
 TALKS = "print('no JSON', flush=True); import time; time.sleep(1000)"
@@ -133,12 +152,13 @@ def test_a_decoder_that_never_ends_or_dies_is_replaced(folder, monkeypatch, prog
 
 def test_processor_time_is_limited_and_the_clock_is_patient(monkeypatch):
     """Where others use the processor, a picture has longer; one that uses it up does not."""
-    monkeypatch.setattr(decode_pool, "PATIENCE", 10_000.0)
+    monkeypatch.setattr(decode_pool, "PATIENCE", 100_000.0)
+    monkeypatch.setattr(decode_pool, "_MAIN", SPINS)
     pool = DecodePool()
     try:
         for _ in range(2):
             with pytest.raises(BadImage) as caught:
-                pool.webp(with_scans(39, (7000, 7000)) + b"x", "a.jpg", side=9, quality=80,
+                pool.webp(jpeg(), "costly.jpg", side=9, quality=80,
                           max_pixels=10**8, seconds=0.01)  # fmt: skip
             assert caught.value.code == "image-slow"
         assert not pool._busy
