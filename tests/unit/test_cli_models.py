@@ -1,12 +1,15 @@
 """soutu models: what a person sees of known and installed models."""
 
 import json
+import os
+import unicodedata
 
 import pytest
 
 from soutu.models.bundle import DEFAULT
-from soutu.models.catalog import load_catalog
+from soutu.models.catalog import load_catalog, sort_by_language
 from tests.hub import Hub, serve
+from tests.terminal import in_terminal
 
 pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 
@@ -26,6 +29,28 @@ def test_the_list_for_programs(soutu):
     rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
     assert rows[DEFAULT]["recall"] == {"test": "XM3600", "zh": 0.4, "en": 37.2}
     assert rows[DEFAULT]["installed"] is False
+
+
+def test_the_list_for_english_readers(soutu):
+    _, out, _ = soutu("models", "list", "--lang", "en", "--json")
+    names = [json.loads(line)["name"] for line in out.splitlines()]
+    assert names.index("ViT-B-16-SigLIP") < names.index("ViT-B-32-SigLIP2-256")
+    assert names.index("ViT-B-32") < names.index("chinese-clip-ViT-L-14")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_list_fits_a_terminal_of_80_columns(lang):
+    out = in_terminal("--lang", lang, "models", "list")[1]
+    rows = out.splitlines()[: len(load_catalog()) + 1]
+    assert [row.split()[0] for row in rows[1:]] == [
+        model.name for model in sort_by_language(load_catalog().values(), "zh")
+    ]
+    for row in rows:
+        assert sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in row.rstrip()) <= 80
+        assert "…" not in row
+    widths = [row.split() for row in rows if row.startswith("ViT-B-32 ")]
+    assert widths == [["ViT-B-32", "0.4", "37.2", "605", "MB", "156", "MB", "8.8", "MIT"]]
 
 
 def test_a_folder_is_pulled_described_verified_and_removed(soutu, bundle_folder):

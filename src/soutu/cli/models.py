@@ -9,6 +9,7 @@ import click
 
 from soutu.cli.render import DIFFERENT, show_json, show_table
 from soutu.i18n import tr
+from soutu.models.progress import format_size
 
 if TYPE_CHECKING:
     from soutu.models.catalog import CatalogEntry
@@ -19,12 +20,13 @@ COLUMNS: dict[str, Literal["left", "right"]] = {
     "models-name": "left",
     "models-zh": "right",
     "models-en": "right",
-    "models-test": "left",
-    "models-size": "right",
+    "models-mean": "right",
+    "models-download": "right",
+    "models-disk": "right",
     "models-cost": "right",
     "models-license": "left",
-    "models-installed": "left",
 }
+OTHER_TEST = "*"  # behind a figure that is not of XM3600
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
 _gallery_option = click.option(
@@ -42,33 +44,41 @@ def models() -> None:
 
 
 @models.command(name="list")
+@click.option(
+    "--lang", type=click.Choice(["zh", "en"]), default="zh", show_default=True,
+    help="Those that read this language first.",
+)  # fmt: skip
 @_json_option
-def list_models(as_json: bool) -> None:
+def list_models(lang: str, as_json: bool) -> None:
     """List known models, what they cost, and which read Chinese · 列出模型"""
     from soutu.factory import installed_models
     from soutu.models.bundle import EMBEDDED
-    from soutu.models.catalog import load_catalog
+    from soutu.models.catalog import load_catalog, sort_by_language
 
     installed, catalog = {*installed_models()}, load_catalog()
-    entries = sorted(catalog.values(), key=_chinese_hit_rate, reverse=True)
+    entries = sort_by_language(catalog.values(), lang)
     if as_json:
         for entry in entries:
             show_json({**_record(entry), "installed": entry.name in installed})
         return
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    # One space between columns: nine of them fit 80 columns of a terminal.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for code, justify in COLUMNS.items():
-        table.add_column(tr(code), justify=justify)
+        table.add_column(tr(code), justify=justify, no_wrap=True)
+    table.add_column()
     table.columns[0].min_width = max(map(len, catalog))  # names are typed: never cut one off
     for entry in entries:
         recall = entry.recall
+        mark = OTHER_TEST if recall and recall.test != "XM3600" else ""
         table.add_row(
             entry.name,
-            _percentage(recall.zh if recall else None),
-            _percentage(recall.en if recall else None),
-            recall.test if recall else "",
-            f"{entry.megabytes:.0f} MB",
+            _percentage(recall.zh if recall else None, mark),
+            _percentage(recall.en if recall else None, mark),
+            _percentage(entry.chinese_mean_recall),
+            format_size(round(entry.megabytes * 1e6)),
+            format_size(round(entry.disk_megabytes * 1e6)),
             f"{entry.gflops:g}",
             entry.license,
             "✓" if entry.name in installed else "",
@@ -80,12 +90,8 @@ def list_models(as_json: bool) -> None:
     click.echo(tr("models-hint"))
 
 
-def _chinese_hit_rate(entry: CatalogEntry) -> float:
-    return entry.recall.zh or 0.0 if entry.recall else -1.0
-
-
-def _percentage(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+def _percentage(value: float | None, mark: str = "") -> str:
+    return "" if value is None else f"{value:.1f}{mark}"
 
 
 def _record(entry: CatalogEntry) -> dict[str, object]:
@@ -98,10 +104,12 @@ def _record(entry: CatalogEntry) -> dict[str, object]:
         "dim": entry.dim,
         "parameters_millions": entry.parameters,
         "megabytes": round(entry.megabytes),
+        "disk_megabytes": round(entry.disk_megabytes),
         "gflops": entry.gflops,
         "languages": list(entry.languages),
         "license": entry.license,
         "recall": {"test": recall.test, "zh": recall.zh, "en": recall.en} if recall else None,
+        "chinese_mean_recall": entry.chinese_mean_recall,
     }
 
 

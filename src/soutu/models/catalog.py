@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
+
+INT8_BYTES = 1.03  # a parameter; scales, tokenizer and what stays float32 included
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,17 @@ class CatalogEntry:
     license: str
     recall: ZeroShotResult | None
     quick_gelu: bool = False
+    chinese_mean_recall: float | None = None
 
     @property
     def megabytes(self) -> float:
-        """The size on disk and of the download, in float32."""
+        """The size of the download: its weights in float32."""
         return self.parameters * 4
+
+    @property
+    def disk_megabytes(self) -> float:
+        """The size once it is built, where all layers and the embedding table can be int8."""
+        return self.parameters * INT8_BYTES
 
 
 @cache
@@ -60,6 +68,20 @@ def load_catalog() -> dict[str, CatalogEntry]:
 
     text = resources.files("soutu").joinpath("models/catalog.yaml").read_text("utf-8")
     return {name: _read_entry(name, row) for name, row in yaml.safe_load(text).items()}
+
+
+def sort_by_language(entries: Iterable[CatalogEntry], lang: str) -> list[CatalogEntry]:
+    """Return the models that read ``lang`` ("zh" or "en") first, the best published ones ahead.
+
+    Figures of one scale are compared: models with a Chinese mean stand before those without.
+    """
+
+    def key(entry: CatalogEntry) -> tuple[bool, float, float]:
+        mean = entry.chinese_mean_recall or 0.0 if lang == "zh" else 0.0
+        rate = getattr(entry.recall, lang, None) or 0.0
+        return lang in entry.languages, mean, rate
+
+    return sorted(entries, key=key, reverse=True)
 
 
 def _read_entry(name: str, row: dict[str, Any]) -> CatalogEntry:
