@@ -21,7 +21,7 @@ from soutu.fs import (
     make_private_folder,
     missing_index,
 )
-from soutu.models.bundle import EMBEDDED, embedded_folder, is_path, models_folder, open_model
+from soutu.models.bundle import EMBEDDED, PHOTO, embedded_folder, is_path, models_folder, open_model
 from soutu.models.onnx import OnnxEncoder
 from soutu.query.expansion import (
     ExpanderPipeline,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from soutu.models.base import Encoder
     from soutu.models.download import Verification
     from soutu.models.export import Agreement, ExportResult, Samples
+    from soutu.models.recommend import Choice, Machine
     from soutu.query.expansion import Expander, Weights
     from soutu.store.base import VectorStore
     from soutu.types import ModelInfo
@@ -365,6 +366,14 @@ def pull_model(
     else:
         bundle = pull(name, sample_inputs, revision=revision)
     return bundle.info, bundle.folder
+
+
+def recommend_models(images: int, lang: str, decode_seconds: float) -> tuple[Machine, list[Choice]]:
+    """Measure this machine and return models for it (``models.recommend.recommend``)."""
+    from soutu.models.recommend import measure_machine, recommend
+
+    machine = measure_machine(build_encoder(PHOTO, "cpu"), decode_seconds)
+    return machine, recommend(machine, images, lang)
 
 
 def verify_model(name: str) -> Verification:

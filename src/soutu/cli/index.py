@@ -19,7 +19,7 @@ from soutu.cli.main import (
     store_option,
 )
 from soutu.cli.maintenance import show_places, show_promises
-from soutu.cli.render import progress_bar, sanitize, show_json
+from soutu.cli.render import format_duration, progress_bar, sanitize, show_json
 from soutu.errors import MissingModel, SoutuError
 from soutu.fs import DATABASE
 from soutu.i18n import prefer_language, tr
@@ -373,7 +373,7 @@ def _show_plan(plan: Plan) -> None:
             gpus=f"{plan.gpus:,}",
             rate=f"{plan.per_second:,.0f}",
             bound=tr("plan-encoding" if plan.bound == "encoding" else "plan-decoding"),
-            time=_duration(plan.hours),
+            time=format_duration(plan.hours),
             read=_size(plan.read_per_second),
             count=f"{plan.shards_count:,}",
             each=f"{plan.shard_size:,}",
@@ -396,11 +396,3 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.4g} PB"
-
-
-def _duration(hours: float) -> str:
-    if hours < 2:
-        return tr("plan-minutes", count=f"{hours * 60:.1f}")
-    if hours < 72:
-        return tr("plan-hours", count=f"{hours:.1f}")
-    return tr("plan-days", count=f"{hours / 24:,.1f}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from soutu.cli.render import DIFFERENT, show_json, show_table
-from soutu.i18n import tr
+from soutu.cli.render import DIFFERENT, format_duration, show_json, show_table
+from soutu.i18n import current_language, tr
 from soutu.models.progress import format_size
 
 if TYPE_CHECKING:
@@ -111,6 +112,49 @@ def _record(entry: CatalogEntry) -> dict[str, object]:
         "recall": {"test": recall.test, "zh": recall.zh, "en": recall.en} if recall else None,
         "chinese_mean_recall": entry.chinese_mean_recall,
     }
+
+
+@models.command()
+@click.option("--images", default="10000", metavar="N", help="Pictures: 20000, 100k, 1万 (10000).")
+@click.option(
+    "--lang", type=click.Choice(["zh", "en"]),
+    help="Language of the queries (that of the messages).",
+)  # fmt: skip
+@_json_option
+def recommend(images: str, lang: str | None, as_json: bool) -> None:
+    """Recommend models for N pictures on this machine · 推荐模型"""
+    from soutu.distributed.planning import figures, parse_count
+    from soutu.factory import installed_models, recommend_models
+
+    count, lang = parse_count(images), lang or current_language()
+    decode_seconds = figures()["core"]["decode_ms"] / 1000
+    machine, choices = recommend_models(count, lang, decode_seconds)
+    commands = {
+        choice.model: f"soutu index FOLDER --model {choice.model}"
+        if choice.model in installed_models()
+        else f"soutu models pull {choice.model}"
+        for choice in choices
+    }
+    if as_json:
+        rows = [{**asdict(choice), "command": commands[choice.model]} for choice in choices]
+        show_json({"images": count, "lang": lang, "machine": machine, "choices": rows})
+        return
+    heading = {"zh": "recommend-zh", "en": "recommend-en"}[lang]
+    memory = format_size(machine.memory) if machine.memory else "-"
+    click.echo(tr("recommend-machine", cores=machine.cores, memory=memory))
+    click.echo(tr(heading, count=f"{count:,}"))
+    for number, choice in enumerate(choices, 1):
+        rate, time = f"{choice.per_second:.3g}", format_duration(choice.hours)
+        speed = tr("recommend-speed", rate=rate, time=time)
+        click.echo(f"{number}. {choice.model}: {speed}")
+        click.echo("   " + tr(choice.reason, figure=choice.figure))
+        if choice.megabytes:
+            download = format_size(round(choice.megabytes * 1e6))
+            disk = format_size(round(choice.disk_megabytes * 1e6))
+            click.echo(
+                "   " + tr("recommend-size", license=choice.license, download=download, disk=disk)
+            )
+        click.echo(f"   {commands[choice.model]}")
 
 
 @models.command()

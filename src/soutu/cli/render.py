@@ -247,6 +247,15 @@ def _write_paths(paths: Iterable[str], end: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
+def format_duration(hours: float) -> str:
+    """Format hours as minutes, hours or days."""
+    if hours < 2:
+        return tr("plan-minutes", count=f"{hours * 60:.1f}")
+    if hours < 72:
+        return tr("plan-hours", count=f"{hours:.1f}")
+    return tr("plan-days", count=f"{hours / 24:,.1f}")
+
+
 def show_table(table: Table, width: int) -> None:
     """Print ``table``; ``width`` is that of a pipe, where 80 columns would break lines."""
     from rich.console import Console
