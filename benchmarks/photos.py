@@ -1,10 +1,10 @@
 """Measure on photographs what the other benchmarks measure on drawn scenes.
 
-``python -m benchmarks.photos [PART ...] --photos ../shared/photos``. Parts: expansion, index,
-retrieval, confidence, hubs, hybrid, ann; all without an argument. Judged on the 1,000 photographs
-of test; what was chosen was chosen on val (``--split val``). Without the folder a line says so, and
-nothing is measured. Results hold figures only: ``benchmarks/results/photos_PART.json``, and
-``photos_PART_val.json``.
+``python -m benchmarks.photos [PART ...] --photos ../shared/photos``. Parts: expansion, towers,
+index, retrieval, confidence, hubs, hybrid, ann; all without an argument. Judged on the 1,000
+photographs of test; what was chosen was chosen on val (``--split val``). Without the folder a line
+says so, and nothing is measured. Results hold figures only: ``benchmarks/results/photos_PART.json``,
+and ``photos_PART_val.json``.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ CAPTIONS = {
     "val": ("zh_machine_a", "zh_machine_b", "zh_written"),
 }
 DEPTHS = (1, 10)
+SHARES = (0.25, 0.5, 0.75)  # of the Chinese tower's vector
 TARGET = 0.99
 INDEX_RUNS, DOG = 3, "狗"
 
@@ -179,6 +180,48 @@ def expansion_of_words(study: Study, encoder: OnnxEncoder, data: PhotoSplit) -> 
         "translated by hand": summarise(hand),
         "closed": closed(raw, lexicon, hand),
     }
+
+
+def towers(study: Study) -> Figures:
+    """Two text towers of one space: Chinese by its own, its English variants by the English one.
+
+    Each alone, and both pooled with a share of the Chinese vector that was chosen on val.
+    """
+    chinese, english = study.encoders["photo"], study.encoders["photo-en"]
+    data, results = study.photos(), {}
+
+    def ways(texts: list[str]) -> dict[str, Floats]:
+        own, lexicon = encode_texts(chinese, texts), encode_variants(english, texts)
+        pooled = {f"pooled {share:g}": pool_share(own, lexicon, share) for share in SHARES}
+        return {"Chinese tower": own, "lexicon's English": lexicon, **pooled}
+
+    def table(hits: dict[str, Hits]) -> Figures:
+        best = max((name for name in hits if name.startswith("pooled")), key=lambda n: score(hits[n]))
+        alone = [name for name in hits if not name.startswith("pooled")]
+        return {name: summarise(values) for name, values in hits.items()} | {
+            f"{best} against {name}": compare(hits[best], hits[name]) for name in alone
+        }
+
+    def score(hits: Hits) -> float:
+        return float(sum(values.mean() for values in hits.values()))
+
+    for kind in CAPTIONS[study.split]:
+        vectors = ways(data.captions(kind))
+        results[kind] = table({name: judge_captions(rows, data) for name, rows in vectors.items()})
+    columns = np.flatnonzero(data.word_relevance.any(axis=0))
+    vectors = ways([words()[column].chinese[0] for column in columns])
+    relevant = data.word_relevance[:, columns]
+    results["words"] = table(
+        {name: judge_words(rows, relevant, data.vectors) for name, rows in vectors.items()}
+    )
+    return results
+
+
+def pool_share(first: Floats, second: Floats, share: float) -> Floats:
+    """Pool two vectors of each query, the first with ``share`` of the weight."""
+    mixed = share * first + (1 - share) * second
+    rows: Floats = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    return rows
 
 
 def retrieval(study: Study) -> Figures:
@@ -445,7 +488,11 @@ def _run_soutu(*arguments: str) -> str:
 
 PARTS = {
     "expansion": expansion,
+<<<<<<< HEAD
     "index": index,
+=======
+    "towers": towers,
+>>>>>>> ec66036 (Measure two text towers of one space on photographs)
     "retrieval": retrieval,
     "confidence": confidence,
     "hubs": hubs,
