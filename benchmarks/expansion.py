@@ -32,7 +32,7 @@ from soutu.query.lexicon import built_in_lexicon
 from soutu.search.calibration import ON, ScoreBaseline, correct_query, correction_alpha
 from soutu.search.calibration import measure_baseline as measure_baseline
 from soutu.search.fusion import RRF_K
-from soutu.search.searcher import pool_by_sense, pool_variants
+from soutu.search.searcher import EQUAL_SHARES, pool_by_sense, pool_variants
 from soutu.text import EN, language
 from soutu.types import Floats, Variant
 from training.collections import KINDS, SPLITS, ensure, scenes_of
@@ -120,7 +120,7 @@ def methods(encoder: Encoder, reference: ScoreBaseline) -> Mapping[str, Method]:
         every, _ = propose_variants(query.zh, expander)
         used = [variant for variant in every if keep(variant)] or list(every[:1])
         vectors = encoder.encode_texts([v.text for v in used])
-        return pool_variants(vectors, used, by_language=name == "balanced")[0]
+        return pool_variants(vectors, used, EQUAL_SHARES if name == "balanced" else None)[0]
 
     def selected_by_gallery(text: str) -> Callable[[Variant], bool]:
         """What a gallery does by itself."""

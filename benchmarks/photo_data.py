@@ -25,7 +25,7 @@ from soutu.query.expansion import (
     Templates,
     propose_variants,
 )
-from soutu.search.searcher import mean_pool, pool_variants
+from soutu.search.searcher import EQUAL_SHARES, mean_pool, pool_variants
 from soutu.types import Floats, Rgb, Variant
 from training.photo import corpus
 from training.photo.judge import STEP, encode_photos, noun_relevance, read_nouns
@@ -130,11 +130,9 @@ def encode_variants(
         used.append(variants[:1] if only_first else variants)
     unique = list(dict.fromkeys(v.text for variants in used for v in variants))
     vectors = dict(zip(unique, encode_texts(encoder, unique), strict=True))
+    shares = EQUAL_SHARES if by_language else None
     return np.stack(
-        [
-            pool_variants(np.stack([vectors[v.text] for v in vs]), vs, by_language=by_language)[0]
-            for vs in used
-        ]
+        [pool_variants(np.stack([vectors[v.text] for v in vs]), vs, shares)[0] for vs in used]
     )
 
 

@@ -3,7 +3,7 @@
 ``python -m benchmarks.photos [PART ...] --photos ../shared/photos``. Parts: expansion, towers,
 index, retrieval, confidence, hubs, hybrid, ann; all without an argument. Judged on the 1,000
 photographs of test; what was chosen was chosen on val (``--split val``). Without the folder a line
-says so, and nothing is measured. Results hold figures only: ``benchmarks/results/photos_PART.json``,
+says so, and nothing is measured. Results hold figures only: ``benchmarks/results/photos_PART.json``
 and ``photos_PART_val.json``.
 """
 
@@ -188,7 +188,8 @@ def towers(study: Study) -> Figures:
     Each alone, and both pooled with a share of the Chinese vector that was chosen on val.
     """
     chinese, english = study.encoders["photo"], study.encoders["photo-en"]
-    data, results = study.photos(), {}
+    data = study.photos()
+    results: Figures = {}
 
     def ways(texts: list[str]) -> dict[str, Floats]:
         own, lexicon = encode_texts(chinese, texts), encode_variants(english, texts)
@@ -196,9 +197,12 @@ def towers(study: Study) -> Figures:
         return {"Chinese tower": own, "lexicon's English": lexicon, **pooled}
 
     def table(hits: dict[str, Hits]) -> Figures:
-        best = max((name for name in hits if name.startswith("pooled")), key=lambda n: score(hits[n]))
+        best = max(
+            (name for name in hits if name.startswith("pooled")), key=lambda n: score(hits[n])
+        )
         alone = [name for name in hits if not name.startswith("pooled")]
-        return {name: summarise(values) for name, values in hits.items()} | {
+        figures: Figures = {name: summarise(values) for name, values in hits.items()}
+        return figures | {
             f"{best} against {name}": compare(hits[best], hits[name]) for name in alone
         }
 
@@ -488,11 +492,8 @@ def _run_soutu(*arguments: str) -> str:
 
 PARTS = {
     "expansion": expansion,
-<<<<<<< HEAD
     "index": index,
-=======
     "towers": towers,
->>>>>>> ec66036 (Measure two text towers of one space on photographs)
     "retrieval": retrieval,
     "confidence": confidence,
     "hubs": hubs,

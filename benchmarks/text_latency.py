@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.record import save
 from soutu.factory import sample_inputs
 from soutu.models.export import export
-from soutu.models.onnx import OnnxEncoder
+from soutu.models.onnx import TextEncoder
 from soutu.models.open_clip import checkpoint_of, load
 from soutu.types import Floats
 
@@ -31,11 +31,12 @@ VARIANTS = [
 Encode = Callable[[list[str]], Floats]
 
 
-def pad_to_context(encoder: OnnxEncoder) -> Encode:
+def pad_to_context(encoder: TextEncoder) -> Encode:
     """Every text at the context's whole length."""
 
     def encode(texts: list[str]) -> Floats:
-        return encoder._textual(*encoder._tokenizer(texts, CONTEXT))
+        vectors: Floats = encoder.tower(*encoder.tokenizer(texts, CONTEXT))
+        return vectors
 
     return encode
 
@@ -54,15 +55,15 @@ def main() -> None:
         os.environ["SOUTU_MODELS"] = models
         loaded = load(checkpoint_of("ViT-B-32", "random:0"))
         float32, int8 = (
-            OnnxEncoder(export(loaded, p, sample_inputs(), p).bundle, "cpu")
+            TextEncoder(export(loaded, p, sample_inputs(), p).bundle, "cpu")
             for p in ("float32", "int8")
         )
         engines: dict[str, Encode] = {
             "float32, padded to 77": pad_to_context(float32),
-            "float32, cut": float32.encode_texts,
-            "int8, cut (Soutu)": int8.encode_texts,
+            "float32, cut": float32.encode,
+            "int8, cut (Soutu)": int8.encode,
         }
-        cosine = float((float32.encode_texts(VARIANTS) * int8.encode_texts(VARIANTS)).sum(1).min())
+        cosine = float((float32.encode(VARIANTS) * int8.encode(VARIANTS)).sum(1).min())
         times: dict[str, dict[str, list[float]]] = {name: {} for name in engines}
         for number in range(args.runs + 3):
             for name, encode in engines.items():

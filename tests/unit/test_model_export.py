@@ -9,7 +9,7 @@ from soutu.errors import BadInput
 from soutu.models.bundle import read_bundle
 from soutu.models.download import list_installed, verify
 from soutu.models.export import Samples, closeness, compare
-from soutu.models.onnx import OnnxEncoder
+from soutu.models.onnx import OnnxEncoder, TextEncoder
 from tests.conftest import picture
 
 pytest.importorskip("open_clip", reason="needs open_clip")
@@ -65,12 +65,12 @@ def test_texts_are_padded_to_the_longest_only_where_that_is_exact(tmp_path):
     """Padded to the context or not: the same vectors, for causal towers and for masked ones."""
     for kind in ("clip", "xlm-roberta"):
         bundle = export(load_small(kind, tmp_path), kind, SAMPLES, "float32").bundle
-        encoder = OnnxEncoder(bundle, "cpu")
-        ids, _ = encoder._tokenizer(["a cat", "灰猫"])
+        encoder = TextEncoder(bundle, "cpu")
+        ids, _ = encoder.tokenizer(["a cat", "灰猫"])
         assert ids.shape[1] < 10
-        padded, _ = encoder._tokenizer(["a cat", "灰猫"], bundle.info.context_length)
+        padded, _ = encoder.tokenizer(["a cat", "灰猫"], bundle.info.context_length)
         assert padded.shape[1] == 77
-        assert np.allclose(encoder._textual(ids), encoder._textual(padded), atol=1e-5)
+        assert np.allclose(encoder.tower(ids), encoder.tower(padded), atol=1e-5)
 
 
 def with_outliers(loaded, *, hidden: bool):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soutu.errors import BadQuery
-from soutu.search.searcher import mean_pool, pool_variants
+from soutu.search.searcher import EQUAL_SHARES, TOWER_SHARES, mean_pool, pool_variants
 from soutu.types import Variant
 
 
@@ -72,13 +72,13 @@ def test_balanced_gives_each_language_half():
     vectors = unit(3, 16, 7).astype(np.float64)
     english = (vectors[1] + 0.5 * vectors[2]) / 1.5
     expected = vectors[0] + english / np.linalg.norm(english)
-    found, agreement = pool_variants(unit(3, 16, 7), SAID, by_language=True)
+    found, agreement = pool_variants(unit(3, 16, 7), SAID, EQUAL_SHARES)
     assert np.allclose(found, expected / np.linalg.norm(expected), atol=1e-6)
     assert agreement == pytest.approx(pool_variants(unit(3, 16, 7), SAID)[1])
 
 
-@pytest.mark.parametrize("by_language", [False, True])
-def test_one_variant_alone_stays_itself(by_language):
-    found, agreement = pool_variants(unit(1, 16, 7), SAID[:1], by_language=by_language)
+@pytest.mark.parametrize("shares", [None, EQUAL_SHARES, TOWER_SHARES])
+def test_one_variant_alone_stays_itself(shares):
+    found, agreement = pool_variants(unit(1, 16, 7), SAID[:1], shares)
     assert np.allclose(found, unit(1, 16, 7)[0], atol=1e-6)
     assert agreement == pytest.approx(1, abs=1e-6)

@@ -111,6 +111,7 @@ def _record(entry: CatalogEntry) -> dict[str, object]:
         "license": entry.license,
         "recall": {"test": recall.test, "zh": recall.zh, "en": recall.en} if recall else None,
         "chinese_mean_recall": entry.chinese_mean_recall,
+        "text_towers": [f"{entry.name}:{tower}" for tower in entry.text_towers],
     }
 
 

@@ -174,7 +174,8 @@ def _show_explanation(explanation: Explanation) -> None:
     for role in explanation.roles:
         variant = role.variant
         mark = "·" if variant.unused else "✓"
-        click.echo(f" {mark} {variant.weight:.2f}  {sanitize(variant.text)}  [{variant.source}]")
+        source = " · ".join(filter(None, (variant.source, role.tower)))
+        click.echo(f" {mark} {variant.weight:.2f}  {sanitize(variant.text)}  [{source}]")
         if variant.unused:
             click.echo(f"     {tr(SKIP_REASONS[variant.unused])}")
         best = ", ".join(f"{sanitize(path)} {score:.4f}" for path, score in role.found)

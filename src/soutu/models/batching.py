@@ -98,6 +98,8 @@ class BatchingEncoder:
         self.encoder, self.info = encoder, encoder.info
         self.precision: dict[str, str] = getattr(encoder, "precision", {})
         self.confidence: dict[str, tuple[float, ...]] = getattr(encoder, "confidence", {})
+        self.text_towers: tuple[str, ...] = getattr(encoder, "text_towers", ())
+        self.text_tower_of: Callable[[str], str] = getattr(encoder, "text_tower_of", lambda _: "")
         self.texts = MicroBatcher[str](self._encode_distinct, MAX_TEXT_BATCH, 1)
         self.images = MicroBatcher[Rgb](
             encoder.encode_images, encoder.batch, encoder.max_concurrency

@@ -24,7 +24,7 @@ import posixpath
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ EMBEDDED = (PHOTO, DEMO)
 CONFIG = "config.json"
 CARD_FILE = "soutu.json"
 GEMMA_VOCABULARY = 256_000  # of SigLIP2, whose texts are lowered and no more
+TOWER_MARK = "+"  # between a model's name and that of a text tower, in the name of its folder
 CLIP_VOCABULARY = 49408  # of CLIP's own byte pairs, which come with a text cleaning of their own
 _DISK_MARGIN = 64 << 20  # bytes that an installation leaves free
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -106,6 +107,30 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class TextFiles:
+    """What turns texts into vectors: a graph, a tokenizer, and the input that the graph takes."""
+
+    textual: Path
+    tokenizer: Path
+    text: TextConfig
+
+
+@dataclass(frozen=True)
+class TextBundle(TextFiles):
+    """A further text tower of a model: for Chinese, on images that are encoded already.
+
+    It was trained against the image tower, so its vectors are of the model's space.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    space: str
+    license: str
+    precision: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Bundle:
     """What a model is, and where its two graphs and its tokenizer are."""
 
@@ -119,6 +144,8 @@ class Bundle:
     """Of its towers, "images" and "texts"; empty where the card does not say."""
     confidence: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """How its scores are calibrated: "any", "this", "thresholds" (``search/calibration.py``)."""
+    text_towers: tuple[TextBundle, ...] = ()
+    """For texts in languages that its own does not read."""
 
 
 def open_model(name: str, samples: Callable[[], Samples] | None = None) -> Bundle:
@@ -136,7 +163,47 @@ def open_model(name: str, samples: Callable[[], Samples] | None = None) -> Bundl
         from soutu.models.download import pull
 
         return pull(name, samples)
-    return read_bundle(folder)
+    return _add_text_towers(read_bundle(folder))
+
+
+def tower_folder(model: str, tower: str) -> Path:
+    """Return where the text tower of an installed model lies, ``zh`` of ``ViT-B-32`` say."""
+    return models_folder() / f"{model}{TOWER_MARK}{tower}"
+
+
+def _add_text_towers(bundle: Bundle) -> Bundle:
+    """Add the text towers that are installed for the model's space, best first."""
+    if bundle.folder.parent != models_folder():
+        return bundle
+    folders = bundle.folder.parent.glob(f"{bundle.folder.name}{TOWER_MARK}*/{CARD_FILE}")
+    towers = [read_text_bundle(card.parent) for card in sorted(folders, reverse=True)]
+    read = {*bundle.info.languages}
+    towers = [t for t in towers if t.space == bundle.info.space and not read >= {*t.languages}]
+    languages = dict.fromkeys((*bundle.info.languages, *(x for t in towers for x in t.languages)))
+    info = replace(bundle.info, languages=tuple(languages))
+    return replace(bundle, info=info, text_towers=tuple(towers))
+
+
+def read_text_bundle(folder: Path) -> TextBundle:
+    """Read the text tower in ``folder``; raises as ``read_bundle``."""
+    needed = (CARD_FILE, CONFIG, OPEN_CLIP.textual, OPEN_CLIP.tokenizer)
+    if absent := [name for name in needed if not (folder / name).is_file()]:
+        raise MissingModel("bundle-incomplete", folder=folder, absent=", ".join(absent))
+    card = read_json(folder / CARD_FILE)
+    try:
+        return TextBundle(
+            textual=folder / OPEN_CLIP.textual,
+            tokenizer=folder / OPEN_CLIP.tokenizer,
+            text=read_text_config(folder),
+            name=str(card["tower"]),
+            languages=tuple(card["languages"]),
+            space=str(card["space"]),
+            license=str(card["license"]),
+            precision=str(card["precision"]),
+            fingerprint=str(card["fingerprint"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadConfig("bundle-config", folder=folder, error=repr(error)) from error
 
 
 def is_path(name: str) -> bool:
@@ -202,12 +269,10 @@ def read_bundle(folder: Path) -> Bundle:
     card = _read_card(folder)
     files_hash = str(card.get("fingerprint") or fingerprint(folder))
     config, preprocess = read_json(folder / CONFIG), read_json(folder / layout.preprocess)
-    tokenizer = folder / layout.tokenizer_config
-    pad = (read_json(tokenizer) if tokenizer.is_file() else {}).get("pad_token")
-    pad = pad.get("content") if isinstance(pad, dict) else pad
+    pad = _read_pad_token(folder / layout.tokenizer_config)
     read_config = read_transformers if layout is TRANSFORMERS else _read_open_clip
     try:
-        fields, text = read_config(config, preprocess, None if pad is None else str(pad))
+        fields, text = read_config(config, preprocess, pad)
         info = ModelInfo(
             name=str(card.get("name", folder.name)),
             context_length=text.context_length,
@@ -369,11 +434,20 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_open_clip(
-    config: dict[str, Any], preprocess: dict[str, Any], pad: str | None
-) -> tuple[dict[str, Any], TextConfig]:
-    """Read open_clip's configs into fields of ModelInfo; their default context is 77."""
-    text = config["text_cfg"]
+def _read_pad_token(file: Path) -> str | None:
+    pad = (read_json(file) if file.is_file() else {}).get("pad_token")
+    pad = pad.get("content") if isinstance(pad, dict) else pad
+    return None if pad is None else str(pad)
+
+
+def read_text_config(folder: Path) -> TextConfig:
+    """Read what the text tower in ``folder``, of open_clip's layout, takes."""
+    pad = _read_pad_token(folder / OPEN_CLIP.tokenizer_config)
+    return _read_text_config(read_json(folder / CONFIG)["text_cfg"], pad)
+
+
+def _read_text_config(text: dict[str, Any], pad: str | None) -> TextConfig:
+    """Read open_clip's configuration of a text tower; its default context is 77."""
     masked = bool(text.get("hf_model_name"))
     pad_to_context = bool(text.get("no_causal_mask")) and not masked
     clean = (text.get("tokenizer_kwargs") or {}).get("clean")
@@ -381,6 +455,14 @@ def _read_open_clip(
         clean = "whitespace"
     elif clean is None:
         clean = "lower" if text.get("vocab_size") == CLIP_VOCABULARY else ""
+    pad = pad if masked or pad_to_context else None
+    return TextConfig(int(text.get("context_length", 77)), pad, pad_to_context, clean)
+
+
+def _read_open_clip(
+    config: dict[str, Any], preprocess: dict[str, Any], pad: str | None
+) -> tuple[dict[str, Any], TextConfig]:
+    """Read open_clip's configurations into fields of ModelInfo."""
     fields = {
         "dim": int(config["embed_dim"]),
         "image_size": _side(preprocess["size"]),
@@ -389,8 +471,7 @@ def _read_open_clip(
         "interpolation": str(preprocess.get("interpolation", "bicubic")),
         "resize_mode": str(preprocess.get("resize_mode", "shortest")),
     }
-    pad = pad if masked or pad_to_context else None
-    return fields, TextConfig(int(text.get("context_length", 77)), pad, pad_to_context, clean)
+    return fields, _read_text_config(config["text_cfg"], pad)
 
 
 def read_transformers(

@@ -33,6 +33,16 @@ class OfficialWeights:
 
 
 @dataclass(frozen=True)
+class KnownTextTower:
+    """A text tower trained against a model's images; ``catalog.yaml`` describes the fields."""
+
+    weights: OfficialWeights
+    languages: tuple[str, ...]
+    license: str
+    parameters: float
+
+
+@dataclass(frozen=True)
 class CatalogEntry:
     """A known model; ``catalog.yaml`` describes the fields."""
 
@@ -49,6 +59,7 @@ class CatalogEntry:
     recall: ZeroShotResult | None
     quick_gelu: bool = False
     chinese_mean_recall: float | None = None
+    text_towers: Mapping[str, KnownTextTower] = field(default_factory=dict)
 
     @property
     def megabytes(self) -> float:
@@ -88,4 +99,11 @@ def _read_entry(name: str, row: dict[str, Any]) -> CatalogEntry:
     recall = ZeroShotResult(**row["recall"]) if row["recall"] else None
     lists = {key: tuple(row[key]) for key in ("languages", "repositories")}
     weights = OfficialWeights(**row["weights"])
-    return CatalogEntry(name, **{**row, **lists, "recall": recall, "weights": weights})
+    towers = {key: _read_tower(tower) for key, tower in row.get("text_towers", {}).items()}
+    parts = {"recall": recall, "weights": weights, "text_towers": towers}
+    return CatalogEntry(name, **{**row, **lists, **parts})
+
+
+def _read_tower(row: dict[str, Any]) -> KnownTextTower:
+    parts = {"weights": OfficialWeights(**row["weights"]), "languages": tuple(row["languages"])}
+    return KnownTextTower(**{**row, **parts})

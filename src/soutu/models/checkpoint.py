@@ -19,13 +19,16 @@ from soutu.errors import BadInput, MissingModel
 from soutu.models.bundle import CLIP_VOCABULARY, CONFIG, OPEN_CLIP, read_json, read_transformers
 from soutu.models.graph import ImageTower, TextTower
 from soutu.models.tensors import TensorFile
-from soutu.models.weights import open_clip_towers, transformers_towers
+from soutu.models.weights import open_clip_towers, text_tower, transformers_towers
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
+DENSE, POOLING = "2_Dense", "1_Pooling/config.json"  # of sentence-transformers
+SENTENCE_CONFIG = "sentence_bert_config.json"
+MAX_TEXT_CONTEXT = 128  # tokens of a text tower of its own, where its files do not say less
 CHINESE_CLIP_CONTEXT = 52  # tokens, as in the model's training; its files say 512
 # open_clip's preprocessing where a configuration leaves it out: that of OpenAI's CLIP.
 _PREPROCESS = {
@@ -55,30 +58,56 @@ class ModelSource:
     def write_descriptions(self, folder: Path) -> None:
         """Write the files of a bundle that are no towers."""
         size = self.images.image_size
-        files: dict[str, object] = {
-            CONFIG: self.config,
-            OPEN_CLIP.preprocess: {**self.preprocess, "size": [size, size]},
-        }
-        if self.pad_token:
-            files[OPEN_CLIP.tokenizer_config] = {"pad_token": self.pad_token}
-        for name, config in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        path = folder / OPEN_CLIP.tokenizer
+        preprocess = {OPEN_CLIP.preprocess: {**self.preprocess, "size": [size, size]}}
+        _write_descriptions(folder, self.config, self.tokenizer, self.pad_token, preprocess)
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A text tower of its own, and what is written beside it; the fields as in ``ModelSource``."""
+
+    texts: TextTower
+    config: dict[str, Any]
+    tokenizer: str
+    pad_token: str | None
+
+    def write_descriptions(self, folder: Path) -> None:
+        """Write the files beside the tower."""
+        _write_descriptions(folder, self.config, self.tokenizer, self.pad_token, {})
+
+
+def _write_descriptions(
+    folder: Path,
+    config: Mapping[str, Any],
+    tokenizer: str,
+    pad_token: str | None,
+    files: Mapping[str, object],
+) -> None:
+    described = {CONFIG: config, **files}
+    if pad_token:
+        described[OPEN_CLIP.tokenizer_config] = {"pad_token": pad_token}
+    texts = {name: json.dumps(part, indent=2) + "\n" for name, part in described.items()}
+    for name, text in {**texts, OPEN_CLIP.tokenizer: _compact(tokenizer)}.items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_compact(self.tokenizer), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 def checkpoint_files(layout: str) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Return the files of an official repository, "open_clip" or "transformers" by ``layout``.
+    """Return the files of an official repository whose layout the catalog names.
 
     The required ones, each with what may stand for it, and those that it may have.
     """
     optional = [*TOKENIZERS, *TOKENIZER_CONFIGS]
     if layout == "open_clip":
         return [(OPEN_CLIP_CONFIG,), OPEN_CLIP_WEIGHTS], optional
-    return [(CONFIG,), ("preprocessor_config.json",), TRANSFORMERS_WEIGHTS], optional
+    files = [(CONFIG,), TRANSFORMERS_WEIGHTS]
+    if layout == "transformers":
+        files.append(("preprocessor_config.json",))
+    if layout == "sentence-transformers":
+        files += [(f"{DENSE}/{CONFIG}",), tuple(f"{DENSE}/{name}" for name in TRANSFORMERS_WEIGHTS)]
+        optional = [POOLING, SENTENCE_CONFIG, *optional]
+    return files, optional
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -111,6 +140,39 @@ def read_checkpoint(folder: Path) -> ModelSource:
         return read(folder, TensorFile(file))
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise BadInput("checkpoint-unreadable", file=file, error=repr(error)) from error
+
+
+def read_text_checkpoint(folder: Path) -> TextSource:
+    """Read a text tower of its own, as transformers or sentence-transformers saved it.
+
+    Raises as ``read_checkpoint``.
+    """
+    file = weights_file(folder)
+    try:
+        config, dense = read_json(folder / CONFIG), None
+        if (folder / DENSE).is_dir():
+            _require_mean_and_linear(folder)
+            dense = TensorFile(weights_file(folder / DENSE))
+        tower = text_tower(TensorFile(file), config, dense)
+        limits = read_json(folder / SENTENCE_CONFIG) if (folder / SENTENCE_CONFIG).is_file() else {}
+        context = min(int(limits.get("max_seq_length") or MAX_TEXT_CONTEXT), len(tower.positions))
+        tokenizer, pad = _read_tokenizer(folder, is_clip=False)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadInput("checkpoint-unreadable", file=file, error=repr(error)) from error
+    # BERT's own vocabulary has full-width punctuation: nothing is cleaned.
+    text = {"context_length": context, "hf_model_name": "bert", "tokenizer_kwargs": {"clean": ""}}
+    dim = tower.projections[-1].weight.shape[1]
+    return TextSource(tower, {"embed_dim": dim, "text_cfg": text}, tokenizer, pad or "[PAD]")
+
+
+def _require_mean_and_linear(folder: Path) -> None:
+    """Refuse another pooling than the mean, or another layer behind it than a linear one."""
+    pooling = read_json(folder / POOLING) if (folder / POOLING).is_file() else {}
+    others = [key for key, value in pooling.items() if value is True and "mean_tokens" not in key]
+    modes = [key for key in others if key.startswith("pooling_mode")]
+    activation = str(read_json(folder / DENSE / CONFIG).get("activation_function", "Identity"))
+    if modes or not activation.endswith("Identity"):
+        raise BadInput("export-unsupported", kind=f"{', '.join(modes)} {activation}".strip())
 
 
 def clip_tokenizer(vocabulary: Mapping[str, int], merges: list[tuple[str, str]]) -> str:

@@ -25,6 +25,7 @@ from soutu.models.bundle import (
     CARD_FILE,
     EMBEDDED,
     OPEN_CLIP,
+    TOWER_MARK,
     TRANSFORMERS,
     Bundle,
     bundle_files,
@@ -32,26 +33,30 @@ from soutu.models.bundle import (
     embedded_folder,
     is_complete,
     models_folder,
+    open_model,
     read_bundle,
     read_json,
+    read_text_bundle,
     referenced_files,
     sha256,
     storage_errors,
+    tower_folder,
     uses_quick_gelu,
     write_card,
 )
-from soutu.models.catalog import CatalogEntry, load_catalog
+from soutu.models.catalog import CatalogEntry, OfficialWeights, load_catalog
 from soutu.models.progress import QUIET_SECONDS, Progress
 
 if TYPE_CHECKING:
     from soutu.models.export import Samples
-    from soutu.models.hub import Downloader
+    from soutu.models.hub import Downloader, Origin
 
 FILES = [*dict.fromkeys((*OPEN_CLIP.files, *TRANSFORMERS.files))]
 MODELSCOPE_OWNERS = ("Xenova", "onnx-community")
 """Whose repositories ModelScope has under the same names."""
 _NAME = re.compile(r"[\w][\w.\-]*")
 _STAGING, _REPLACED, _WEIGHTS = ".part", ".before", ".weights"  # suffixes of a model's folder
+TOWER_SEPARATOR = ":"  # ViT-B-32:zh
 BUILD_SHARE = 1.3  # of the weights' size that is needed beside them to build the model
 
 
@@ -108,12 +113,13 @@ def pull(
     -----
     ``HF_ENDPOINT`` names a mirror, ``HF_HUB_OFFLINE=1`` forbids to connect.
     """
-    entry = load_catalog().get(name)
-    if entry is None:
-        raise MissingModel(
-            "model-unknown", name=name, known=", ".join(sorted({*EMBEDDED, *load_catalog()}))
-        )
+    base, _, tower = name.partition(TOWER_SEPARATOR)
+    entry = load_catalog().get(base)
+    if entry is None or (tower and tower not in entry.text_towers):
+        raise MissingModel("model-unknown", name=name, known=", ".join(known_names()))
     progress = progress or Progress(name)
+    if tower:
+        return _pull_text_tower(entry, tower, samples, progress)
     with _install_lock(name, progress) as waited:
         if waited and (models_folder() / name).is_dir():
             return read_bundle(models_folder() / name)
@@ -135,30 +141,12 @@ def _pull_weights(
     """Build a model from its official weights; None and one of ``errors`` where that cannot be."""
     if samples is None:
         return None
-    from soutu.models.checkpoint import checkpoint_files, read_checkpoint
+    from soutu.models.checkpoint import read_checkpoint
     from soutu.models.export import build
-    from soutu.models.hub import RemoteFile, list_sources
 
-    weights, folder = entry.weights, models_folder() / f"{entry.name}{_WEIGHTS}"
-    pins = weights.sha256 if revision is None else {}
-    required, optional = checkpoint_files(weights.layout)
-    files = [
-        RemoteFile(names[0], sha256=pins.get(names[0]), fallback=names[1] if names[1:] else None)
-        for names in required
-    ] + [RemoteFile(name, sha256=pins.get(name), required=False) for name in optional]
-    if alternatives := [name for names in required for name in names[1:] if name in pins]:
-        files = [RemoteFile(n, sha256=pins[n]) for n in alternatives] + [
-            file for file in files if file.fallback not in alternatives
-        ]
-    revision = revision or weights.revision
-    sources = list_sources(weights.repository, revision, modelscope=weights.modelscope)
+    folder = models_folder() / f"{entry.name}{_WEIGHTS}"
     try:
-        size = int(entry.megabytes * 1e6 * BUILD_SHARE)
-        origin = downloader.fetch(sources, files, folder, reserve=size)
-        remove_other_files(folder, origin.files)
-        if weights.tokenizer and not any((folder / name).is_file() for name in optional):
-            tokenizer = [RemoteFile(name, required=name == optional[0]) for name in optional]
-            downloader.fetch(list_sources(weights.tokenizer), tokenizer, folder)
+        origin = _fetch_weights(downloader, entry.weights, folder, entry.parameters, revision)
         downloader.progress.note(tr("model-building", name=entry.name))
         with storage_errors(models_folder()):
             staging = staging_folder(entry.name)
@@ -184,6 +172,91 @@ def _pull_weights(
         return None
     shutil.rmtree(folder)
     return bundle
+
+
+def _fetch_weights(
+    downloader: Downloader,
+    weights: OfficialWeights,
+    folder: Path,
+    parameters: float,
+    revision: str | None = None,
+) -> Origin:
+    """Fetch official weights of so many million parameters, and a tokenizer for them."""
+    from soutu.models.checkpoint import TOKENIZERS, checkpoint_files
+    from soutu.models.hub import RemoteFile, list_sources
+
+    pins = weights.sha256 if revision is None else {}
+    required, optional = checkpoint_files(weights.layout)
+    files = []
+    for name, *fallbacks in required:
+        pinned = next((other for other in fallbacks if other in pins), name)
+        fallback = fallbacks[0] if fallbacks and pinned == name else None
+        files.append(RemoteFile(pinned, sha256=pins.get(pinned), fallback=fallback))
+    files += [RemoteFile(name, sha256=pins.get(name), required=False) for name in optional]
+    revision = revision or weights.revision
+    sources = list_sources(weights.repository, revision, modelscope=weights.modelscope)
+    reserve = int(parameters * 4e6 * BUILD_SHARE)
+    origin = downloader.fetch(sources, files, folder, reserve=reserve)
+    remove_other_files(folder, origin.files)
+    if weights.tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
+        tokenizer = [RemoteFile(name, required=name == TOKENIZERS[0]) for name in optional]
+        downloader.fetch(list_sources(weights.tokenizer), tokenizer, folder)
+    return origin
+
+
+def _pull_text_tower(
+    entry: CatalogEntry, name: str, samples: Callable[[], Samples] | None, progress: Progress
+) -> Bundle:
+    """Install a text tower for a model's images, and the model where it is absent.
+
+    Raises BadConfig where the installed model has another space than the tower.
+    """
+    from soutu.models.checkpoint import read_text_checkpoint
+    from soutu.models.export import build_text_tower
+    from soutu.models.hub import Downloader
+
+    if not (models_folder() / entry.name).is_dir():
+        pull(entry.name, samples, progress=progress)
+    model = read_bundle(models_folder() / entry.name).info
+    if model.space != entry.source:
+        raise BadConfig("tower-space", name=entry.name, space=model.space, expected=entry.source)
+    assert samples is not None
+    tower, folder = entry.text_towers[name], tower_folder(entry.name, name)
+    weights = folder.with_name(f"{folder.name}{_WEIGHTS}")
+    with _install_lock(folder.name, progress), Downloader(folder.name, progress) as downloader:
+        origin = _fetch_weights(downloader, tower.weights, weights, tower.parameters)
+        progress.note(tr("model-building", name=f"{entry.name}{TOWER_SEPARATOR}{name}"))
+        staging = folder.with_name(f"{folder.name}{_STAGING}")
+        with storage_errors(models_folder()):
+            shutil.rmtree(staging, ignore_errors=True)
+            source = read_text_checkpoint(weights)
+            dim = source.texts.projections[-1].weight.shape[1]
+            if dim != model.dim:
+                raise BadConfig("tower-dim", name=name, dim=dim, expected=model.dim)
+            report = build_text_tower(source, staging, samples(), progress)
+            write_card(
+                staging,
+                name=entry.name,
+                tower=name,
+                space=entry.source,
+                languages=list(tower.languages),
+                license=tower.license,
+                repository=origin.source.repository,
+                revision=origin.source.revision,
+                precision=report.precision,
+                files=hash_files(staging),
+            )
+            read_text_bundle(staging)
+            _move_into_place(staging, folder)
+        shutil.rmtree(weights)
+    return open_model(entry.name)
+
+
+def known_names() -> list[str]:
+    """Return all names that can be pulled or are embedded, those of text towers too."""
+    catalog = load_catalog()
+    towers = (f"{n}{TOWER_SEPARATOR}{t}" for n, entry in catalog.items() for t in entry.text_towers)
+    return sorted({*EMBEDDED, *catalog, *towers})
 
 
 def _pull_export(
@@ -347,13 +420,17 @@ def install(staging: Path, name: str, **card: object) -> Bundle:
     """
     check_towers(read_bundle(staging))
     folder = models_folder() / name
-    replaced = folder.with_name(f"{name}{_REPLACED}")
     with storage_errors(models_folder()):
         write_card(staging, name=name, **card, files=hash_files(staging))
-        shutil.rmtree(replaced, ignore_errors=True)
-        replace_folder(staging, folder, replaced)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _move_into_place(staging, folder)
     return read_bundle(folder)
+
+
+def _move_into_place(staging: Path, folder: Path) -> None:
+    replaced = folder.with_name(f"{folder.name}{_REPLACED}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    replace_folder(staging, folder, replaced)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_towers(bundle: Bundle) -> None:
@@ -387,7 +464,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def verify(name: str) -> Verification:
     """Compare an installed model's files with the hashes stored when it was installed."""
-    folder = embedded_folder(name) or models_folder() / name
+    folder = embedded_folder(name) or _installed_folder(name)
     if not embedded_folder(name) and name not in list_installed():
         raise _not_installed(name)
     file = folder / CARD_FILE  # which a folder that was made elsewhere need not have
@@ -409,8 +486,14 @@ def remove(name: str) -> int:
     """Delete an installed model and what is left of its downloads; return the bytes freed."""
     if embedded_folder(name):
         raise BadInput("model-embedded", name=name)
-    paths = [models_folder() / f"{name}{suffix}" for suffix in ("", _STAGING, _REPLACED, _WEIGHTS)]
-    folders = [path for path in paths if _NAME.fullmatch(name) and path.is_dir()]
+    base, _, tower = name.partition(TOWER_SEPARATOR)
+    if not _NAME.fullmatch(base) or (tower and not _NAME.fullmatch(tower)):
+        raise _not_installed(name)
+    folder = _installed_folder(name)
+    paths = [folder.with_name(folder.name + x) for x in ("", _STAGING, _REPLACED, _WEIGHTS)]
+    if not tower:
+        paths += folder.parent.glob(f"{base}{TOWER_MARK}*/")
+    folders = [path for path in paths if path.is_dir()]
     if not folders:
         raise _not_installed(name)
     freed = sum(p.stat().st_size for folder in folders for p in folder.rglob("*") if p.is_file())
@@ -420,14 +503,18 @@ def remove(name: str) -> int:
     return freed
 
 
+def _installed_folder(name: str) -> Path:
+    base, _, tower = name.partition(TOWER_SEPARATOR)
+    return tower_folder(base, tower) if tower else models_folder() / base
+
+
 def list_installed() -> tuple[str, ...]:
-    """Return the names of the models in the models folder, complete ones only."""
+    """Return the names of models and text towers in the models folder, complete ones only."""
     home = models_folder()
     paths = home.iterdir() if home.is_dir() else ()
     names = (p.name for p in paths if (p / CARD_FILE).is_file() or is_complete(p))
-    return tuple(
-        sorted(name for name in names if not name.endswith((_STAGING, _REPLACED, _WEIGHTS)))
-    )
+    complete = (name for name in names if not name.endswith((_STAGING, _REPLACED, _WEIGHTS)))
+    return tuple(sorted(name.replace(TOWER_MARK, TOWER_SEPARATOR) for name in complete))
 
 
 def _not_installed(name: str) -> MissingModel:

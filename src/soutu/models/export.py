@@ -13,11 +13,11 @@ import numpy as np
 from soutu.errors import BadInput
 from soutu.i18n import tr
 from soutu.models.base import Encoder
-from soutu.models.bundle import OPEN_CLIP, Bundle, read_bundle
-from soutu.models.checkpoint import ModelSource
+from soutu.models.bundle import OPEN_CLIP, Bundle, TextFiles, read_bundle, read_text_config
+from soutu.models.checkpoint import ModelSource, TextSource
 from soutu.models.download import install, staging_folder
 from soutu.models.graph import ImageTower, TextTower, TowerGraph, image_graph, save, text_graph
-from soutu.models.onnx import OnnxEncoder, TextTokenizer
+from soutu.models.onnx import OnnxEncoder, TextEncoder
 from soutu.models.open_clip import LoadedModel, OpenClipEncoder, model_source
 from soutu.models.preprocess import preprocess
 from soutu.models.progress import Progress
@@ -166,16 +166,15 @@ def build(
     if precision not in PRECISIONS:
         raise BadInput("export-precision", precision=precision, known=", ".join(PRECISIONS))
     source.write_descriptions(folder)
-    towers, measured = _prepare_towers(source, folder, samples), precision != "float32"
+    towers = [prepare(source, folder, samples) for prepare in (_prepare_images, _prepare_texts)]
+    measured = precision != "float32"
     layers = [tower.write(tower.weights, expose_inputs=measured) for tower in towers]
     if not measured:
         return TowerReports(*(TowerReport("float32", (), None) for _ in towers))
     reports = []
     for tower, layer_inputs in zip(towers, layers, strict=True):
         reports.append(report := _choose_precision(tower, layer_inputs, precision))
-        if progress:
-            precise, kept = report.precision, len(report.kept)
-            progress.note(tr(tower.message, precision=precise, layers=kept))
+        _report(tower, report, progress)
     return TowerReports(*reports)
 
 
@@ -223,29 +222,49 @@ class _Tower:
         return graph.layer_inputs
 
 
-def _prepare_towers(source: ModelSource, folder: Path, samples: Samples) -> tuple[_Tower, _Tower]:
+def build_text_tower(
+    source: TextSource, folder: Path, samples: Samples, progress: Progress | None = None
+) -> TowerReport:
+    """Write a text tower of its own into ``folder``; the parameters are those of ``build``."""
+    source.write_descriptions(folder)
+    tower = _prepare_texts(source, folder, samples)
+    report = _choose_precision(tower, tower.write(tower.weights, expose_inputs=True), "auto")
+    _report(tower, report, progress)
+    return report
+
+
+def _report(tower: _Tower, report: TowerReport, progress: Progress | None) -> None:
+    if progress:
+        progress.note(tr(tower.message, precision=report.precision, layers=len(report.kept)))
+
+
+def _prepare_images(source: ModelSource, folder: Path, samples: Samples) -> _Tower:
     mean, std = (tuple(map(float, source.preprocess[name])) for name in ("mean", "std"))
-
-    def feed_images() -> Iterator[Feed]:
-        for start in range(0, len(samples.images), BATCH):
-            yield {"image": preprocess(samples.images[start : start + BATCH], encoder().info)}
-
-    def feed_texts() -> Iterator[Feed]:
-        bundle = read_bundle(folder)
-        tokenizer = TextTokenizer(bundle.tokenizer, bundle.text)
-        for start in range(0, len(samples.texts), BATCH):
-            yield {"text": tokenizer(samples.texts[start : start + BATCH])[0]}
 
     def encoder() -> OnnxEncoder:
         return OnnxEncoder(read_bundle(folder), "cpu")
 
-    write_images = partial(image_graph, mean=mean, std=std)
-    return (
-        _Tower("models-tower-images", folder / OPEN_CLIP.visual, write_images, source.images,
-               lambda: encoder().encode_images(samples.images), feed_images),
-        _Tower("models-tower-texts", folder / OPEN_CLIP.textual, text_graph, source.texts,
-               lambda: encoder().encode_texts(samples.texts), feed_texts),
-    )  # fmt: skip
+    def feeds() -> Iterator[Feed]:
+        info = encoder().info
+        for start in range(0, len(samples.images), BATCH):
+            yield {"image": preprocess(samples.images[start : start + BATCH], info)}
+
+    graph = partial(image_graph, mean=mean, std=std)
+    return _Tower("models-tower-images", folder / OPEN_CLIP.visual, graph, source.images,
+                  lambda: encoder().encode_images(samples.images), feeds)  # fmt: skip
+
+
+def _prepare_texts(source: ModelSource | TextSource, folder: Path, samples: Samples) -> _Tower:
+    config = read_text_config(folder)
+    tower = TextFiles(folder / OPEN_CLIP.textual, folder / OPEN_CLIP.tokenizer, config)
+
+    def feeds() -> Iterator[Feed]:
+        tokenizer = TextEncoder(tower, "cpu").tokenizer
+        for start in range(0, len(samples.texts), BATCH):
+            yield {"text": tokenizer(samples.texts[start : start + BATCH])[0]}
+
+    return _Tower("models-tower-texts", tower.textual, text_graph, source.texts,
+                  lambda: TextEncoder(tower, "cpu").encode(samples.texts), feeds)  # fmt: skip
 
 
 def _choose_precision(

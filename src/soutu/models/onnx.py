@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from soutu.errors import BadConfig, BadInput, MissingExtra
-from soutu.models.bundle import Bundle, TextConfig
-from soutu.text import replace_surrogates
+from soutu.models.bundle import Bundle, TextConfig, TextFiles
+from soutu.text import CHINESE, replace_surrogates
 from soutu.types import Floats, ModelInfo, Rgb
 
 TEXT_BATCH = 32
@@ -194,6 +194,39 @@ class _Tower:
         return unit
 
 
+class TextEncoder:
+    """A text tower with its tokenizer, loaded when a text is first encoded."""
+
+    def __init__(
+        self,
+        tower: Bundle | TextFiles,
+        device: str = "auto",
+        *,
+        threads: int = 0,
+        once: bool = False,
+        spin: bool = True,
+    ) -> None:
+        self._bundle, self._device = tower, device
+        self._threads, self._once, self._spin = threads, once, spin
+
+    @cached_property
+    def tower(self) -> _Tower:
+        """The graph, ready to run."""
+        return _Tower(self._bundle.textual, self._device,
+                      threads=self._threads, once=self._once, spin=self._spin)  # fmt: skip
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """What turns texts into the graph's input."""
+        return TextTokenizer(self._bundle.tokenizer, self._bundle.text)
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Return float32 (n, dim), unit rows, of at least one text."""
+        step, length = self.tower.fixed_size(0) or TEXT_BATCH, self.tower.fixed_size(1)
+        batches = (texts[start : start + step] for start in range(0, len(texts), step))
+        return np.concatenate([self.tower(*self.tokenizer(batch, length)) for batch in batches])
+
+
 class OnnxEncoder:
     """An ``Encoder`` over a bundle.
 
@@ -235,29 +268,45 @@ class OnnxEncoder:
         self.info: ModelInfo = bundle.info
         self._bundle, self._device, self._threads = bundle, device, threads
         self._once, self._spin = once, spin
+        self._text_encoders: dict[str, TextEncoder] = {}
         self.max_concurrency = (os.cpu_count() or 1) if on_cpu and not threads and not once else 1
         self.batch = CPU_BATCH if on_cpu else GPU_BATCH
-        self.precision = bundle.precision  # which the search log keeps
+        self.precision = (
+            bundle.precision
+            | {  # which the search log keeps
+                f"texts {tower.name}": f"{tower.precision} {tower.fingerprint[:12]}"
+                for tower in bundle.text_towers
+            }
+        )
         self.confidence = bundle.confidence  # how the gallery calibrates scores
         self._loading = Lock()
 
+    @property
+    def text_towers(self) -> tuple[str, ...]:
+        """The text towers beside the model's own, by name."""
+        return tuple(tower.name for tower in self._bundle.text_towers)
+
+    def text_tower_of(self, text: str) -> str:
+        """Return the name of the text tower that reads ``text``; empty for the model's own."""
+        return self.text_towers[0] if self.text_towers and CHINESE.search(text) else ""
+
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        """Return float32 (n, dim), unit rows."""
-        vectors = [np.empty((0, self.info.dim), np.float32)]
-        step = self._textual.fixed_size(0) or TEXT_BATCH if texts else TEXT_BATCH
-        for start in range(0, len(texts), step):
-            ids, mask = self._tokenizer(texts[start : start + step], self._textual.fixed_size(1))
-            vectors.append(self._textual(ids, mask))
-        return np.concatenate(vectors)
+        """Return float32 (n, dim), unit rows; Chinese by a tower of its own where there is one."""
+        vectors = np.empty((len(texts), self.info.dim), np.float32)
+        towers = [self.text_tower_of(text) for text in texts]
+        for name in dict.fromkeys(towers):
+            rows = [row for row, tower in enumerate(towers) if tower == name]
+            vectors[rows] = self._text_encoder(name).encode([texts[row] for row in rows])
+        return vectors
 
-    @cached_property
-    def _textual(self) -> _Tower:
-        return _Tower(self._bundle.textual, self._device,
-                      threads=self._threads, once=self._once, spin=self._spin)  # fmt: skip
-
-    @cached_property
-    def _tokenizer(self) -> TextTokenizer:
-        return TextTokenizer(self._bundle.tokenizer, self._bundle.text)
+    def _text_encoder(self, name: str) -> TextEncoder:
+        if name not in self._text_encoders:
+            towers: dict[str, Bundle | TextFiles] = {t.name: t for t in self._bundle.text_towers}
+            tower = towers.get(name, self._bundle)
+            self._text_encoders[name] = TextEncoder(
+                tower, self._device, threads=self._threads, once=self._once, spin=self._spin
+            )
+        return self._text_encoders[name]
 
     def encode_images(self, images: Sequence[Rgb]) -> Floats:
         """Return float32 (n, dim), unit rows."""

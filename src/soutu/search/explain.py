@@ -31,10 +31,14 @@ class QueryAnalysis:
 
 @dataclass(frozen=True)
 class VariantRole:
-    """What one variant would find by itself: path and cosine, best first."""
+    """What one variant would find by itself: path and cosine, best first.
+
+    ``tower`` is the text tower that read it; empty for the model's own.
+    """
 
     variant: Variant
     found: tuple[tuple[str, float], ...]
+    tower: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,15 @@ class Explanation:
 def explain(result: SearchResult, encoder: Encoder, store: Searchable) -> Explanation:
     """Explain a result that ``encoder`` and ``store`` gave."""
     vectors = encoder.encode_texts([variant.text for variant in result.variants])
+    tower_of = getattr(encoder, "text_tower_of", lambda _: "")
     roles = []
     for variant, vector in zip(result.variants, vectors, strict=True):
         with store.snapshot():
             ranking = store.search_images(vector, HITS_PER_VARIANT)
             rows = store.images(ranking.ids.tolist())
         hits = zip(rows, ranking.scores.tolist(), strict=True)
-        roles.append(VariantRole(variant, tuple((row.paths[0], score) for row, score in hits)))
+        found = tuple((row.paths[0], score) for row, score in hits)
+        roles.append(VariantRole(variant, found, tower_of(variant.text)))
     texts = [term.value for term in result.query.terms if term.kind == "text"]
     analyses = tuple(_analyse(text) for text in texts)
     return Explanation(result, analyses, tuple(roles), _shares(result, vectors, store))

@@ -39,7 +39,7 @@ from soutu.search.calibration import (
 )
 from soutu.search.fusion import SPREAD, QueryScorer, fuse_captions
 from soutu.store.base import Searchable
-from soutu.text import EN, is_text, language, sentence_share
+from soutu.text import EN, SENTENCE, is_text, language, length, sentence_share
 from soutu.types import (
     Compare,
     ExpanderTrace,
@@ -70,6 +70,10 @@ PENALTY_Z_SCORE = -2.0
 scenes of their own (benchmarks/negatives.py)."""
 EXACT_MATCH = np.float32(2 / 3)  # above it are the store's scores of captions with the exact words
 MAX_CAPTION_HITS = 1000
+EQUAL_SHARES = 1.0, 1.0
+TOWER_SHARES = 0.75, 0.25
+"""Of the Chinese and of the English tower's vector, chosen on the photographs of val: for words mAP
+0.322 together, 0.316 and 0.268 alone (benchmarks/results/photos_towers.json)."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,10 @@ class Searcher:
                     if not is_text(term.value):
                         raise BadQuery("query-not-text", text=term.value[:60])
                     expander = self.expander if params.expand else None
-                    proposed, reports = propose_variants(term.value, expander, languages)
+                    additional = (EN,) if self._mixes_towers(term.value) else ()
+                    proposed, reports = propose_variants(
+                        term.value, expander, languages, additional_languages=additional
+                    )
                     variants += [replace(variant, term=i) for variant in proposed]
                     traces += reports
             if params.variants is not None:
@@ -225,6 +232,16 @@ class Searcher:
         texts = [variant.text for variant in variants if not variant.unused]
         expanders = merge_traces(traces)
         return PreparedQuery(query, params, where, tuple(variants), texts, expanders, timer)
+
+    def _mixes_towers(self, text: str) -> bool:
+        """Whether two text towers read ``text`` and its variants.
+
+        A Chinese word or phrase goes to the Chinese tower and its English to the model's own; a
+        sentence gains nothing by its English (benchmarks/results/photos_towers.json).
+        """
+        if self.fusion != AUTO or language(text) == EN or length(text) == SENTENCE:
+            return False
+        return bool(getattr(self.encoder, "text_towers", ()))
 
     @property
     def expands_locally(self) -> bool:
@@ -355,7 +372,7 @@ class Searcher:
         """
         query, chosen = prepared.query, prepared.params.variants is not None
         used = [variant for variant in prepared.variants if not variant.unused]
-        by_language = self.fusion == BALANCED and not chosen
+        balanced = EQUAL_SHARES if self.fusion == BALANCED and not chosen else None
         with prepared.timer.step("encode_ms"):
             if vectors is None:
                 vectors = self.encoder.encode_texts(prepared.texts)
@@ -363,8 +380,10 @@ class Searcher:
             for i, term in enumerate(query.terms):
                 if term.kind == TEXT:
                     of_term = [row for row, variant in enumerate(used) if variant.term == i]
+                    mixed = not chosen and self._mixes_towers(term.value)
+                    shares = TOWER_SHARES if mixed else balanced
                     pooled, agrees = pool_variants(
-                        vectors[of_term], [used[row] for row in of_term], by_language=by_language
+                        vectors[of_term], [used[row] for row in of_term], shares
                     )
                     agreement = min(agreement, agrees)
                 elif term.kind == INDEXED:
@@ -589,23 +608,24 @@ def mean_pool(vectors: Floats, weights: Sequence[float]) -> tuple[Floats, float]
 
 
 def pool_variants(
-    vectors: Floats, variants: Sequence[Variant], *, by_language: bool = False
+    vectors: Floats, variants: Sequence[Variant], shares: tuple[float, float] | None = None
 ) -> tuple[Floats, float]:
     """Pool the variants of one term by their weights; returns as ``mean_pool``.
 
-    ``by_language`` pools each language by itself, then the languages with equal weight, so that
+    With ``shares``, of Chinese and of English, each language is pooled by itself first, so that
     the one with more variants does not drown the other.
     """
     pooled, agreement = mean_pool(vectors, [variant.weight for variant in variants])
-    if not by_language:
+    if shares is None:
         return pooled, agreement
     english = [language(variant.text) == EN for variant in variants]
-    sides = []
-    for side in (False, True):
+    sides, weights = [], []
+    for side, share in zip((False, True), shares, strict=True):
         rows = [row for row, is_english in enumerate(english) if is_english is side]
         if rows:
             sides.append(mean_pool(vectors[rows], [variants[row].weight for row in rows])[0])
-    return mean_pool(np.stack(sides), [1.0] * len(sides))[0], agreement
+            weights.append(share)
+    return mean_pool(np.stack(sides), weights)[0], agreement
 
 
 def pool_by_sense(vectors: Floats, variants: Sequence[Variant]) -> Floats:

@@ -303,8 +303,14 @@ def drift_tolerance(logged: LogRecord, provenance: Provenance) -> float:
     towers = [name for kind, name in (("text", "texts"), ("image", "images")) if kind in kinds]
     before = logged.model.get("precision")
     precisions = [before if isinstance(before, Mapping) else {}, provenance.precision]
-    exact = all(p.get(tower, "float32") == "float32" for p in precisions for tower in towers)
-    return EXACT if exact else ROUGH
+    used = [p[name] for p in precisions for name in p if name.split()[0] in towers]
+    return EXACT if all(str(value).startswith("float32") for value in used) else ROUGH
+
+
+def _text_towers(precision: object) -> dict[str, str]:
+    """Return the text towers beside the model's own, with what identifies them."""
+    logged = precision if isinstance(precision, Mapping) else {}
+    return {name: value for name, value in logged.items() if name.startswith("texts ")}
 
 
 def overlap(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
@@ -425,7 +431,10 @@ class ReplayState:
         before, now = f"{model['name']} ({model['space']})", f"{info.name} ({info.space})"
         if model["space"] != info.space:
             yield Cause(MODEL, "space", before, now)
-        elif model["fingerprint"] != info.fingerprint:
+        elif (model["fingerprint"], _text_towers(model.get("precision"))) != (
+            info.fingerprint,
+            _text_towers(self.provenance.precision),
+        ):
             precision = _format_precision(model.get("precision"))
             before += f" {str(model['fingerprint'])[:12]}{precision}"
             now += f" {info.fingerprint[:12]}{_format_precision(self.provenance.precision)}"

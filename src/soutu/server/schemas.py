@@ -191,10 +191,11 @@ class PathCosine(BaseModel):
 
 
 class VariantRole(BaseModel):
-    """What a variant would find by itself."""
+    """What a variant would find by itself, and the text tower that read it ("": the model's)."""
 
     variant: Variant
     nearest: list[PathCosine] = Field(alias="found")
+    tower: str = ""
 
 
 class TextCosine(BaseModel):

@@ -96,6 +96,7 @@ def explanation_json(explanation: Explanation, result: Json) -> Json:
             {
                 "variant": vars(role.variant),
                 "found": [{"path": path, "cosine": cosine} for path, cosine in role.found],
+                "tower": role.tower,
             }
             for role in explanation.roles
         ],
