@@ -22,11 +22,15 @@ from soutu.cli.maintenance import show_places, show_promises
 from soutu.cli.render import format_duration, progress_bar, sanitize, show_json
 from soutu.errors import MissingModel, SoutuError
 from soutu.fs import DATABASE
-from soutu.i18n import prefer_language, tr
-from soutu.models.bundle import PHOTO
+from soutu.i18n import current_language, prefer_language, tr
+from soutu.images.scan import check_root
+from soutu.models.bundle import PHOTO, embedded_folder, models_folder
+from soutu.models.catalog import CatalogEntry, load_catalog
+from soutu.models.progress import format_size
 
 MAX_NAMES = 8  # of endings and folders that were passed over
 MAX_LISTED = 20  # caption lines that were skipped
+READS = {("en",): "index-reads-en", ("zh",): "index-reads-zh", ("zh", "en"): "index-reads-both"}
 
 if TYPE_CHECKING:
     from soutu.distributed.ingest import RayEngine
@@ -111,7 +115,7 @@ def index(
         return
     with open_gallery(flags) as gallery:
         if watch:
-            _tell_model(gallery)
+            _prepare_model(gallery)
             reports = gallery.watch(
                 captions, encoding=encoding, retry=retry, rehash=rehash, exclude=exclude
             )
@@ -120,7 +124,7 @@ def index(
         if rebuild:
             _rebuild(gallery, captions, encoding, exclude, as_json=as_json)
             return
-        _tell_model(gallery)
+        _prepare_model(gallery)
         with progress_bar("embedding" if ray else "indexing") as progress:
             report = gallery.index(
                 captions,
@@ -250,10 +254,49 @@ def _show_changes(plan: FolderDiff, *, as_json: bool) -> None:
     click.echo(tr("index-plan", folder=plan.root, **counts), err=True)
 
 
-def _tell_model(gallery: Gallery) -> None:
-    """Say which model a new gallery gets where nobody has named one."""
-    if not gallery.settings.model and not gallery.exists and gallery.model == PHOTO:
+def index_first(flags: Flags, *, chinese: bool) -> None:
+    """Index the folder of ``flags`` for a search that found no index there."""
+    with open_gallery(flags) as gallery:
+        _prepare_model(gallery, chinese=chinese)
+        with progress_bar("indexing") as progress:
+            report = gallery.index(progress=progress)
+        _show_report(report, gallery)
+
+
+def _prepare_model(gallery: Gallery, *, chinese: bool = False) -> None:
+    """Say which model is used where nobody has named one; describe and fetch one that is not here.
+
+    ``chinese``: name one that reads Chinese, too, as for people who do.
+    """
+    name = gallery.model
+    installed = embedded_folder(name) or (models_folder() / name).is_dir()
+    if not installed and (entry := load_catalog().get(name)):
+        check_root(gallery.root)
+        _announce_download(entry, chinese=chinese or current_language() == "zh")
+        _ = gallery.encoder  # fetched now: one bar at a time
+    elif not gallery.settings.model and not gallery.exists and name == PHOTO:
         click.echo(tr("index-model-photo", model=PHOTO), err=True)
+
+
+def _announce_download(entry: CatalogEntry, *, chinese: bool) -> None:
+    from soutu.models.hub import list_sources
+
+    weights = entry.weights
+    sources = list_sources(weights.repository, weights.revision, modelscope=weights.modelscope)
+    sizes = {
+        "download": format_size(round(entry.megabytes * 1e6)),
+        "disk": format_size(round(entry.disk_megabytes * 1e6)),
+    }
+    hosts = ", ".join(source.host for source in sources)
+    fields = {"model": entry.name, "repository": weights.repository, "license": entry.license}
+    click.echo(tr("index-fetch", hosts=hosts, **fields, **sizes), err=True)
+    click.echo(tr(READS[entry.languages]), err=True)
+    click.echo(tr("index-instead-photo", model=PHOTO), err=True)
+    if chinese and "zh" not in entry.languages:
+        readers = (known for known in load_catalog().values() if {"zh", "en"} <= {*known.languages})
+        reader = min(readers, key=lambda known: known.gflops)
+        size = format_size(round(reader.megabytes * 1e6))
+        click.echo(tr("index-instead-chinese", model=reader.name, size=size), err=True)
 
 
 def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False) -> Flags:
@@ -345,7 +388,6 @@ def plan(
     """Estimate time, storage, memory and cost of embedding N pictures · 估算大规模嵌入的开销"""
     from soutu.distributed.planning import Machines, Model, Prices, parse_count
     from soutu.distributed.planning import plan as estimate
-    from soutu.models.catalog import load_catalog
 
     entry = load_catalog().get(model)
     if entry is None:

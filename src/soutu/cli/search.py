@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,9 +23,11 @@ from soutu.cli.main import (
     store_option,
 )
 from soutu.cli.render import sanitize, show_answer, show_expander_errors, show_json
+from soutu.errors import MissingIndex
 from soutu.i18n import tr
 from soutu.query.expansion import NOT_NEEDED, NOT_READ, TOO_MANY
 from soutu.searchlog.record import to_record
+from soutu.text import EN, language
 
 if TYPE_CHECKING:
     from soutu.client import Client
@@ -98,11 +102,33 @@ def search(
         )
         return show_answer(result, server, as_json=as_json, paths_only=paths_only, null=null)
     flags |= {"k": k, "min_confidence": min_confidence, "expand": expand}
-    with open_gallery(flags, "cli") as opened:
-        result = opened.search(query, image=image, where=where, also=also)
-        return show_answer(
-            result, opened.root, opened, as_json=as_json, paths_only=paths_only, null=null
-        )
+
+    def search_here() -> int:
+        with open_gallery({**flags}, "cli") as opened:
+            result = opened.search(query, image=image, where=where, also=also)
+            return show_answer(
+                result, opened.root, opened, as_json=as_json, paths_only=paths_only, null=null
+            )
+
+    try:
+        return search_here()
+    except MissingIndex as error:
+        if as_json or paths_only or not _accepts_index(error):
+            raise
+        from soutu.cli.index import index_first
+
+        index_first({**flags}, chinese=language(query or "") != EN)
+        return search_here()
+
+
+def _accepts_index(error: MissingIndex) -> bool:
+    """Whether a person at a terminal wants the folder without an index to be indexed."""
+    folder = Path(str(error.fields.get("folder")))
+    if error.code != "index-missing" or not folder.is_dir():
+        return False
+    if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        return False
+    return click.confirm(tr("search-offer", folder=folder), err=True)
 
 
 @click.command(cls=QueryCommand)
