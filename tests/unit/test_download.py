@@ -284,7 +284,7 @@ def test_a_folder_that_holds_no_models_is_told_with_the_cure(
     monkeypatch.setenv("SOUTU_MODELS", str(tmp_path / "file" / "models"))
     last = (photos, "--model", DEFAULT) if arguments == ("index",) else (DEFAULT,)
     code, _, err = soutu(*arguments, *last)
-    assert code == 2
+    assert code == 5
     assert "SOUTU_MODELS" in err
     assert "bug" not in err
 

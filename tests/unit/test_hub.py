@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.first_ten_minutes import CASES
 from benchmarks.record import RESULTS
-from soutu.errors import BadConfig, MissingExtra, MissingModel, RemoteUnavailable
+from soutu.errors import BadConfig, IndexCorrupt, MissingExtra, MissingModel, RemoteUnavailable
 from soutu.models import hub as transport
 from soutu.models import progress
 from soutu.models.hub import Downloader, RemoteFile, Source, list_sources
@@ -464,19 +464,19 @@ def test_an_unknown_kind_of_proxy_is_told(hub, target, monkeypatch):
 
 def test_too_little_space_is_told_before_anything_is_fetched(hub, target, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**6))
-    with pytest.raises(BadConfig, match="SOUTU_MODELS"):
+    with pytest.raises(IndexCorrupt, match="SOUTU_MODELS"):
         fetch(target)
     assert hub.fetched(LARGE) == []
 
 
 def test_a_reserve_counts(hub, target):
-    with pytest.raises(BadConfig, match="SOUTU_MODELS"):
+    with pytest.raises(IndexCorrupt, match="SOUTU_MODELS"):
         fetch(target, reserve=1 << 60)
 
 
 def test_a_disk_that_becomes_full_keeps_what_has_arrived(hub, target, repository):
     done = run_fetch(target, limit=100_000)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 5, done.stderr
     assert "disk is full" in done.stderr
     left = part(target, repository).stat().st_size
     assert 0 < left <= 100_000
@@ -491,13 +491,13 @@ def test_a_folder_that_cannot_be_written_is_told_with_the_cure(hub, target, code
         raise OSError(code, os.strerror(code), str(self))
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
-    with pytest.raises(BadConfig, match="SOUTU_MODELS"):
+    with pytest.raises(IndexCorrupt, match="SOUTU_MODELS"):
         fetch(target)
 
 
 def test_a_file_where_the_folder_should_be_is_told(hub, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BadConfig, match="SOUTU_MODELS"):
+    with pytest.raises(IndexCorrupt, match="SOUTU_MODELS"):
         fetch(tmp_path / "file" / "models")
 
 

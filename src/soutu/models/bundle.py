@@ -29,7 +29,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soutu.errors import BadConfig, MissingModel
+from soutu.errors import BadConfig, IndexCorrupt, MissingModel
 from soutu.settings import user_folder
 from soutu.types import ModelInfo
 
@@ -232,24 +232,24 @@ def models_folder() -> Path:
 
 
 def check_space(folder: Path, size: int) -> None:
-    """Raise BadConfig unless the disk of ``folder`` has room for ``size`` more bytes."""
+    """Raise IndexCorrupt unless the disk of ``folder`` has room for ``size`` more bytes."""
     free = shutil.disk_usage(folder).free
     if free < size + _DISK_MARGIN:
         needed, free_space = f"{(size + _DISK_MARGIN) / 1e6:.0f}", f"{free / 1e6:.0f}"
-        raise BadConfig("models-no-space", folder=folder, needed=needed, free=free_space)
+        raise IndexCorrupt("models-no-space", folder=folder, needed=needed, free=free_space)
 
 
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn the system's errors of writing into ``folder`` into BadConfig with the cure."""
+    """Turn the system's errors of writing into ``folder`` into IndexCorrupt with the cure."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise BadConfig("models-full", folder=folder) from error
+            raise IndexCorrupt("models-full", folder=folder) from error
         reason = error.strerror or str(error)
         path = error.filename or folder
-        raise BadConfig("models-unwritable", folder=path, reason=reason) from error
+        raise IndexCorrupt("models-unwritable", folder=path, reason=reason) from error
 
 
 def cache_folder() -> Path:

@@ -106,7 +106,7 @@ def pull(
     ------
     MissingModel, RemoteUnavailable
         Where no source has it; the latter where a hub is the cause.
-    BadConfig
+    IndexCorrupt
         Where the models folder cannot be written, or has no room.
 
     Notes

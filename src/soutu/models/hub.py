@@ -256,7 +256,7 @@ class Downloader:
         ------
         MissingModel, RemoteUnavailable
             Where no source has them; the message names each source and what was wrong with it.
-        BadConfig
+        IndexCorrupt
             Where ``folder`` cannot be written or the disk is full.
         MissingExtra
             For a SOCKS proxy without ``soutu[socks]``.
