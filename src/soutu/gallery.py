@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 import numpy as np
 
 from soutu.errors import (
+    BadImage,
     BadInput,
     BadQuery,
     IndexCorrupt,
@@ -77,6 +78,8 @@ SEARCHER_SETTINGS = ("fusion", "correction", "hybrid", "negatives")
 LOGGED_SETTINGS = ("expand", "templates", *SEARCHER_SETTINGS)
 FILE_SETTINGS = ("translator", "llm", "llm_model", "expansions", "tuned")
 RECORDS = "records"  # the key under which an index of tars or Parquet files keeps where they are
+AGREES_KEY = "agrees:"  # with a model's fingerprint: its vectors were compared with the index
+COMPARED, MIN_AGREEMENT = 3, 0.98  # pictures; int8 reaches 0.99, GELU for QuickGELU 0.95 to 0.97
 LOG_FILE, LOG_KEY_FILE = "journal.jsonl", "journal.key"
 ARRAY, VECTOR = "(array)", "(vector)"  # what is logged for a query that has no text or path
 MOVED_SAMPLE = 100  # files that tell whether a folder is the one that was indexed
@@ -265,7 +268,7 @@ class Gallery:
             self._require_index()
             info = self.encoder.info
             try:
-                self._store = self._store_type.open(self.location, info.space)
+                store = self._store_type.open(self.location, info.space)
             except ModelMismatch as error:
                 known = error.fields["known"]
                 raise ModelMismatch(
@@ -275,7 +278,55 @@ class Gallery:
                     space=info.space,
                     folder=self.root,
                 ) from error
+            try:
+                self._check_vectors(store)
+            except BaseException:
+                store.close()
+                raise
+            self._store = store
         return self._store
+
+    def _check_vectors(self, store: VectorStore) -> None:
+        """Compare vectors of a few pictures with what this gallery's model makes of them now.
+
+        The same weights in another precision agree; a graph that was exported with another
+        activation does not, though it was installed under the same name. Once for each model.
+
+        Raises
+        ------
+        ModelMismatch
+            Where they do not agree.
+        """
+        info = self.encoder.info
+        key = f"{AGREES_KEY}{info.fingerprint}"
+        if store.info.fingerprint == info.fingerprint or store.get_meta(key):
+            return
+        with store.snapshot():
+            ids = store.search_images(np.eye(1, info.dim, dtype=np.float32)[0], COMPARED).ids
+            rows, vectors = store.images(ids.tolist()), store.image_vectors(ids.tolist())
+        cosines = []
+        for row, vector in zip(rows, vectors, strict=True):
+            with suppress(BadImage, IndexError, OSError):  # gone, damaged, or without a path
+                image = self._open_image(str(self.root / row.paths[0]))
+                cosines.append(float(vector @ self.encoder.encode_images([image])[0]))
+        if not cosines:
+            return
+        if (cosine := float(np.median(cosines))) < MIN_AGREEMENT:
+            raise ModelMismatch(
+                "gallery-graph", model=self.model, folder=self.root, cosine=f"{cosine:.3f}"
+            )
+        with suppress(SoutuError, OSError):  # an index that cannot be written is compared again
+            store.set_meta(key, "yes")
+
+    def _check_present_vectors(self, space: str) -> None:
+        if not self.exists:
+            return
+        try:
+            store = self._store_type.open(self.location, space)
+        except ModelMismatch:  # none of this space yet
+            return
+        with store:
+            self._check_vectors(store)
 
     @cached_property
     def searcher(self) -> Searcher:
@@ -904,6 +955,7 @@ class Gallery:
         store = self._own_store
         if store is None:
             self.close()
+            self._check_present_vectors(info.space)  # before the index takes the new fingerprint
             store = self._store = self._store_type.create_or_open(self.location, info)
             if self.settings.store:
                 save_store_address(self.home, self.location)
