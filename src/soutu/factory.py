@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from soutu.models.download import Verification
     from soutu.models.export import Agreement, ExportResult, Samples
     from soutu.models.recommend import Choice, Machine
+    from soutu.models.selftest import SelfTest
     from soutu.query.expansion import Expander, Weights
     from soutu.store.base import VectorStore
     from soutu.types import ModelInfo
@@ -374,6 +375,16 @@ def recommend_models(images: int, lang: str, decode_seconds: float) -> tuple[Mac
 
     machine = measure_machine(build_encoder(PHOTO, "cpu"), decode_seconds)
     return machine, recommend(machine, images, lang)
+
+
+def selftest_model(name: str, device: str, expected: Path | None) -> SelfTest:
+    """Encode the probes with a model on this machine (``models.selftest.run_selftest``)."""
+    from soutu.models.selftest import run_selftest
+
+    if plugin_prefix(name) is None and describe_model(name)[0] is None:
+        known = ", ".join(installed_models())
+        raise MissingModel("model-not-installed", name=name, installed=known)
+    return run_selftest(build_encoder(name, device), expected)
 
 
 def verify_model(name: str) -> Verification:

@@ -283,6 +283,37 @@ def verify(
 
 @models.command()
 @click.argument("name")
+@click.option(
+    "--against", type=click.Path(path_type=Path), metavar="FILE",
+    help="Compare with what --json printed on another machine.",
+)  # fmt: skip
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, mps or coreml.")
+@_json_option
+def selftest(name: str, against: Path | None, device: str, as_json: bool) -> int:
+    """Check what NAME answers to fixed pictures and texts · 自检模型
+
+    Cosine at least 0.999 to the vectors that are pinned for it, or to those of another machine.
+    """
+    from soutu.factory import selftest_model
+
+    result = selftest_model(name, device, against)
+    if as_json:
+        show_json(result.record())
+        return 0 if result.passed else DIFFERENT
+    for number, row in enumerate(result.similarities.T.tolist(), 1):
+        numbers = " ".join(f"{value:+.4f}" for value in row)
+        click.echo(tr("selftest-picture", number=number, numbers=numbers))
+    click.echo(tr("selftest-hash", digest=result.digest))
+    if not result.cosines:
+        click.echo(tr("selftest-unpinned", name=name))
+        return 0
+    code = "selftest-passed" if result.passed else "selftest-failed"
+    click.echo(tr(code, name=name, cosine=f"{min(result.cosines):.6f}"))
+    return 0 if result.passed else DIFFERENT
+
+
+@models.command()
+@click.argument("name")
 def remove(name: str) -> None:
     """Delete the installed model NAME · 移除模型"""
     from soutu.factory import remove_model
