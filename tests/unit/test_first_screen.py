@@ -36,6 +36,10 @@ def test_what_will_be_fetched_is_described_before_it_is(soutu, photos, bare_hub)
 def test_who_reads_chinese_hears_of_models_that_do(soutu, photos, bare_hub):
     err = soutu("--lang", "zh", "index", photos, "--model", "ViT-B-32")[2]
     assert "--model xlm-roberta-base-ViT-B-32（下载 1.5 GB）" in err
+    assert "soutu models pull ViT-B-32:zh（下载 411 MB）" in err
+    err = soutu("--lang", "zh", "index", photos, "--model", "ViT-B-32-laion2b")[2]
+    assert "--model xlm-roberta-base-ViT-B-32" in err
+    assert ":zh" not in err
     err = soutu("--lang", "zh", "index", photos, "--model", "ViT-B-16-SigLIP2")[2]
     assert "它懂中文和英文。" in err
     assert "懂中文的模型" not in err

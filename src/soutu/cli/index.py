@@ -297,6 +297,9 @@ def _announce_download(entry: CatalogEntry, *, chinese: bool) -> None:
         reader = min(readers, key=lambda known: known.gflops)
         size = format_size(round(reader.megabytes * 1e6))
         click.echo(tr("index-instead-chinese", model=reader.name, size=size), err=True)
+        if tower := entry.text_towers.get("zh"):
+            name, size = f"{entry.name}:zh", format_size(round(tower.parameters * 4e6))
+            click.echo(tr("index-text-tower", name=name, size=size), err=True)
 
 
 def _show_report(report: IndexReport, gallery: Gallery, *, as_json: bool = False) -> Flags:
