@@ -61,6 +61,21 @@ def test_nothing_is_fetched_for_a_folder_that_is_not_there(soutu, tmp_path, bare
     assert "not installed" not in err
 
 
+def test_nothing_is_fetched_for_a_folder_that_cannot_be_read(soutu, photos, bare_hub, monkeypatch):
+    listed = os.scandir
+
+    def refuse(path="."):
+        if os.fspath(path) == str(photos):
+            raise PermissionError(13, "Permission denied", str(photos))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, _, err = soutu("index", photos, "--model", "ViT-B-32")
+    assert code == 2, err
+    assert "Permission denied" in err
+    assert "not installed" not in err
+
+
 def test_an_installed_model_needs_no_description(soutu, photos, bundle_folder):
     assert soutu("models", "pull", bundle_folder, "--name", "ViT-B-32")[0] == 0
     code, _, err = soutu("index", photos, "--model", "ViT-B-32")

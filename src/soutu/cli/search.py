@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -123,12 +122,11 @@ def search(
 
 def _accepts_index(error: MissingIndex) -> bool:
     """Whether a person at a terminal wants the folder without an index to be indexed."""
-    folder = Path(str(error.fields.get("folder")))
-    if error.code != "index-missing" or not folder.is_dir():
+    if error.code != "index-missing":  # in a store or an index folder that was named
         return False
     if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         return False
-    return click.confirm(tr("search-offer", folder=folder), err=True)
+    return click.confirm(tr("search-offer", folder=error.fields["folder"]), err=True)
 
 
 @click.command(cls=QueryCommand)
