@@ -462,9 +462,15 @@ class Gallery:
             return self._search_picture(query, params)
         return self.run(self.searcher.prepare(query, params))
 
-    def run(self, prepared: PreparedQuery) -> SearchResult:
-        """Search for a query that ``searcher.prepare`` prepared, as ``search_query`` does."""
-        result, params = self.searcher.run(prepared), prepared.params
+    def run(self, prepared: PreparedQuery, picture: Rgb | None = None) -> SearchResult:
+        """Search for a query that ``searcher.prepare`` prepared, as ``search_query`` does.
+
+        ``picture`` is what its terms of kind "image" stand for, where that is no file.
+        """
+        searcher, params = self.searcher, prepared.params
+        if picture is not None:
+            searcher = replace(searcher, open_image=lambda _: picture)
+        result = searcher.run(prepared)
         if params.offset or not params.log:
             return result
         changed: dict[str, object] = {} if params.expand else {"expand": False}
@@ -535,8 +541,13 @@ class Gallery:
                 for name in _parts(path, part.field)
             }
             by_form = {nfc(name).casefold(): name for name in names}
-            matches = get_close_matches(nfc(str(part.value)).casefold(), by_form, 3, 0.6)
-            near |= {f"{part.field} = '{by_form[match]}'": None for match in matches}
+            form = nfc(str(part.value)).casefold().strip("/")
+            # A folder or file is often named without the folders above it.
+            matches = [other for other in by_form if other.endswith(f"/{form}")]
+            matches += get_close_matches(form, by_form, 3, 0.6)
+            for match in list(dict.fromkeys(matches))[:3]:
+                name = by_form[match].replace("'", "''")
+                near[f"{part.field} = '{name}'"] = None
         return [*near]
 
     def _search_batch(

@@ -1,8 +1,32 @@
 """Where a person is: pictures with an address, going back, filters that stay."""
 
 import pytest
+from PIL import Image
 
-from tests.browser.conftest import shown, until
+from soutu.gallery import Gallery
+from tests.browser.conftest import settled, shown, until
+from tests.conftest import picture
+from tests.serving import ROOT, served
+
+FILE = ROOT / "clip_retrieval" / "data" / "images" / "005.jpg"
+EXIF, TAKEN = 0x8769, 0x9003  # the directory, and DateTimeOriginal in it
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """130 pictures of two years in folders of months, each a minute later than the one before."""
+    root = tmp_path_factory.mktemp("album") / "photos"
+    for number in range(130):
+        year, month = 2015 + number // 100, 1 + number % 2
+        folder = root / str(year) / f"{month:02}月"
+        folder.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif.get_ifd(EXIF)[TAKEN] = f"{year}:{month:02}:03 {number // 60:02}:{number % 60:02}:00"
+        Image.fromarray(picture(number)).save(folder / f"{number:03}.jpg", exif=exif)
+    with Gallery.open(root, model="tiny") as gallery:
+        gallery.index()
+    with served(root) as url:
+        yield url
 
 
 def where(page):
@@ -160,3 +184,100 @@ def test_line_breaks_of_a_caption_are_spaces(visit, site):
         "import('/static/dom.js').then((dom) => dom.plain('two\\nlines\\r\\n\\tof text\\u0007'))"
     )
     assert text == "two lines of text\ufffd"
+
+
+def sources(page):
+    """Which pictures the first six tiles show."""
+    shown(page)
+    return page.eval_on_selector_all(".card img", "all => all.slice(0, 6).map((one) => one.src)")
+
+
+def test_words_beside_a_picture_search_for_both(visit, site):
+    page = visit(f"{site}/?image=20")
+    alone = sources(page)
+    answer = settled(page, lambda: page.fill("#q", "snow - water"))
+    terms = [(term["kind"], term["value"], term["weight"]) for term in answer["query"]["terms"]]
+    assert terms == [
+        ("indexed", answer["query"]["terms"][0]["value"], 1),
+        ("text", "snow", 1),
+        ("text", "water", -1),
+    ]
+    assert page.locator("#like img").is_visible()
+    assert "image=20" in page.url
+    assert "q=snow" in page.url
+    assert page.locator("#chips .term").all_text_contents()[0] == "Like this picture"
+    both = sources(page)
+    assert both != alone
+    page.reload()
+    assert sources(page) == both
+    assert page.input_value("#q") == "snow - water"
+    assert page.locator("#like img").is_visible()
+    answer = settled(page, lambda: page.fill("#q", ""))
+    assert [term["kind"] for term in answer["query"]["terms"]] == ["indexed"]
+    assert sources(page) == alone
+    assert "q=" not in page.url
+    settled(page, lambda: page.fill("#q", "snow"))
+    answer = settled(page, page.get_by_role("button", name="Remove").click)
+    assert [term["value"] for term in answer["query"]["terms"]] == ["snow"]
+    assert page.input_value("#q") == "snow"
+    assert page.url.endswith("/?q=snow")
+
+
+def test_variants_beside_a_picture_are_switched_off(visit, site):
+    page = visit(f"{site}/?image=20&q=灰猫")
+    shown(page)
+    name = page.get_by_role("button", name="gray cat", exact=True)
+    answer = settled(page, name.click)
+    assert answer["query"]["terms"][0]["kind"] == "indexed"
+    assert [v["term"] for v in answer["variants"] if v["unused"] == "switched-off"] == [1]
+    page.reload()
+    shown(page)
+    assert name.get_attribute("aria-pressed") == "false"
+
+
+def test_words_beside_an_uploaded_picture_search_for_both(visit, site):
+    page = visit(site)
+    settled(page, lambda: page.set_input_files("#file", FILE))
+    alone = sources(page)
+    answer = settled(page, lambda: page.fill("#q", "snow"))
+    assert [term["kind"] for term in answer["query"]["terms"]] == ["image", "text"]
+    assert sources(page) != alone
+    assert page.locator("#like img").is_visible()
+    settled(page, lambda: page.fill("#q", ""))
+    assert sources(page) == alone
+
+
+def test_a_filter_alone_shows_its_pictures_newest_first(visit, album):
+    page = visit(f"{album}/?where=folder = '2015'", viewport={"width": 420, "height": 500})
+    names = shown(page)
+    assert page.locator("body.start").count() == 0
+    assert names[:2] == ["099.jpg", "097.jpg"], "February, and the last minute of it"
+    assert page.text_content(".card .score") == "2015-02-03"
+    assert page.text_content("#status") == "60 of 100 pictures, newest first"
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    until(page, "document.querySelector('#status').textContent.startsWith('100 of 100')")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    until(page, "[...document.querySelectorAll('.card .caption')].at(-1).textContent === '000.jpg'")
+    page.locator(".card .open").last.click()
+    page.wait_for_selector("#viewer[open]")
+    assert page.text_content("#viewer .rank") == "100"
+    page.keyboard.press("Escape")
+    settled(page, lambda: page.fill("#q", "cat"))
+    assert "best first" in page.text_content("#status")
+    page.fill("#q", "")
+    until(page, "document.querySelector('#status').textContent.includes('newest first')")
+    page.evaluate("document.querySelector('#f-clear').click()")
+    until(page, "document.body.classList.contains('start')")
+
+
+def test_a_folder_without_the_folders_above_it_is_offered_whole(visit, album):
+    page = visit(f"{album}/?where=width > 1 and folder = '01月'")
+    near = page.wait_for_selector("#empty p").text_content()
+    assert near == "The nearest: folder = '2015/01月' · folder = '2016/01月'"
+    page.get_by_role("button", name="folder = '2016/01月'").click()
+    assert shown(page)[0] == "128.jpg"
+    assert where(page) == "width > 1 and folder = '2016/01月'"
+    page = visit(f"{album}/?where=folder = 'nothing like it'")
+    page.get_by_role("button", name="Clear the filter").click()
+    page.wait_for_selector("body.start")
+    assert page.url == f"{album}/"

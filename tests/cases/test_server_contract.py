@@ -42,7 +42,8 @@ def code(answer, status=400):
 
 READABLE = {
     "search": "/search?q=cat", "captions": "/captions?image_id=1", "explain": "/explain?q=cat",
-    "image": "/images/1", "info": "/images/1/info", "thumbnail": "/thumbnails/1",
+    "images": "/images?k=3", "image": "/images/1", "info": "/images/1/info",
+    "thumbnail": "/thumbnails/1",
     "health": "/health", "stats": "/stats", "session": "/session", "openapi": "/openapi.json",
 }  # fmt: skip
 
@@ -110,6 +111,7 @@ def test_a_method_on_nothing_is_not_found(api):
         ("/captions?image_id=1&imageid=2", "image_id"),
         ("/thumbnails/1?sizes=256", "size"),
         ("/images/1?downlod=1", "download"),
+        ("/images?wher=width>9", "where"),
         ("/images/1?langs=zh", "lang"),
     ],
 )

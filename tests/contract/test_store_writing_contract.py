@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore
+from soutu.store.base import NewCaption, NewImage, StoredFile, VectorStore, listing_key
 from soutu.types import Compare
 from tests.store_factories import WRITERS, params, paths_of
 from tests.store_samples import DIM, picture, pictures, unit
@@ -280,6 +280,33 @@ def test_what_a_filter_admits_is_counted(store):
     assert store.count_images(Compare("size", ">=", 1000)) == 5
     assert store.count_images(Compare("name", "=", "0003.jpg")) == 1
     assert store.count_images(Compare("size", ">", 1000)) == 0
+
+
+def test_images_are_listed_latest_first_and_page_by_page(store):
+    times = ["2023-01-01T00:00:00", "", "2024-05-01T12:00:00", "", "2024-05-01T12:00:00"]
+    batch = [
+        replace(picture(f"{name}.jpg", name), taken=taken)
+        for name, taken in zip("dbcae", times, strict=True)
+    ]
+    add(store, [*batch, replace(picture("0.jpg", "e"), taken=times[-1])])
+    everyone = [row.paths[0] for row in store.list_images(9)]
+    assert everyone == ["0.jpg", "c.jpg", "d.jpg", "a.jpg", "b.jpg"]
+    assert store.list_images(1)[0].paths == ("0.jpg", "e.jpg")
+    pages, after = [], None
+    while rows := store.list_images(2, None, after):
+        pages += [row.paths[0] for row in rows]
+        after = listing_key(rows[-1])
+        if len(pages) == 2:  # what comes and goes meanwhile is no reason to repeat or to skip
+            with store.writer() as writer:
+                writer.detach(["c.jpg"])
+                new = replace(picture("f.jpg", "f"), taken="2025")
+                writer.add_images([new], unit(1, DIM, seed=5))
+    assert pages == everyone
+    known = Compare("taken", ">=", "2024")
+    assert [row.paths[0] for row in store.list_images(9, known)] == ["f.jpg", "0.jpg"]
+    second = store.list_images(9, known, ("2025", b"f.jpg"))
+    assert [row.paths[0] for row in second] == ["0.jpg"]
+    assert store.list_images(9, Compare("taken", "=", "1999")) == []
 
 
 def test_texts_are_remembered(store):

@@ -18,7 +18,7 @@ OPERATIONS = [
     f"{method} /api/v1/{path}"
     for method, path in (
         ("GET", "search"), ("POST", "search"), ("GET", "captions"), ("POST", "captions"),
-        ("GET", "explain"), ("GET", "images/{id}"), ("GET", "images/{id}/info"),
+        ("GET", "explain"), ("GET", "images"), ("GET", "images/{id}"), ("GET", "images/{id}/info"),
         ("GET", "thumbnails/{id}"), ("GET", "health"), ("GET", "stats"), ("GET", "session"),
         ("POST", "session"), ("DELETE", "session"),
     )

@@ -16,6 +16,7 @@ ASKED = {
     "/search": ("?q=灰猫&k=1", schemas.SearchAnswer, schemas.EXAMPLES["search"]),
     "/captions": ("?image_id=1&k=1", schemas.SearchAnswer, schemas.EXAMPLES["captions"]),
     "/explain": ("?q=灰猫&k=1", schemas.ExplainAnswer, schemas.EXAMPLES["explain"]),
+    "/images": ("?where=width > 1&k=1", schemas.ImageList, schemas.EXAMPLES["images"]),
     "/images/5/info": ("", schemas.ImageInfo, schemas.EXAMPLES["info"]),
     "/stats": ("", schemas.Stats, schemas.EXAMPLES["stats"]),
     "/health": ("", schemas.Health, {"status": "ok"}),

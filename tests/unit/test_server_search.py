@@ -159,6 +159,65 @@ def picture(folder, kind="JPEG", size=None):
     return kept.getvalue()
 
 
+def test_a_picture_and_words_together(api, folder):
+    def search(*terms):
+        return ok(api.post(f"{BASE}/search", json={"terms": terms, "k": 5}))
+
+    answer = search({"image_id": 5}, {"query": "cat - 0.5:水", "weight": 2})
+    parts = [(t["kind"], t["value"], t["weight"]) for t in answer["query"]["terms"]]
+    assert parts == [("indexed", "images/005.jpg", 1), ("text", "cat", 2), ("text", "水", -1)]
+    literal = search({"image_id": 5}, {"text": "cat", "weight": 2}, {"text": "水", "weight": -1})
+    assert literal["hits"] == answer["hits"]
+    only_negative = search({"image_id": 5}, {"query": "- 水"})
+    assert [t["weight"] for t in only_negative["query"]["terms"]] == [1, -1]
+    upload = {"image": ("x.jpg", picture(folder), "image/jpeg")}
+    data = {"request": '{"terms": [{"query": "cat - 水"}], "k": 5}'}
+    sent = ok(api.post(f"{BASE}/search", files=upload, data=data))
+    assert [t["kind"] for t in sent["query"]["terms"]] == ["image", "text", "text"]
+    indexed = search({"image_id": 5}, {"query": "cat - 水"})
+    assert sent["hits"][0]["id"] == indexed["hits"][0]["id"]
+    assert sent["hits"][0]["score"] == pytest.approx(indexed["hits"][0]["score"], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [
+        ([{"query": "cat +"}], "query-term-empty"),
+        ([{"query": "- cat"}], "query-only-negative"),
+        ([{"image_id": 5}, {"query": " "}], "query-empty"),
+        ([{"image_id": 5}, {"query": "cat + /etc/passwd"}], "query-not-indexed"),
+        ([{"image_id": 5, "query": "cat"}], "request-invalid"),
+        ([{"query": "a" * 20_000}, {"text": "b"}], "request-texts"),
+    ],
+)
+def test_a_part_of_a_query_is_checked(api, terms, code):
+    assert refused(api.post(f"{BASE}/search", json={"terms": terms})) == code
+
+
+def test_pictures_are_listed_without_a_search(api):
+    def page(**params):
+        return ok(api.get(f"{BASE}/images", params=params))
+
+    first = page(k=20)
+    assert first["total"] == first["index"]["images"] == 50
+    ids, cursor = [each["id"] for each in first["images"]], first["cursor"]
+    while cursor:
+        following = page(k=20, cursor=cursor)
+        ids, cursor = ids + [each["id"] for each in following["images"]], following["cursor"]
+    assert len(ids) == len(set(ids)) == 50
+    some = page(where="name = '005.jpg' or name = '016.jpg'")
+    assert [each["path"] for each in some["images"]] == ["images/005.jpg", "images/016.jpg"]
+    assert (some["total"], some["cursor"], some["suggestions"]) == (2, None, [])
+    empty = page(where="name = '016.jpeg'")
+    assert (empty["images"], empty["total"]) == ([], 0)
+    assert "name = '016.jpg'" in empty["suggestions"]
+    assert page(where=" ")["total"] == 50
+    for cursor in ("x", "é", "AAAA====", first["cursor"] + "A", first["cursor"][:-4] + "/+=="):
+        answer = api.get(f"{BASE}/images", params={"cursor": cursor})
+        assert refused(answer) == "request-cursor", cursor
+    assert refused(api.get(f"{BASE}/images", params={"where": "x = "})).startswith("where-")
+
+
 def test_an_uploaded_picture(api, folder):
     file = {"image": ("图.jpg", picture(folder), "image/jpeg")}
     answer = ok(api.post(f"{BASE}/search", files=file))

@@ -78,16 +78,23 @@ _VALUE_EXAMPLES = {"number": "1, 2, 3 …", "shape": ", ".join(SHAPES), "time": 
 
 def parse_query(raw: str) -> Query:
     """Parse a query in linear time; raise BadQuery naming the place. Negative weights subtract."""
-    text = repair_text(raw)
-    terms = tuple(_parse_terms(text))
-    if text is not raw:  # names of files stay as the system spells them
-        terms = tuple(
-            replace(term, value=os.fsdecode(term.value.encode())) if term.kind == IMAGE else term
-            for term in terms
-        )
+    terms = parse_terms(raw)
     if not any(term.weight > 0 for term in terms):
         raise BadQuery("query-only-negative", query=_shorten(raw))
-    return Query(text, terms)
+    return Query(repair_text(raw), terms)
+
+
+def parse_terms(raw: str) -> tuple[Term, ...]:
+    """Parse a part of a query, whose terms may all be negative, as ``parse_query`` does."""
+    text = repair_text(raw)
+    terms = tuple(_parse_terms(text))
+    if text is raw:
+        return terms
+    # Names of files stay as the system spells them.
+    return tuple(
+        replace(term, value=os.fsdecode(term.value.encode())) if term.kind == IMAGE else term
+        for term in terms
+    )
 
 
 def format_query(terms: tuple[Term, ...]) -> str:

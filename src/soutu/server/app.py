@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 STATUSES = (400, 401, 403, 404, 405, 408, 409, 413, 416, 421, 429, 431, 500, 502, 503, 504)
 TAGS = [
     {"name": "search", "description": "pictures by text and by picture, captions by picture"},
-    {"name": "pictures", "description": "files, thumbnails and what is known of them"},
+    {"name": "pictures", "description": "lists, files, thumbnails and what is known of them"},
     {"name": "server", "description": "its state, and who may ask it"},
 ]
 SECURITY_SCHEMES = {

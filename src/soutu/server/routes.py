@@ -45,6 +45,8 @@ from soutu.server.schemas import (
     HitCount,
     ImageId,
     ImageInfo,
+    ImageList,
+    ImageQuery,
     Responses,
     SearchAnswer,
     SearchQuery,
@@ -133,7 +135,7 @@ SEARCH_BODY: Json = {
     FORM: _describe_form(
         request={
             "type": "string",
-            "description": "the same JSON, without what is searched for",
+            "description": "the same JSON, with terms beside the picture or nothing",
         }
     ),
 }
@@ -312,11 +314,12 @@ def invalid_request(errors: Any) -> BadInput:  # noqa: ANN401
 def _check_search(body: SearchRequest, *, upload: bool = False, stream: bool = False) -> None:
     """Check what a schema cannot say, or could say only in its own words."""
     given = [name for name in QUERY_FIELDS if getattr(body, name) is not None]
-    if len(given) != (0 if upload else 1):
+    if given not in ([], ["terms"]) if upload else len(given) != 1:
         names = ", ".join(["image"] * upload + given) or "none"
         raise BadInput("request-sources", given=names)
     terms, variants = body.terms or (), body.variants or ()
-    length = sum(len(each.text or "") for each in (*terms, *variants)) + len(body.text or "")
+    texts = [body.text, *(each.text for each in (*terms, *variants)), *(t.query for t in terms)]
+    length = sum(len(text or "") for text in texts)
     if length > MAX_QUERY_LENGTH:
         raise BadInput("request-texts", length=length, most=MAX_QUERY_LENGTH)
     limit = MAX_STREAMED_HITS if stream else MAX_HITS
@@ -337,6 +340,17 @@ def _describe_media(media_type: str, description: str) -> Responses:
         200: {"content": {media_type: {}}, "description": description},
         304: {"description": "what the client has is still right"},
     }
+
+
+@images_router.get(
+    "/images",
+    operation_id="listImages",
+    response_model=ImageList,
+    responses=describe_answer("images"),
+)
+async def list_images(request: Request, query: Annotated[ImageQuery, Query()]) -> Response:
+    """List pictures, all or those that a filter admits, the last taken first."""
+    return await _service(request).list_images(query)
 
 
 @images_router.get(

@@ -63,19 +63,38 @@ class SearchQuery(SearchFields):
     )
 
 
+class ImageQuery(BaseModel):
+    """Which pictures to list."""
+
+    where: str | None = Field(
+        None, max_length=10_000, description="a filter", examples=["taken >= 2024"]
+    )
+    k: HitCount = 20
+    cursor: str | None = Field(
+        None, max_length=100_000, description="goes on after the page that had it"
+    )
+
+
 class TermInput(BaseModel):
-    """A text or an indexed picture; a negative weight speaks against it."""
+    """A text, an indexed picture or part of a query; a negative weight speaks against it."""
 
     model_config = ConfigDict(extra="forbid")
 
     text: str | None = Field(None, min_length=1, max_length=MAX_QUERY_LENGTH)
     image_id: ImageId | None = None
+    query: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_QUERY_LENGTH,
+        description="as `soutu search` takes it: each of its terms, weighted",
+        examples=["snow - water"],
+    )
     weight: Annotated[float, Field(ge=-100, le=100)] = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> TermInput:
-        if (self.text is None) == (self.image_id is None):
-            raise PydanticCustomError("term_source", "a term has text or image_id, one of them")
+        if [self.text, self.image_id, self.query].count(None) != 2:
+            raise PydanticCustomError("term_source", "a term has text, image_id or query")
         if not self.weight:
             raise PydanticCustomError("weight_zero", "a weight is not 0")
         return self
@@ -92,7 +111,9 @@ class VariantInput(BaseModel):
 
 
 class SearchRequest(SearchFields):
-    """Exactly one of ``text``, ``image_id``, ``terms`` and ``image_url``; none beside an upload.
+    """Exactly one of ``text``, ``image_id``, ``terms`` and ``image_url``.
+
+    Beside an upload, which is the first term, only ``terms``, if anything.
 
     All texts together have at most 20,000 characters.
     """
@@ -103,6 +124,7 @@ class SearchRequest(SearchFields):
             "examples": [
                 {"text": "灰猫 + 雪地", "k": 20},
                 {"image_id": 12, "where": "width > 2000"},
+                {"terms": [{"image_id": 12}, {"query": "snow - water"}]},
                 {"text": "灰猫", "variants": [{"text": "a gray cat", "weight": 1.5}]},
             ]
         },
@@ -181,6 +203,28 @@ class SearchAnswer(BaseModel):
     index: IndexState
     timings: dict[str, float]
     vector: str | None = Field(description="base64 of little-endian float32, where asked for")
+
+
+class ListedImage(BaseModel):
+    """A picture of the gallery, with what a tile of it needs."""
+
+    id: int
+    path: str = Field(examples=["images/005.jpg"])
+    also: list[str]
+    caption: str
+    width: int
+    height: int
+    taken: str = Field(description="local time, with its offset if that is known; empty if unknown")
+
+
+class ImageList(BaseModel):
+    """A page of pictures, the last taken first; those of unknown time are last."""
+
+    images: list[ListedImage]
+    total: int = Field(description="of all pages")
+    cursor: str | None = Field(description="of the next page; null: this is the last one")
+    suggestions: list[str] = Field(description="as those of a search")
+    index: IndexState
 
 
 class PathCosine(BaseModel):

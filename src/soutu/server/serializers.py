@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.responses import Response, StreamingResponse
 
+from soutu.errors import BadInput
 from soutu.searchlog.record import to_json
-from soutu.types import SearchResult
+from soutu.types import IndexState, SearchResult
 
 if TYPE_CHECKING:
     from soutu.search.explain import Explanation
-    from soutu.store.base import ImageRow
+    from soutu.store.base import ImageRow, ListingKey
 
 Json: TypeAlias = "dict[str, Any]"
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -85,6 +86,49 @@ def result_json(
         if vector
         else None,
     }  # fmt: skip
+
+
+def list_json(
+    rows: Sequence[ImageRow],
+    *,
+    total: int,
+    cursor: str | None,
+    suggestions: Sequence[str],
+    state: IndexState,
+) -> Json:
+    """Return a page of pictures as the API answers it."""
+    return {
+        "images": [
+            {
+                "id": row.id, "path": row.paths[0], "also": row.paths[1:],
+                "caption": row.captions[0] if row.captions else "",
+                "width": row.width, "height": row.height, "taken": row.taken,
+            }
+            for row in rows
+        ],
+        "total": total,
+        "cursor": cursor,
+        "suggestions": suggestions,
+        "index": vars(state),
+    }  # fmt: skip
+
+
+def format_cursor(key: ListingKey) -> str:
+    """Return the cursor of the page that follows the image with this key."""
+    taken, path = key
+    return base64.urlsafe_b64encode(taken.encode() + b"\0" + path).decode()
+
+
+def parse_cursor(cursor: str) -> ListingKey:
+    """Return the key that ``format_cursor`` was given; BadInput for another text."""
+    try:
+        taken, _, path = base64.urlsafe_b64decode(cursor).partition(b"\0")
+        key = taken.decode(), path
+    except ValueError:
+        key = "", b""
+    if format_cursor(key) != cursor:
+        raise BadInput("request-cursor", cursor=cursor[:100])
+    return key
 
 
 def explanation_json(explanation: Explanation, result: Json) -> Json:

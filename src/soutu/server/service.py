@@ -15,27 +15,38 @@ from typing import TypeVar
 from starlette.responses import Response
 
 from soutu.errors import BadInput, SoutuError
-from soutu.gallery import MAX_COMPARED, Gallery
+from soutu.gallery import ARRAY, MAX_COMPARED, Gallery
 from soutu.indexing.pipeline import ROOM
 from soutu.models.batching import BatchingEncoder, TextPrefetcher, shut_down
 from soutu.models.bundle import cache_folder
-from soutu.query.parser import IMAGE, INDEXED, TEXT, format_query, parse_query, parse_where
+from soutu.query.parser import (
+    IMAGE,
+    INDEXED,
+    TEXT,
+    format_query,
+    parse_query,
+    parse_terms,
+    parse_where,
+)
 from soutu.search.searcher import PreparedQuery, Searcher, SearchParams
 from soutu.server.decode_pool import DecodePool
 from soutu.server.exceptions import Busy, Conflict, NotFound, TimedOut
 from soutu.server.media import GalleryFile, ThumbnailCache
 from soutu.server.metrics import Metrics
-from soutu.server.schemas import SearchRequest
+from soutu.server.schemas import ImageQuery, SearchRequest
 from soutu.server.serializers import (
     Json,
     explanation_json,
+    format_cursor,
     json_response,
+    list_json,
     ndjson_response,
+    parse_cursor,
     result_json,
 )
 from soutu.server.settings import ServerSettings
-from soutu.store.base import FILTER_DEADLINE, ImageRow
-from soutu.types import Query, Rgb, SearchResult, Term, Variant
+from soutu.store.base import FILTER_DEADLINE, ImageRow, listing_key
+from soutu.types import IndexState, Query, Rgb, SearchResult, Term, Variant
 
 MAX_UPLOADS = 32  # that wait, up to 25 MB each
 CLOSE_SECONDS = 1.0  # that searches have to end in
@@ -138,8 +149,7 @@ class SearchService:
             if prepared is not None and self.gallery.searcher is searcher:
                 result = self.gallery.run(prepared)
             else:
-                query = self._query(request) if picture is None else picture
-                result = self.gallery.search_query(query, self._params(request))
+                result = self._search(request, picture)
             generation = result.index_state.generation
             if request.generation not in (None, generation):
                 raise Conflict("request-generation", requested=request.generation, now=generation)
@@ -147,6 +157,32 @@ class SearchService:
             return ndjson_response(answer) if stream else json_response(answer)
 
         return await self.run(work, prefetch)
+
+    async def list_images(self, query: ImageQuery) -> Response:
+        """Answer with a page of pictures that a filter admits, the last taken first."""
+        text = (query.where or "").strip()
+        where = parse_where(text) if text else None
+        after = None if query.cursor is None else parse_cursor(query.cursor)
+
+        def work() -> Response:
+            self.gallery.reload_if_changed()
+            store = self.gallery.store
+            with store.snapshot():
+                state = store.state()
+                total = state.images if where is None else store.count_images(where)
+                rows = store.list_images(query.k + 1, where, after)
+                more, rows = len(rows) > query.k, rows[: query.k]
+                admitted = rows if where is None else store.images([row.id for row in rows], where)
+            answer = list_json(
+                admitted,
+                total=total,
+                cursor=format_cursor(listing_key(rows[-1])) if more else None,
+                suggestions=[] if total else self._suggest(text, state),
+                state=state,
+            )
+            return json_response(answer)
+
+        return await self.run(work)
 
     async def captions(
         self, image: int | bytes, k: int, *, vector: bool = False, log: bool = True
@@ -251,21 +287,39 @@ class SearchService:
             request.log,
         )
 
-    def _query(self, request: SearchRequest) -> Query:
+    def _search(self, request: SearchRequest, picture: Rgb | None) -> SearchResult:
+        params = self._params(request)
+        if picture is None:
+            return self.gallery.search_query(self._query(request), params)
+        if not request.terms:
+            return self.gallery.search_query(picture, params)
+        query = self._query(request, Term(IMAGE, ARRAY))
+        return self.gallery.run(self.gallery.searcher.prepare(query, params), picture)
+
+    def _query(self, request: SearchRequest, *upload: Term) -> Query:
         if request.text is not None:
             return _parse(request.text)
+        terms = [*upload]
         if request.image_id is not None:
-            terms = [Term(INDEXED, self.image_row(request.image_id).paths[0])]
-        else:
-            terms = [
-                Term(TEXT, term.text or "", term.weight)
-                if term.image_id is None
-                else Term(INDEXED, self.image_row(term.image_id).paths[0], term.weight)
-                for term in request.terms or ()
-            ]
+            terms.append(Term(INDEXED, self.image_row(request.image_id).paths[0]))
+        for term in request.terms or ():
+            if term.query is not None:
+                parsed = _of_gallery(parse_terms(term.query))
+                terms += [replace(each, weight=each.weight * term.weight) for each in parsed]
+            elif term.image_id is not None:
+                terms.append(Term(INDEXED, self.image_row(term.image_id).paths[0], term.weight))
+            else:
+                terms.append(Term(TEXT, term.text or "", term.weight))
         raw = format_query(tuple(terms))  # the log has it as it could have been typed
         parse_query(raw)  # raises where no term speaks for anything
         return Query(raw, tuple(terms))
+
+    def _suggest(self, where: str, state: IndexState) -> list[str]:
+        """Return what a filter that admits nothing may have meant.
+
+        A client may ask for it again and again: not where it would take long.
+        """
+        return self.gallery.nearest_names(where) if where and state.images <= MAX_COMPARED else []
 
     async def _decode(self, upload: bytes) -> Rgb:
         def work() -> Rgb:
@@ -289,10 +343,8 @@ class SearchService:
             rows = {}
         more, suggestions = False, list[str]()
         state, filters = result.index_state, result.query.filters
-        # A client may ask for it again and again: not where it would take long.
-        may_suggest = filters and not result.hits and state.images <= MAX_COMPARED
-        if may_suggest and not store.count_images(parse_where(filters[0])):
-            suggestions = self.gallery.nearest_names(filters[0])
+        if filters and not result.hits and not store.count_images(parse_where(filters[0])):
+            suggestions = self._suggest(filters[0], state)
         if len(result.hits) == result.k:
             total = state.images if result.target == "images" else state.captions
             if result.target == "images" and filters:
@@ -361,10 +413,13 @@ class SearchExecutor:
 def _parse(text: str) -> Query:
     """Parse a query whose pictures are the gallery's: a client names no files of the server."""
     query = parse_query(text)
-    terms = tuple(
+    return replace(query, terms=_of_gallery(query.terms))
+
+
+def _of_gallery(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    return tuple(
         replace(term, kind=INDEXED, value=term.value.removeprefix("./"))
         if term.kind == IMAGE
         else term
-        for term in query.terms
+        for term in terms
     )
-    return replace(query, terms=terms)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from soutu.fs import path_bytes
 from soutu.types import Filter, Floats, IndexState, ModelInfo, Ranking
 
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ class ImageRow:
     width: int
     height: int
     taken: str = ""
+
+
+ListingKey: TypeAlias = "tuple[str, bytes]"
+
+
+def listing_key(row: ImageRow) -> ListingKey:
+    """Return what ``list_images`` sorts by: time taken and the first path, as bytes."""
+    return row.taken, min(map(path_bytes, row.paths))
 
 
 def only_admitted(rows: Sequence[ImageRow], admitted: Mapping[int, list[str]]) -> list[ImageRow]:
@@ -271,6 +280,15 @@ class VectorStore(Searchable, ContentLookup, AbstractContextManager["VectorStore
 
     def promises(self) -> Mapping[str, Manifest]:
         """Return the manifests of the approximate indexes; none for a kind searched exactly."""
+
+    def list_images(
+        self, k: int, where: Filter | None = None, after: ListingKey | None = None
+    ) -> list[ImageRow]:
+        """List up to ``k`` images that a search can return and ``where`` admits, latest first.
+
+        They are sorted by time taken, unknown last, then by their first path; ``after``: only those
+        that follow this ``listing_key``. Each row has all paths.
+        """
 
     def captions_of(self, image_id: int) -> list[CaptionRow]:
         """Return the captions of an image, in file order; none for an unknown id."""

@@ -31,8 +31,9 @@ export function card(hit, index, box, generation, actions) {
     h("span", { class: "unavailable" }, t("noImage")));
   const mark = button({ class: "mark", tabIndex: -1, onclick: () => selection.toggle(hit) }, icon(TICK));
   const like = iconButton(LIKE, t("similar"), () => actions.similar(hit), { class: "more", tabIndex: -1 });
-  const confidence = hit.confidence === null ? hit.score.toFixed(3) : percent(hit.confidence);
-  const scores = `${t("score")} ${hit.score.toFixed(4)} · ${t("cosine")} ${hit.cosine.toFixed(4)}`;
+  const listed = hit.score === undefined; // not found by a search
+  const confidence = listed ? hit.taken.slice(0, 10) : hit.confidence === null ? hit.score.toFixed(3) : percent(hit.confidence);
+  const scores = listed ? t("taken") : `${t("score")} ${hit.score.toFixed(4)} · ${t("cosine")} ${hit.cosine.toFixed(4)}`;
   const element = h("div", { class: "card", role: "listitem", "aria-posinset": index + 1 }, open, mark, like,
     h("p", { class: "foot" }, h("span", { class: "caption", dir: "auto", title: plain(hit.caption ? `${hit.caption}\n${hit.path}` : hit.path) }, caption),
       h("span", { class: "score", title: scores }, confidence)));

@@ -28,7 +28,7 @@ export function render(answer, state, choose) {
   const { terms } = answer.query;
   const groups = terms.map((term, index) => {
     const chips = answer.variants.filter((variant) => variant.term === index).map((variant) => chip(variant, answer.variants, choose));
-    if (!chips.length) chips.push(h("span", { class: "chip on", dir: "auto" }, h("span", { class: "name" }, plain(term.value))));
+    if (!chips.length) chips.push(h("span", { class: "chip on", dir: "auto" }, h("span", { class: "name" }, !index && (state.picture || state.image !== null) ? t("likeThis") : plain(term.value))));
     return h("span", { class: "term" }, terms.length > 1 && sign(term.weight, index), ...chips);
   });
   if (state.variants) {

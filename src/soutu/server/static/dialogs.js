@@ -23,7 +23,7 @@ export function history(navigate) {
   const dialog = $("history-dialog");
   const entries = searchHistory().map((url) => {
     const params = new URLSearchParams(url.split("?")[1]);
-    const text = [params.get("q"), params.get("where")].filter(Boolean).join(" · ");
+    const text = [params.has("image") && t("likeThis"), params.get("q"), params.get("where")].filter(Boolean).join(" · ");
     return h("li", {}, h("a", { href: url, dir: "auto", onclick: (event) => {
       event.preventDefault();
       dialog.close();

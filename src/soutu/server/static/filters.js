@@ -59,6 +59,14 @@ function filterText() {
   return [...fields, ...others].join(" and ");
 }
 
+/** `where` with `suggestion` in place of its condition on the same field; "" where that is unclear. */
+export function replaced(where, suggestion) {
+  const conditions = split(where);
+  const [field] = suggestion.split(" ");
+  const same = conditions.map((condition) => /^(\w+)\s*=\s*('([^']|'')*'|"([^"]|"")*"|[^\s'"()]+)$/.exec(condition)?.[1].toLowerCase() === field);
+  return same.filter(Boolean).length === 1 ? conditions.map((condition, n) => (same[n] ? suggestion : condition)).join(" and ") : "";
+}
+
 export function showError(message) {
   $("f-error").textContent = message;
   $("f-where").toggleAttribute("aria-invalid", Boolean(message));

@@ -40,22 +40,36 @@ function setBanner(code, s) {
 /** The picture that the address names; null for none. */
 const pictureId = () => (/^#p=\d{1,16}$/.test(location.hash) ? Number(location.hash.slice(3)) : null);
 
-const hasQuery = () => Boolean(state.q.trim() || state.image !== null || state.picture);
+const hasPicture = () => Boolean(state.picture || state.image !== null);
+const hasQuery = () => Boolean(state.q.trim() || hasPicture());
+const isStart = () => !hasQuery() && !state.where;
 
-function requestBody(offset, count = offset) {
-  // Whoever has scrolled far will scroll on.
-  const k = Math.min(Math.max(count, grid.PAGE_SIZE), offset ? MAX_PAGE_SIZE : MAX_COUNT);
+function requestBody(offset, k) {
   const params = { k, offset };
   if (state.where) params.where = state.where;
   if (state.minConfidence) params.min_confidence = state.minConfidence;
+  if (state.variants) params.variants = state.variants;
+  const words = state.q.trim() ? [{ query: state.q }] : [];
   if (state.picture) {
+    if (words.length) params.terms = words;
     const form = new FormData();
     form.append("image", state.picture.blob, "picture");
     form.append("request", JSON.stringify(params));
     return form;
   }
-  if (state.image !== null) return { ...params, image_id: state.image };
-  return state.variants ? { ...params, text: state.q, variants: state.variants } : { ...params, text: state.q };
+  return state.image === null ? { ...params, text: state.q } : { ...params, terms: [{ image_id: state.image }, ...words] };
+}
+
+/** Get hits from `offset` on: of the search, or of the pictures that the filter admits. */
+async function fetchHits(offset, signal, count = offset) {
+  const options = { lang, signal };
+  // Whoever has scrolled far will scroll on.
+  const k = Math.min(Math.max(count, grid.PAGE_SIZE), offset ? MAX_PAGE_SIZE : MAX_COUNT);
+  if (hasQuery()) return request("/search", { ...options, body: requestBody(offset, k) });
+  const params = new URLSearchParams({ where: state.where, k });
+  if (offset) params.set("cursor", answer.cursor);
+  const { images, ...page } = await request(`/images?${params}`, options);
+  return { ...page, more: Boolean(page.cursor), hits: images.map((image, n) => ({ ...image, rank: offset + n + 1, confidence: null })) };
 }
 
 /** Change the state, with what was typed meanwhile, and search. */
@@ -96,7 +110,7 @@ async function search() {
   renderChrome();
   filters.showError("");
   $("empty").hidden = true;
-  if (!hasQuery()) {
+  if (isStart()) {
     answer = null;
     running = null;
     grid.endLoading();
@@ -110,8 +124,7 @@ async function search() {
     setStatus(t("searching"));
   }, 150);
   try {
-    const body = requestBody(0, restore?.count ?? 0);
-    const result = await request("/search", { body, lang, signal: controller.signal });
+    const result = await fetchHits(0, controller.signal, restore?.count ?? 0);
     if (controller.signal.aborted) return;
     answer = result;
     // What was only typed on the way to a query is not remembered.
@@ -134,17 +147,22 @@ function renderResults() {
   grid.clear();
   grid.add(answer);
   if (hadFocus) grid.focus(0);
-  chips.render(answer, state, (variants) => setState({ variants }, false));
+  renderChips();
   renderStatus();
+}
+
+function renderChips() {
+  if (answer?.query) chips.render(answer, state, (variants) => setState({ variants }, false));
+  else $("expansion").hidden = true;
 }
 
 function renderStatus() {
   if (!answer) return;
-  const { hits, confidence, index } = answer;
+  const { hits, confidence, index, total } = answer;
   const empty = $("empty");
   empty.hidden = hits.length > 0;
   if (hits.length) {
-    setStatus(t("found", { n: formatCount(grid.all().length), all: formatCount(index.images) }));
+    setStatus(t(total ? "browsed" : "found", { n: formatCount(grid.all().length), all: formatCount(total ?? index.images) }));
     return;
   }
   const unlikely = confidence !== null && confidence < answer.min_confidence;
@@ -153,9 +171,15 @@ function renderStatus() {
   empty.replaceChildren(h("h2", {}, text), ...(unlikely ? [
     h("p", {}, t("nothingWhy", { p: percent(confidence) })),
     button({ class: "primary", onclick: () => setState({ minConfidence: 0 }) }, t("nearest")),
-  ] : answer.suggestions.length ? [
-    h("p", {}, t("suggestions", { names: answer.suggestions.map(plain).join(" · ") })),
-  ] : []));
+  ] : state.where ? [
+    answer.suggestions.length > 0 && h("p", {}, t("suggestions"), ...answer.suggestions.flatMap(suggestion)),
+    button({ class: "primary", onclick: () => setState({ where: "" }) }, t("clearFilter")),
+  ].filter(Boolean) : []));
+}
+
+function suggestion(condition, index) {
+  const where = filters.replaced(state.where, condition);
+  return [index > 0 && " · ", where ? button({ dir: "auto", onclick: () => setState({ where }) }, plain(condition)) : plain(condition)];
 }
 
 function renderError(error) {
@@ -163,6 +187,10 @@ function renderError(error) {
   answer = null;
   $("expansion").hidden = true;
   if (!(error instanceof ApiError)) throw error;
+  if (error.code.startsWith("image-")) { // what is typed next is searched for without it
+    state.picture = null;
+    $("like").hidden = true;
+  }
   setStatus(error.code.startsWith("where-") ? "" : error.code.startsWith("image-") ? t("notPicture") : error.message, true);
   if (error.code.startsWith("where-")) filters.showError(error.message);
 }
@@ -171,11 +199,12 @@ function renderError(error) {
 function loadMore() {
   if (!answer?.more || loading || !running) return loading ?? Promise.resolve();
   const [controller, offset] = [running, grid.all().length];
-  loading = request("/search", { body: requestBody(offset), lang, signal: controller.signal }).then(
+  loading = fetchHits(offset, controller.signal).then(
     (page) => {
       if (controller !== running) return;
       loading = null;
       answer.more = page.more && page.hits.length > 0;
+      answer.cursor = page.cursor;
       if (page.hits.length) grid.add(page);
       renderStatus();
       loadMoreIfNear();
@@ -195,16 +224,16 @@ function loadMoreIfNear() {
 }
 
 function renderChrome() {
-  const start = !hasQuery();
+  const start = isStart();
   document.body.classList.toggle("start", start);
   $("start").hidden = !start;
-  if (start || state.picture || state.image !== null) $("expansion").hidden = true;
+  if (start) $("expansion").hidden = true;
   searchbox.render(state.q);
-  document.title = [state.q.trim(), "搜图 Soutu"].filter(Boolean).join(" · ");
+  document.title = [state.q.trim() || state.where, "搜图 Soutu"].filter(Boolean).join(" · ");
   const chip = $("like");
-  chip.hidden = !(state.picture || state.image !== null);
+  chip.hidden = !hasPicture();
   if (!chip.hidden) {
-    const remove = iconButton(CROSS, t("remove"), () => setState({ picture: null, image: null }));
+    const remove = iconButton(CROSS, t("remove"), () => setState({ picture: null, image: null, variants: null }));
     const src = state.picture?.url ?? thumbnailUrl(state.image, 256, stats?.index.generation ?? 0);
     chip.replaceChildren(h("img", { src, alt: t("likeThis") }), h("span", {}, t("likeThis")), remove);
   }
@@ -219,7 +248,7 @@ function renderTheme() {
   label($("theme"), `${t("theme")}: ${t("themeIs")[theme]}`);
 }
 
-const searchText = (q, replace) => setState({ q, image: null, picture: null, variants: null }, replace);
+const searchText = (q, replace) => setState({ q, variants: null }, replace);
 
 function listen() {
   searchbox.listen({
@@ -242,7 +271,10 @@ function listen() {
     setState({ ...EMPTY });
     searchbox.focus();
   });
-  upload.listen(async (file) => setState({ ...EMPTY, where: state.where, picture: await upload.prepare(file) }));
+  upload.listen(async (file) => {
+    const picture = await upload.prepare(file);
+    setState({ picture, image: null, variants: null });
+  });
   filters.listen((change) => setState(change));
   $("history").addEventListener("click", () => dialogs.history((url) => {
     history.pushState(null, "", url);
@@ -253,7 +285,7 @@ function listen() {
   onLanguage(() => {
     renderTheme();
     renderChrome();
-    if (answer) chips.render(answer, state, (variants) => setState({ variants }, false));
+    renderChips();
     renderStatus();
   });
   addEventListener("popstate", onPopState);
@@ -314,7 +346,7 @@ function start() {
   history.scrollRestoration = "manual";
   listen();
   setLanguage(lang);
-  if (!hasQuery()) searchbox.focus();
+  if (isStart()) searchbox.focus();
   search();
   request("/stats", { lang }).then((body) => {
     stats = body;

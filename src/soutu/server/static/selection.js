@@ -33,7 +33,7 @@ const cell = (value) => {
 };
 
 function csv() {
-  const rows = [...selected.values()].map((hit) => [hit.path, hit.caption, hit.score]);
+  const rows = [...selected.values()].map((hit) => [hit.path, hit.caption, hit.score ?? ""]);
   return [["image_path", "caption", "score"], ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 

@@ -79,7 +79,7 @@ export function searchHistory() {
 }
 
 export function remember(state) {
-  if (!state.q.trim()) return;
+  if (!state.q.trim() || state.picture) return;
   const url = urlOf({ ...state, variants: null });
   save("history", JSON.stringify([url, ...searchHistory().filter((other) => other !== url)].slice(0, MAX_HISTORY)));
 }

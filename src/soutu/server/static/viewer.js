@@ -87,8 +87,8 @@ function render(moved) {
   fact("also", hit.also.join(" · "));
   fact("size", hit.width ? `${hit.width} × ${hit.height}` : "");
   fact("confidence", hit.confidence === null ? "" : percent(hit.confidence));
-  fact("score", hit.score.toFixed(4));
-  fact("cosine", hit.cosine.toFixed(4));
+  fact("score", hit.score?.toFixed(4));
+  fact("cosine", hit.cosine?.toFixed(4));
   const captions = h("div", { class: "captions" }, h("p", { dir: "auto" }, caption));
   const previous = iconButton(LEFT, t("prev"), () => move(-1), { class: "icon prev" });
   const next = iconButton(RIGHT, t("next"), () => move(1), { class: "icon next" });

@@ -22,12 +22,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from soutu.errors import Missing, MissingIndex, RemoteUnavailable
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, only_admitted
+from soutu.store.base import (
+    CaptionRow,
+    Change,
+    ImageRow,
+    ListingKey,
+    StoredFile,
+    only_admitted,
+)
 from soutu.store.milvus.ann import Effort, VectorSearch, effort_of, read_manifest, sample_vectors
 from soutu.store.milvus.connection import TIMEOUT, Connection, parse_address
 from soutu.store.milvus.epoch import EpochState, Lease, read_epoch
 from soutu.store.milvus.filters import admitted_paths, matching_images
-from soutu.store.milvus.schema import KEY, SINCE, path_from_hex
+from soutu.store.milvus.schema import KEY, SINCE, path_from_hex, visible_at
 from soutu.store.milvus.tables import CAPTION, IMAGE, KINDS, Tables, caption_rows
 from soutu.store.scoring import validate_query_vector
 from soutu.store.sqlite import text_search
@@ -186,6 +193,36 @@ class MilvusStore(AbstractContextManager["MilvusStore"]):
         rows = caption_rows(self._tables.captions.rows_with(self._state().epoch, "id", ids))
         by_id = {row.id: row for row in rows}
         return [by_id[id_] for id_ in ids]
+
+    def list_images(
+        self, k: int, where: Filter | None = None, after: ListingKey | None = None
+    ) -> list[ImageRow]:
+        """List up to ``k`` images that ``where`` admits, latest first, from ``after`` on."""
+        state = self._state()
+        matching, fields = self._matching(state, where), ("image", "path", "taken")
+        if matching is None:
+            files = self._tables.files.rows(visible_at(state.epoch), fields)
+        else:
+            files = iter(
+                self._tables.files.rows_with(state.epoch, "image", matching.tolist(), fields)
+            )
+        keys: dict[int, ListingKey] = {}
+        for row in files:
+            key = bytes.fromhex(row["taken"]).decode(), bytes.fromhex(row["path"])
+            keys[row["image"]] = min(key, keys.get(row["image"], key))
+        if state.vector_count(self.info, IMAGE) != state.images:
+            vectors = self._tables.vectors(self.info, IMAGE)
+            keys = {id_: keys[id_] for id_ in vectors.visible_keys(state.epoch, list(keys))}
+        ids = sorted(keys, key=lambda id_: keys[id_][1])
+        ids.sort(key=lambda id_: keys[id_][0], reverse=True)
+        if after is not None:
+            taken, path = after
+            ids = [
+                id_
+                for id_ in ids
+                if keys[id_][0] < taken or (keys[id_][0] == taken and keys[id_][1] > path)
+            ]
+        return self.images(ids[:k])
 
     def captions_of(self, image_id: int) -> list[CaptionRow]:
         """Return the captions of one image, in file order."""

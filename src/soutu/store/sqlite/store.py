@@ -13,7 +13,8 @@ import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from soutu.fs import (
     unwritable,
 )
 from soutu.store.ann import EXACT_BELOW, Manifest, read_manifest
-from soutu.store.base import CaptionRow, Change, ImageRow, StoredFile, only_admitted
+from soutu.store.base import CaptionRow, Change, ImageRow, ListingKey, StoredFile, only_admitted
 from soutu.store.scoring import validate_query_vector
 from soutu.store.sqlite.schema import (
     CAPTION_COLUMNS,
@@ -257,6 +258,20 @@ class LocalStore:
         with self.snapshot():
             rows = {row[0]: row for row in select_in(self._connection(), sql, caption_ids)}
         return [caption_row(rows[id_]) for id_ in caption_ids]
+
+    def list_images(
+        self, k: int, where: Filter | None = None, after: ListingKey | None = None
+    ) -> list[ImageRow]:
+        """List up to ``k`` images that ``where`` admits, latest first, from ``after`` on."""
+        following = "AND (taken < ?1 OR taken = ?1 AND first > ?2)" if after else ""
+        sql = f"""SELECT id, (SELECT min(path) FROM paths WHERE image_id = images.id) AS first
+            FROM images WHERE first IS NOT NULL {following} ORDER BY taken DESC, first"""
+        with self.snapshot():
+            connection = self._connection()
+            admitted = set(self._views(IMAGES).admitted(connection, where).ids.tolist())
+            with closing(connection.execute(sql, after or ())) as rows:
+                ids = list(islice((id_ for id_, _ in rows if id_ in admitted), k))
+            return self.images(ids)
 
     def captions_of(self, image_id: int) -> list[CaptionRow]:
         """Return the captions of one image, in file order."""
