@@ -6,6 +6,7 @@ result. ``Searcher.prepare`` does the first two, ``Searcher.run`` the rest.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from soutu.search.fusion import SPREAD, QueryScorer, fuse_captions
 from soutu.store.base import Searchable
 from soutu.text import EN, SENTENCE, is_text, language, length, sentence_share
 from soutu.types import (
+    All,
     Compare,
     ExpanderTrace,
     Filter,
@@ -70,6 +72,8 @@ PENALTY_Z_SCORE = -2.0
 scenes of their own (benchmarks/negatives.py)."""
 EXACT_MATCH = np.float32(2 / 3)  # above it are the store's scores of captions with the exact words
 MAX_CAPTION_HITS = 1000
+NAME_SCORE = 4.0  # where a caption that says the text scores 1
+NAME_PATTERN = re.compile(r"(?=\S*[\d_.])[\w.()\-]{3,}")
 EQUAL_SHARES = 1.0, 1.0
 TOWER_SHARES = 0.75, 0.25
 """Of the Chinese and of the English tower's vector, chosen on the photographs of val: for words mAP
@@ -503,7 +507,7 @@ class Searcher:
     def _match_captions(
         self, encoded: SearchResult, where: Filter | None
     ) -> list[tuple[float, list[Ranking]]]:
-        """Find images whose captions contain positive text terms, with scores 0 to 1.
+        """Find images whose captions or names contain positive text terms, with scores 0 to 1.
 
         Returns each term's weight and one ranking a variant (which counts by its weight, at most
         1): also of variants that the model is not asked, but not of those that a person switched
@@ -515,7 +519,7 @@ class Searcher:
         for i, term in enumerate(encoded.query.terms):
             if term.kind != TEXT or term.weight <= 0:
                 continue
-            matches = []
+            matches = [self._match_names(term.value, encoded.vector, where)]
             for variant in encoded.variants:
                 if variant.term != i or variant.unused == SWITCHED_OFF:
                     continue
@@ -526,13 +530,26 @@ class Searcher:
                 except Missing:
                     if self.hybrid == ON:
                         raise
-                    return []
+                    break
                 exactness = np.maximum(0, ranking.scores - EXACT_MATCH) / (1 - EXACT_MATCH)
                 matches.append(
                     Ranking(ranking.ids, exactness * np.float32(min(1.0, variant.weight)))
                 )
             matches_by_term.append((term.weight, matches))
         return matches_by_term
+
+    def _match_names(self, text: str, vector: Floats, where: Filter | None) -> Ranking:
+        """Find images whose path contains ``text``, where that looks like a name.
+
+        A name has a digit, an underscore or a dot and no space: IMG_0265, 2015, 01月. What its
+        vector finds means nothing, so they score enough to come first.
+        """
+        if not NAME_PATTERN.fullmatch(text):
+            return Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
+        named: Filter = Compare("path", "contains", text)
+        named = All((named, where)) if where else named
+        ids = self.store.search_images(vector, MAX_CAPTION_HITS, named).ids
+        return Ranking(ids, np.full(len(ids), NAME_SCORE, np.float32))
 
     def _search_captions(self, encoded: SearchResult, k: int) -> SearchResult:
         timer = StepTimer()
