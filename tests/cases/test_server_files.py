@@ -175,11 +175,12 @@ def test_what_is_known_is_not_sent_again(api, path):
     path = path.format(a=api.ids["a.jpg"], c=api.ids["c.tif"])
     path = path if path.startswith("/") else f"{BASE}/{path}"
     etag = api.get(path).headers["etag"]
-    for known in (etag, "*", f"W/{etag}", f'"other", {etag}', f"{etag},*"):
+    opaque = etag.removeprefix("W/")
+    for known in (etag, "*", opaque, f"W/{opaque}", f'"other", {etag}', f"{etag},*"):
         answer = api.get(path, headers={"If-None-Match": known})
         assert (answer.status_code, answer.content) == (304, b""), known
         assert answer.headers["etag"] == etag
-    for other in ('"other"', etag[:-2] + '"', etag.strip('"')[:8], ""):
+    for other in ('"other"', opaque[:-2] + '"', opaque.strip('"')[:8], ""):
         assert api.get(path, headers={"If-None-Match": other}).status_code == 200, other
 
 

@@ -477,8 +477,8 @@ class Compression(Middleware):
                     del headers["Content-Length"]
                     if not more:
                         headers["Content-Length"] = str(len(message["body"]))
-                    if etag := headers.get("etag"):  # other bytes, the same content
-                        headers["ETag"] = f"W/{etag}"
+                    if (etag := headers.get("etag")) and not etag.startswith("W/"):
+                        headers["ETag"] = f"W/{etag}"  # other bytes, the same content
                 await send(start)
                 start = {}
             elif compressor:

@@ -33,7 +33,7 @@ from soutu.server.media import (
     MediaFile,
     open_inside,
 )
-from soutu.server.middleware import API, IS_HEAD
+from soutu.server.middleware import API, COMPRESSIBLE, IS_HEAD
 from soutu.server.schemas import (
     EXAMPLES,
     MAX_HITS,
@@ -437,7 +437,9 @@ async def thumbnail(
 
 
 def _media_response(request: Request, media: MediaFile, headers: dict[str, str]) -> Response:
-    headers = {**headers, "ETag": f'"{media.etag}"', "X-Content-Type-Options": "nosniff"}
+    # Weak where the bytes may be compressed on their way: 200 and 304 say the same.
+    weak = "W/" if media.media_type.partition(";")[0] in COMPRESSIBLE else ""
+    headers = {**headers, "ETag": f'{weak}"{media.etag}"', "X-Content-Type-Options": "nosniff"}
     if _is_known(media.etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     return Response(media.data, media_type=media.media_type, headers=headers)
