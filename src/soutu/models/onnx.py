@@ -268,6 +268,7 @@ class OnnxEncoder:
         self.info: ModelInfo = bundle.info
         self._bundle, self._device, self._threads = bundle, device, threads
         self._once, self._spin = once, spin
+        self.text_towers = tuple(tower.name for tower in bundle.text_towers)  # beside its own
         self._text_encoders: dict[str, TextEncoder] = {}
         self.max_concurrency = (os.cpu_count() or 1) if on_cpu and not threads and not once else 1
         self.batch = CPU_BATCH if on_cpu else GPU_BATCH
@@ -280,11 +281,6 @@ class OnnxEncoder:
         )
         self.confidence = bundle.confidence  # how the gallery calibrates scores
         self._loading = Lock()
-
-    @property
-    def text_towers(self) -> tuple[str, ...]:
-        """The text towers beside the model's own, by name."""
-        return tuple(tower.name for tower in self._bundle.text_towers)
 
     def text_tower_of(self, text: str) -> str:
         """Return the name of the text tower that reads ``text``; empty for the model's own."""

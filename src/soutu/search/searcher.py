@@ -243,9 +243,9 @@ class Searcher:
         A Chinese word or phrase goes to the Chinese tower and its English to the model's own; a
         sentence gains nothing by its English (benchmarks/results/photos_towers.json).
         """
-        if self.fusion != AUTO or language(text) == EN or length(text) == SENTENCE:
+        if self.fusion != AUTO or not getattr(self.encoder, "text_towers", ()):
             return False
-        return bool(getattr(self.encoder, "text_towers", ()))
+        return language(text) != EN and length(text) != SENTENCE
 
     @property
     def expands_locally(self) -> bool:
