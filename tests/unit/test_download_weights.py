@@ -74,6 +74,24 @@ def test_official_weights_are_fetched_built_and_freed(tmp_path, serve_weights, c
     assert "official weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("says", [True, False, None])
+def test_the_activation_is_what_the_configuration_or_else_the_catalog_says(
+    tmp_path, serve_weights, says
+):
+    """Not every copy of OpenAI's weights says in its configuration that they have QuickGELU."""
+    open_clip_repository("quick-gelu", tmp_path / "official")
+    file = tmp_path / "official" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"].pop("quick_gelu")
+    if says is not None:
+        config["model_cfg"]["quick_gelu"] = says
+    file.write_text(json.dumps(config))
+    serve_weights(DEFAULT, tmp_path / "official")
+    bundle = pull(DEFAULT, sample_inputs)
+    assert uses_quick_gelu(bundle.folder) == (says is not False)
+    assert bundle.info.space.endswith("+gelu") == (says is False)
+
+
 def test_the_pinned_commit_is_fetched_unless_another_is_named(tmp_path, serve_weights):
     open_clip_repository("quick-gelu", tmp_path / "official")
     hub = serve_weights(DEFAULT, tmp_path / "official")

@@ -124,8 +124,16 @@ def weights_file(folder: Path) -> Path:
     return file
 
 
-def read_checkpoint(folder: Path) -> ModelSource:
+def read_checkpoint(folder: Path, *, quick_gelu: bool = False) -> ModelSource:
     """Read the checkpoint in ``folder``.
+
+    Parameters
+    ----------
+    folder
+        With the weights and their configurations.
+    quick_gelu
+        Whether QuickGELU is the activation of weights whose configuration, of open_clip's, does
+        not say. OpenAI's have it: open_clip's table of weights says so, not every copy of them.
 
     Raises
     ------
@@ -135,9 +143,10 @@ def read_checkpoint(folder: Path) -> ModelSource:
         Where one cannot be used, or the architecture is none that is built here.
     """
     file = weights_file(folder)
-    read = _read_open_clip if file.name in OPEN_CLIP_WEIGHTS else _read_transformers
     try:
-        return read(folder, TensorFile(file))
+        if file.name in OPEN_CLIP_WEIGHTS:
+            return _read_open_clip(folder, TensorFile(file), quick_gelu)
+        return _read_transformers(folder, TensorFile(file))
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise BadInput("checkpoint-unreadable", file=file, error=repr(error)) from error
 
@@ -202,9 +211,9 @@ def _find_weights(folder: Path) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _read_open_clip(folder: Path, tensors: TensorFile) -> ModelSource:
+def _read_open_clip(folder: Path, tensors: TensorFile, quick_gelu: bool) -> ModelSource:
     description = read_json(folder / OPEN_CLIP_CONFIG)
-    config = description["model_cfg"]
+    config = {"quick_gelu": quick_gelu, **description["model_cfg"]}
     images, texts = open_clip_towers(tensors, config)
     preprocess = {**_PREPROCESS, **description.get("preprocess_cfg", {})}
     names = [name for name in _PREPROCESS if name in preprocess]

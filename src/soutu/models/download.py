@@ -150,11 +150,12 @@ def _pull_weights(
         downloader.progress.note(tr("model-building", name=entry.name))
         with storage_errors(models_folder()):
             staging = staging_folder(entry.name)
-            towers = build(read_checkpoint(folder), staging, samples(), "auto", downloader.progress)
+            source = read_checkpoint(folder, quick_gelu=entry.quick_gelu)
+            towers = build(source, staging, samples(), "auto", downloader.progress)
         bundle = install(
             staging,
             entry.name,
-            space=entry.source,
+            space=_earned_space(entry, staging, downloader.progress),
             languages=list(entry.languages),
             license=entry.license,
             repository=origin.source.repository,
@@ -278,7 +279,7 @@ def _pull_export(
         try:
             origin = downloader.fetch(sources, files, staging, references=referenced_files)
             remove_other_files(staging, origin.files)
-            space = _export_space(entry, staging, downloader.progress)
+            space = _earned_space(entry, staging, downloader.progress)
             return install(
                 staging,
                 entry.name,
@@ -300,8 +301,8 @@ def _pull_export(
     raise unreachable(entry.name, errors)
 
 
-def _export_space(entry: CatalogEntry, folder: Path, progress: Progress) -> str:
-    """Return the space of a ready export: its own where it has not the weights' activation.
+def _earned_space(entry: CatalogEntry, folder: Path, progress: Progress) -> str:
+    """Return the space of a model: its own where it has not the weights' activation.
 
     OpenAI's weights were exported with GELU in place of QuickGELU: cosine 0.95 to 0.97.
     """
