@@ -187,7 +187,7 @@ def proxied(place: Place, variables: Mapping[str, str], code: str = MAIN) -> dic
 
 @dataclass(frozen=True)
 class Case:
-    """A fault: attributes of the hub and of ModelScope, and what is done."""
+    """A kind of failure: attributes of the hub and of ModelScope, and what is done."""
 
     run: Callable[[Place], dict[str, object]] = plain
     hub: Mapping[str, object] = field(default_factory=dict)

@@ -22,7 +22,7 @@ PREPROCESSOR = {
 
 
 def masked(model):
-    """The text tower with two outputs, the embedding second, and a mask that it is told."""
+    """The text tower with two outputs, the embedding second, and a mask that it takes."""
     from onnx import TensorProto, helper
 
     graph = model.graph
@@ -107,33 +107,33 @@ def test_kinds_of_models_are_described_as_they_are(both, config, dim, text):
     [({"height": 32, "width": 32}, False, "squash"), ({"shortest_edge": 32}, True, "shortest")],
 )
 def test_resizing_follows_the_preprocessor(both, size, crop, mode):
-    told = {**PREPROCESSOR, "size": size, "do_center_crop": crop, "resample": 2}
-    told.pop("crop_size")
-    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    config = {**PREPROCESSOR, "size": size, "do_center_crop": crop, "resample": 2}
+    config.pop("crop_size")
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(config))
     card = read_bundle(both[1]).info
     assert (card.image_size, card.resize_mode, card.interpolation) == (32, mode, "bilinear")
 
 
 def test_a_crop_that_is_not_done_has_no_size(both):
     """As the transformers library writes it: a crop's size beside the crop that is left out."""
-    told = {**PREPROCESSOR, "do_center_crop": False, "crop_size": {"height": 24, "width": 24}}
-    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    config = {**PREPROCESSOR, "do_center_crop": False, "crop_size": {"height": 24, "width": 24}}
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(config))
     card = read_bundle(both[1]).info
     assert (card.image_size, card.resize_mode) == (SIDE, "squash")
 
 
 def test_a_crop_of_a_larger_picture_is_refused(both):
     """Vectors of other pictures than the model's would be the result."""
-    told = {**PREPROCESSOR, "crop_size": {"height": 24, "width": 24}}
-    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    config = {**PREPROCESSOR, "crop_size": {"height": 24, "width": 24}}
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(config))
     with pytest.raises(BadConfig, match="cropped to 24"):
         read_bundle(both[1])
 
 
 @pytest.mark.parametrize("change", [{"size": {"height": 32, "width": 48}}, {"resample": 0}])
 def test_an_unusable_preprocessor_is_named(both, change):
-    told = {**PREPROCESSOR, **change}
-    told.pop("crop_size")
-    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(told))
+    config = {**PREPROCESSOR, **change}
+    config.pop("crop_size")
+    (both[1] / TRANSFORMERS.preprocess).write_text(json.dumps(config))
     with pytest.raises(BadConfig, match=r"not square|resample 0"):
         read_bundle(both[1])

@@ -32,10 +32,10 @@ def export(tmp_path):
 
 @pytest.fixture
 def hub(export, monkeypatch):
-    made = Hub(REPOSITORY, export)
-    with serve(made) as endpoint:
+    served = Hub(REPOSITORY, export)
+    with serve(served) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        yield made
+        yield served
 
 
 def test_a_model_is_fetched_once_and_described(hub):

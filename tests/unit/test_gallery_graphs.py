@@ -1,4 +1,4 @@
-"""A model that was installed anew: its vectors must agree with those in the index."""
+"""A model that was installed again: its vectors must agree with those in the index."""
 
 import pytest
 from PIL import Image

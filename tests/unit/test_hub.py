@@ -48,18 +48,18 @@ def repository(tmp_path):
 
 @pytest.fixture
 def hub(repository, monkeypatch):
-    made = Hub(REPOSITORY, repository)
-    with serve(made) as endpoint:
+    served = Hub(REPOSITORY, repository)
+    with serve(served) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        yield made
+        yield served
 
 
 @pytest.fixture
 def modelscope(repository, monkeypatch):
-    made = Hub(REPOSITORY, repository)
-    with serve(made) as endpoint:
+    served = Hub(REPOSITORY, repository)
+    with serve(served) as endpoint:
         monkeypatch.setenv("MODELSCOPE_DOMAIN", endpoint)
-        yield made
+        yield served
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The confidence of a hit that its caption has lifted: it counts what lifted it."""
+"""The confidence of a hit that its caption has boosted: it counts what boosted it."""
 
 import pytest
 
@@ -20,12 +20,12 @@ def test_a_lifted_hit_is_surer_than_by_its_picture_alone(demo_indexed):
         settings = {"journal": "off", "hybrid": hybrid}
         with Gallery.open(demo_indexed, settings=settings) as gallery:
             found[hybrid] = {hit.path: hit for hit in gallery.search("灰猫", k=50)}
-    lifted = [path for path, hit in found["auto"].items() if hit.score > hit.cosine + 1e-6]
-    assert lifted
+    boosted = [path for path, hit in found["auto"].items() if hit.score > hit.cosine + 1e-6]
+    assert boosted
     for path, hit in found["auto"].items():
         alone = found["off"][path]
         assert hit.cosine == pytest.approx(alone.cosine, abs=1e-6)
-        if path in lifted:
+        if path in boosted:
             assert hit.confidence > alone.confidence
         else:
             assert hit.confidence == pytest.approx(alone.confidence, abs=1e-6)
