@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REASONS = {404: "RepoNotFound", 429: "", 500: "", 503: ""}
 MOVED = "/moved"  # where redirects lead
@@ -221,6 +223,17 @@ def serve(hub: Hub) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def serve_as(
+    variable: str, repository: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hub]:
+    """Run a hub whose endpoint the environment's ``variable`` names; yields the hub."""
+    hub = Hub(repository, folder)
+    with serve(hub) as endpoint:
+        monkeypatch.setenv(variable, endpoint)
+        yield hub
 
 
 class _Socks(socketserver.BaseRequestHandler):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from soutu.images import decode
+from soutu.indexing import diff
+
 ROOT = Path(__file__).parents[2]
 MAIN = "from soutu.cli import main; main()"
 
@@ -32,3 +35,16 @@ def pictures(folder, *names):
         colour = tuple((40 + 53 * number * factor) % 256 for factor in (1, 3, 7))
         Image.new("RGB", (40, 30), colour).save(file, "PNG")
     return folder
+
+
+def spy_on_reads(monkeypatch):
+    """The names of the files that comparing a folder with its index opens, as it goes on."""
+    names: list[str] = []
+    read = decode.read_file
+
+    def counted(path, **options):
+        names.append(path.name)
+        return read(path, **options)
+
+    monkeypatch.setattr(diff, "read_file", counted)
+    return names

@@ -10,10 +10,8 @@ import pytest
 from PIL import Image
 
 from soutu import Gallery
-from soutu.images import decode as decoding
 from soutu.images import scan
-from soutu.indexing import diff
-from tests.cases.commands import pictures
+from tests.cases.commands import pictures, spy_on_reads
 from tests.pictures import encoded
 
 NAMES = ("a.png", "b.png", "sub/c.png")
@@ -28,16 +26,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of the files that were opened."""
-    names: list[str] = []
-    read = decoding.read_file
-
-    def counted(path, **options):
-        names.append(path.name)
-        return read(path, **options)
-
-    monkeypatch.setattr(diff, "read_file", counted)
-    return names
+    return spy_on_reads(monkeypatch)
 
 
 def index(root, **options):

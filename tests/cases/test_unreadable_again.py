@@ -10,6 +10,7 @@ from PIL import Image
 from soutu import Gallery
 from soutu.images import decode as decoding
 from soutu.indexing import diff as differences
+from tests.cases.commands import spy_on_reads
 from tests.pictures import encoded
 
 WHOLE = encoded(Image.radial_gradient("L").convert("RGB"), "JPEG")
@@ -34,16 +35,7 @@ def gallery(tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of the files that were opened."""
-    names: list[str] = []
-    read = decoding.read_file
-
-    def counted(path, **options):
-        names.append(path.name)
-        return read(path, **options)
-
-    monkeypatch.setattr(differences, "read_file", counted)
-    return names
+    return spy_on_reads(monkeypatch)
 
 
 def index(root, **options):

@@ -15,7 +15,7 @@ from soutu.models.catalog import load_catalog
 from soutu.models.download import install_folder, list_installed, pull, remove, verify
 from soutu.models.onnx import OnnxEncoder
 from tests.conftest import write_bundle
-from tests.hub import COMMIT, Hub, serve
+from tests.hub import COMMIT, Hub, serve, serve_as
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to make a bundle")
 REPOSITORY = load_catalog()[DEFAULT].repositories[0]
@@ -32,9 +32,7 @@ def export(tmp_path):
 
 @pytest.fixture
 def hub(export, monkeypatch):
-    served = Hub(REPOSITORY, export)
-    with serve(served) as endpoint:
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with serve_as("HF_ENDPOINT", REPOSITORY, export, monkeypatch) as served:
         yield served
 
 

@@ -9,6 +9,7 @@ from soutu.gallery import Gallery
 from soutu.models.bundle import DEFAULT
 from soutu.models.catalog import load_catalog
 from soutu.models.download import install, staging_folder
+from tests.cases.commands import pictures
 from tests.conftest import picture
 
 pytest.importorskip("open_clip", reason="needs open_clip")
@@ -20,11 +21,7 @@ from tests.official_models import open_clip_repository
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(5):
-        Image.fromarray(picture(number, 40, 50)).save(folder / f"{number}.png")
-    return folder
+    return pictures(tmp_path / "photos", *(f"{number}.png" for number in range(5)))
 
 
 def install_graph(folder, precision="float32"):

@@ -19,7 +19,7 @@ from soutu.models import hub as transport
 from soutu.models import progress
 from soutu.models.hub import Downloader, RemoteFile, Source, list_sources
 from tests.conftest import heeding_ctrl_c
-from tests.hub import COMMIT, Hub, serve, socks_proxy
+from tests.hub import COMMIT, Hub, serve, serve_as, socks_proxy
 
 REPOSITORY = "someone/model"
 LARGE, SMALL = "visual/model.onnx", "config.json"
@@ -48,17 +48,13 @@ def repository(tmp_path):
 
 @pytest.fixture
 def hub(repository, monkeypatch):
-    served = Hub(REPOSITORY, repository)
-    with serve(served) as endpoint:
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with serve_as("HF_ENDPOINT", REPOSITORY, repository, monkeypatch) as served:
         yield served
 
 
 @pytest.fixture
 def modelscope(repository, monkeypatch):
-    served = Hub(REPOSITORY, repository)
-    with serve(served) as endpoint:
-        monkeypatch.setenv("MODELSCOPE_DOMAIN", endpoint)
+    with serve_as("MODELSCOPE_DOMAIN", REPOSITORY, repository, monkeypatch) as served:
         yield served
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from soutu.errors import BadConfig, MissingModel
 from soutu.factory import sample_inputs
@@ -18,7 +17,7 @@ from soutu.models.download import list_installed, pull, remove, verify
 from soutu.models.export import closeness
 from soutu.models.onnx import OnnxEncoder
 from soutu.search.searcher import TOWER_SHARES
-from tests.conftest import picture
+from tests.cases.commands import pictures
 from tests.hub import Hub, serve
 
 pytest.importorskip("transformers", reason="needs transformers")
@@ -100,11 +99,7 @@ def test_removing_a_model_removes_its_towers(encoder):
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(6):
-        Image.fromarray(picture(number, 40, 50)).save(folder / f"{number}.png")
-    return folder
+    return pictures(tmp_path / "photos", *(f"{number}.png" for number in range(6)))
 
 
 def test_an_index_that_exists_is_searched_with_the_new_tower(hub, taiyi, photos, tmp_path):
